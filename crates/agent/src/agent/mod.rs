@@ -314,6 +314,7 @@ impl<O: Outside> Inside<O> {
             self.returns_due(),
             self.files_due(),
             self.put_off.due(),
+            self.releases.due(),
             self.conveying.due(),
         ]
         .into_iter()
@@ -333,6 +334,7 @@ impl<O: Outside> Inside<O> {
             self.take_in_spool(now);
         }
         self.end_messages_put_off_too_long(now);
+        self.end_releases_that_hang(now);
         self.say_who_came(now);
         self.tick_asked(now);
         self.tick_run(now);

@@ -1,9 +1,13 @@
 //! Giving a service away in order: the address goes first, then the claim, then what was locked through it.
 //!
+//! No release waits for ever: work that takes an address or a volume away and does not report in time hangs, and its caller is
+//! told so. The service is left alone until that work reports, for it may go on at any moment.
+//!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Change, Damaged, Decline, Place, StoreError};
@@ -15,7 +19,8 @@ use super::outside::Outside;
 use super::put_off::Later;
 use super::requests::Whose;
 use super::runs::Running;
-use super::work::Work;
+use super::work::{Work, time_limits};
+use crate::config::Settings;
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -36,15 +41,44 @@ struct Release {
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,
+    /// Until when the work that is on for it has to report; none while there is none.
+    report_until: Option<Moment>,
+    /// Its callers were told that this work hangs. All that is left of the release is the report that is still to come.
+    hangs: bool,
     /// Until when the store has to answer; none while it does.
     store_until: Option<Moment>,
     /// Entries of the store that can't be read: the clients that they belong to are not known.
     troubles: Vec<EntryTrouble>,
 }
 
+impl Release {
+    /// In words.
+    fn says_that_it_hangs(&self, service: &ServiceName) -> String {
+        let what = if self.address_until.is_some() { "address" } else { "volume" };
+        format!(
+            "an earlier release of {service} hangs, and its {what} is still being taken away; end the program that \
+             hangs, or start the agent again"
+        )
+    }
+}
+
 impl Releases {
     fn end(&mut self, service: &ServiceName) -> (Vec<Responder>, Vec<EntryTrouble>) {
         self.on.remove(service).map(|release| (release.responders, release.troubles)).unwrap_or_default()
+    }
+
+    /// When work has to have reported.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.on.values().filter_map(|release| release.report_until).min()
+    }
+
+    /// A report comes. Whether it is that of work that hung, for which no caller waits any more; then the release is over.
+    fn is_late_report(&mut self, service: &ServiceName) -> bool {
+        let hung = self.on.get(service).is_some_and(|release| release.hangs);
+        if hung {
+            self.on.remove(service);
+        }
+        hung
     }
 }
 
@@ -73,6 +107,14 @@ fn failed(why: &str) -> NotGivenUp {
     NotGivenUp::Failed(why.to_owned())
 }
 
+/// How long it may take until a volume is gone: the lock manager is looked at or worked on, then it lets go of the locks, then
+/// the hook runs.
+fn volume_time_max(settings: &Settings) -> Duration {
+    let hook = settings.hooks.volume_down.as_ref();
+    let hook = hook.map_or(Duration::ZERO, |hook| hook.time_limit + limits::KILLED_TIME_MAX);
+    time_limits(settings).recognition + limits::LET_GO_TIME_MAX + hook
+}
+
 fn stays(text: String) -> Unreleasable {
     Unreleasable { text, passes: None }
 }
@@ -81,9 +123,10 @@ impl<O: Outside> Inside<O> {
     /// A person or a cluster manager asks for a release. A release that is on is waited for, and a service that this server does
     /// not hold is released already.
     pub fn asked_to_release(&mut self, service: &ServiceName, responder: Responder) {
-        if let Some(release) = self.releases.on.get_mut(service) {
-            release.responders.push(responder);
-            return;
+        match self.releases.on.get_mut(service) {
+            Some(release) if !release.hangs => return release.responders.push(responder),
+            Some(release) => return responder.failed(&release.says_that_it_hangs(service), true),
+            None => {}
         }
         if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
             return self.release(service, Some(responder), None);
@@ -121,13 +164,15 @@ impl<O: Outside> Inside<O> {
         }
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
         let hook = self.settings.hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
-        let address_until = Some(self.outside.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
+        let address_until = self.outside.now() + hook + limits::ADDRESS_GONE_TIME_MAX;
         self.releases.on.insert(
             service.clone(),
             Release {
                 responders: responder.into_iter().collect(),
                 asked,
-                address_until,
+                address_until: Some(address_until),
+                report_until: Some(address_until + limits::WORK_SLACK),
+                hangs: false,
                 store_until: None,
                 troubles: Vec::new(),
             },
@@ -147,10 +192,17 @@ impl<O: Outside> Inside<O> {
 
     /// The reason for which a release waits, in words, and for how many milliseconds at most.
     pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
-        let address_until = self.releases.on.get(service).and_then(|release| release.address_until);
+        let release = self.releases.on.get(service);
+        let address_until = release.and_then(|release| release.address_until);
+        let until = address_until.or_else(|| release.and_then(|release| release.report_until));
         let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
-        let what = if address_until.is_some() { "its address is" } else { "its volume is" };
-        (format!("{what} being taken away"), address_until.map(left_ms))
+        match release.filter(|release| release.hangs) {
+            Some(release) => (release.says_that_it_hangs(service), None),
+            None if address_until.is_some() => {
+                ("its address is being taken away".to_owned(), until.map(left_ms))
+            }
+            None => ("its volume is being taken away".to_owned(), until.map(left_ms)),
+        }
     }
 
     /// Tells the callers of a release the reason for which it waits.
@@ -174,8 +226,11 @@ impl<O: Outside> Inside<O> {
                 "{service} is what this server serves under its own name; it can't be given away"
             )));
         }
-        if self.is_releasing(service) {
-            return Err(stays(format!("{service} is being released already")));
+        if let Some(release) = self.releases.on.get(service) {
+            return Err(stays(match release.hangs {
+                true => release.says_that_it_hangs(service),
+                false => format!("{service} is being released already"),
+            }));
         }
         if !self.held.contains_key(service) {
             return Err(stays(format!(
@@ -202,27 +257,68 @@ impl<O: Outside> Inside<O> {
 
     /// The address is gone, or isn't.
     pub fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
+        if self.releases.is_late_report(service) {
+            tracing::warn!(%service, "{service}: the work that took its address away has ended, long after its release failed; release it again");
+            return;
+        }
+        if let Some(release) = self.releases.on.get_mut(service) {
+            release.report_until = None;
+        }
         let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(now, service));
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(service),
             Ok(troubles) => {
+                let report_until = Some(self.outside.now() + volume_time_max(&self.settings));
                 if let Some(release) = self.releases.on.get_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
+                    release.report_until = report_until;
                 }
                 self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
-                if let Some(held) = self.held.get_mut(service) {
-                    held.frozen = false;
-                }
-                tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
-                if let Some(asked) = self.releases.on.get(service).and_then(|release| release.asked) {
-                    self.pulse.decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
-                    self.beat_due = now;
-                }
-                for responder in self.releases.end(service).0 {
-                    responder.failed(&format!("{service} was not released: {why}"), false);
-                }
+                self.stays(now, service, &why);
+                self.releases.end(service);
+            }
+        }
+    }
+
+    /// A release has failed, and all its callers are told.
+    fn stays(&mut self, now: Moment, service: &ServiceName, why: &str) {
+        if let Some(held) = self.held.get_mut(service) {
+            held.frozen = false;
+        }
+        tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
+        let Some(release) = self.releases.on.get_mut(service) else { return };
+        if let Some(asked) = release.asked {
+            self.pulse.decline(service, Some(Decline { asked, why: why.to_owned(), waits: None }));
+            self.beat_due = now;
+        }
+        for responder in std::mem::take(&mut release.responders) {
+            responder.failed(&format!("{service} was not released: {why}"), false);
+        }
+    }
+
+    /// Ends releases whose work should have reported by now: a program, a disk or a lock manager hangs.
+    pub(crate) fn end_releases_that_hang(&mut self, now: Moment) {
+        let is_late = |release: &Release| release.report_until.is_some_and(|until| now >= until);
+        let mut late = Vec::new();
+        for (service, release) in self.releases.on.iter_mut().filter(|(_, release)| is_late(release)) {
+            (release.report_until, release.hangs) = (None, true);
+            late.push((service.clone(), release.address_until.is_some()));
+        }
+        for (service, is_held) in late {
+            let hangs = "was not taken away in time: a program, a disk or the lock manager hangs (look with 'heirlock doctor')";
+            if is_held {
+                self.stays(now, &service, &format!("its address {hangs}"));
+                continue;
+            }
+            let why = format!("its volume {hangs}");
+            tracing::error!(%service, why, "{service}: released, but {why}");
+            let release = self.releases.on.get_mut(&service);
+            for responder in
+                release.map(|release| std::mem::take(&mut release.responders)).unwrap_or_default()
+            {
+                responder.failed(&format!("{service} is released, but {why}"), false);
             }
         }
     }
@@ -277,6 +373,11 @@ impl<O: Outside> Inside<O> {
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
     pub fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {
+        if self.releases.is_late_report(service) {
+            let how = gone.as_ref().err().map_or("it is gone", String::as_str);
+            tracing::warn!(%service, "{service}: the work that took its volume away has ended, long after its release: {how}");
+            return;
+        }
         let (responders, mut troubles) = self.releases.end(service);
         if let Err(why) = gone {
             tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");
