@@ -129,7 +129,7 @@ fn connections<'a>(table: &'a str, nlm_ports: &'a [u16]) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::testing::Tree;
+    use crate::host::testing::{Instance, Tree};
 
     fn names(set: &BTreeSet<MonName>) -> Vec<&str> {
         set.iter().map(MonName::as_str).collect()
@@ -217,27 +217,13 @@ mod tests {
 
     #[test]
     fn the_kernel_says_when_the_mount_table_changed() {
-        use std::io::{BufRead, BufReader, Write};
-        use std::process::{Command, Stdio};
-        let script = "echo begun && read go && mount -t tmpfs none /mnt && echo mounted && read go";
-        let mut other = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
-        // Where namespaces are not to be had, there is no process to ask.
-        if said.next().is_some() {
-            let mut peers = Host { process: other.id().to_string(), ..Host::here() }.peers();
-            assert_eq!(peers.roles(&[], false), Roles::default());
-            let table = peers.mounts.as_ref().unwrap();
-            assert!(!has_changed(table) && !has_changed(table));
-            other.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-            assert_eq!(said.next().unwrap().unwrap(), "mounted");
-            assert!(has_changed(table));
-        }
-        drop(other.stdin.take());
-        other.wait().unwrap();
+        let mounts = "mount -t tmpfs none /mnt";
+        let Some(mut instance) = Instance::begin(&["--mount"], "true", mounts) else { return };
+        let mut peers = instance.host.peers();
+        assert_eq!(peers.roles(&[], false), Roles::default());
+        let table = peers.mounts.as_ref().unwrap();
+        assert!(!has_changed(table) && !has_changed(table));
+        instance.go_on();
+        assert!(has_changed(table));
     }
 }

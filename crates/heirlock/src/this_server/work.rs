@@ -151,7 +151,7 @@ impl Workshop {
         work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
     ) {
         let (shop, told) = (self.clone(), message.clone());
-        let begun = threads::start(name, move || {
+        let begun = self.host.start(name, move || {
             let mut report = Report::new(shop.inbox.clone(), told);
             let done = work(&shop);
             report.send(done);
@@ -338,7 +338,7 @@ impl Workshop {
     /// Takes the address of a service that is another server's away, where there is a hook for that.
     pub(super) fn leave_address(&self, service: &ServiceName) {
         let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("address-down", move || {
+        let begun = self.host.start("address-down", move || {
             let service = of;
             match shop.hook(Hook::AddressDown, &service, None) {
                 Some(Ok(())) => {
@@ -407,7 +407,7 @@ impl Workshop {
                 .chain(telling.untold.iter().map(|(client, _)| client))
                 .cloned()
                 .collect();
-            let begun = threads::start("notify", move || shop.tell(telling, grace, &stop, &readiness));
+            let begun = self.host.start("notify", move || shop.tell(telling, grace, &stop, &readiness));
             if let Err(error) = begun {
                 let lost = |client| (client, Outcome::Lost, error.to_string());
                 let left = clients.into_iter().map(lost).collect();
