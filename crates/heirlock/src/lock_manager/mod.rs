@@ -74,7 +74,7 @@ fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
 ///
 /// All that differs between two kinds is a method here, or one of the [`Properties`](crate::config::LockManagerProperties) of
 /// its kind: no other place asks which kind it is. A lock manager is shared. `observe`, `recognise` and `let_go` are called one
-/// at a time; all else may be asked beside them, in a thread that may wait.
+/// at a time, but while a `let_go` hangs; all else may be asked beside them, in a thread that may wait.
 pub(crate) trait LockManager: Send + Sync {
     /// For people: "kernel lockd", …
     fn describe(&self) -> String;

@@ -54,7 +54,7 @@ use crate::monitor::SharedMonitor;
 use crate::monitor::directory::Directory;
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
-use crate::{from_elsewhere, lock_manager, monitor, notifier};
+use crate::{from_elsewhere, limits, lock_manager, monitor, notifier};
 
 pub(crate) use clock::Clock;
 pub(crate) use run::run;
@@ -120,6 +120,7 @@ impl ThisServer {
                 clock,
                 lock_manager,
                 turn: Arc::default(),
+                let_go_time_max: limits::LET_GO_TIME_MAX,
                 inbox,
                 run: RunNumber::default(),
             },

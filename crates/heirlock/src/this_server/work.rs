@@ -3,9 +3,10 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use heirlock_agent::Message;
 use heirlock_agent::{Fit, RunNumber, Telling};
@@ -39,6 +40,8 @@ pub(crate) struct Workshop {
     pub(crate) lock_manager: Arc<dyn LockManager>,
     /// Held while the lock manager is looked at or worked on: no look may come after the work that was done since.
     pub(crate) turn: Arc<Mutex<()>>,
+    /// How long that is kept for a lock manager that is to let go of locks: [`limits::LET_GO_TIME_MAX`], and less in tests.
+    pub(crate) let_go_time_max: Duration,
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
@@ -360,16 +363,41 @@ impl Workshop {
             .lock_manager
             .exported()
             .map(|exported| volumes::leaving(&self.settings.services, service, &exported));
-        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
-        for address in self.addresses(service) {
-            lock_manager.let_go(*address).map_err(|error| error.to_string())?;
-        }
-        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        // Where other exports are unknown, the file system may be theirs as well: their locks stay.
-        for export in leaving.map_err(|error| error.to_string())? {
-            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        let (lock_manager, addresses) = (Arc::clone(&self.lock_manager), self.addresses(service).to_vec());
+        let let_go = move || {
+            for address in addresses {
+                lock_manager.let_go(address).map_err(|error| error.to_string())?;
+            }
+            // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
+            // Where other exports are unknown, the file system may be theirs as well: their locks stay.
+            for export in leaving.map_err(|error| error.to_string())? {
+                lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        };
+        self.in_turn_while_it_lasts(service, let_go)
+    }
+
+    /// Does this in the lock manager's turn. Where it hangs, the turn goes to the looks at the lock manager and to recognitions
+    /// for other services. Its end is waited for all the same: it may drop locks until then, so the service must not be served
+    /// here before.
+    fn in_turn_while_it_lasts(
+        &self,
+        service: &ServiceName,
+        let_go: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> Result<(), String> {
+        let (answer, answered) = channel();
+        let turn = self.turn();
+        threads::start("let-go", move || answer.send(let_go())).map_err(|error| error.to_string())?;
+        let ended = match answered.recv_timeout(self.let_go_time_max) {
+            Err(RecvTimeoutError::Timeout) => {
+                drop(turn);
+                tracing::error!(%service, "{service}: the lock manager has not let go of its locks within {} s; its volume stays until it has", self.let_go_time_max.as_secs());
+                answered.recv().ok()
+            }
+            ended => ended.ok(),
+        };
+        ended.unwrap_or_else(|| Err("the thread that lets go of locks ended without a report".to_owned()))
     }
 
     /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
@@ -475,8 +503,6 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::agent::testing::{place, service};
     use crate::config::Command;
