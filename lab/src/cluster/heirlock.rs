@@ -595,7 +595,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_must_be_odd_and_new() {
+    fn a_state_number_must_be_odd_and_new() {
         assert!(check_new_number(7, &[3, 5]).is_ok());
         assert!(check_new_number(5, &[3, 5]).is_err());
         assert!(check_new_number(8, &[3, 5]).is_err());

@@ -193,7 +193,7 @@ impl<O: Outside> Inside<O> {
     pub fn problems(&self) -> Vec<Problem> {
         let mut problems: Vec<Problem> = self.own_ailments().iter().map(problem_of).collect();
         problems.extend(self.monitor_problems());
-        problems.extend(self.stranger_problems());
+        problems.extend(self.earlier_lock_problems());
         let left_behind = self.left_behind_problems();
         problems
             .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));

@@ -563,7 +563,7 @@ impl Takeover {
         persist.extend(self.final_journals());
         let summaries = self.summaries();
         let overtaken = self.overtaken.take().map(|why| (Hindrance::Overtaken, why));
-        let untold = self.no_client_was_called().map(|why| (Hindrance::NobodyCalled, why));
+        let untold = self.no_client_was_called().map(|why| (Hindrance::NoClientCalled, why));
         let end = match overtaken.or(untold) {
             Some((hindrance, why)) => End::Failed { hindrance, why, summaries },
             None => End::Settled(summaries),

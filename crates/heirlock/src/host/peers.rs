@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn without_peers_who_is_connected_is_asked_for_those_that_are_remembered() {
+    fn without_mounts_connected_hosts_are_asked_for_where_peers_are_remembered() {
         let tree = tree("/dev/sda1 / ext4 rw 0 0\n", TCP);
         let mut peers = tree.host().peers();
         assert_eq!(peers.roles(&[0xA28B], false), Roles::default());

@@ -95,7 +95,7 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
 }
 
 #[test]
-fn a_lockd_that_ended_is_not_taken_for_who_has_its_number_now() {
+fn a_lockd_that_ended_is_not_taken_for_the_process_that_has_its_number_now() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
     let kernel = proc.kernel();
