@@ -540,10 +540,10 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
             "fence",
             script(
                 "for i in $(seq 200); do
-                     grep -q off /srv/store/power/$HEIRLOCK_PEER && exit 0
+                     grep -q off /srv/store/power/$HEIRLOCK_OWNER && exit 0
                      sleep 0.1
                  done
-                 echo \"$HEIRLOCK_PEER is still on\"; exit 1\n",
+                 echo \"$HEIRLOCK_OWNER is still on\"; exit 1\n",
             ),
         ),
         (

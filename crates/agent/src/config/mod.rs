@@ -135,7 +135,7 @@ pub struct HostSettings {
 /// `[hooks]`: each optional; `fence` is mandatory where a service is `automatic`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HookSettings {
-    /// Exit 0 means: the server in `$HEIRLOCK_PEER` is confirmed off.
+    /// Exit 0 means: the server in `$HEIRLOCK_OWNER` is confirmed off.
     pub fence: Option<Command>,
     /// Mounts the volume and exports it; before the lock manager recognises.
     pub volume_up: Option<Command>,

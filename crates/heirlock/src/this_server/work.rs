@@ -468,22 +468,25 @@ impl Workshop {
         lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first)
     }
 
-    /// Runs a hook for a service; `None` where none is configured.
+    /// Runs a hook for a service; `None` where none is configured. `owner` is the server that a fence is to confirm off.
     pub(super) fn hook(
         &self,
         hook: Hook,
         service: &ServiceName,
-        peer: Option<&ServerName>,
+        owner: Option<&ServerName>,
     ) -> Option<Result<(), String>> {
         let (command, name) = (self.settings.hooks.command(hook)?, hook.as_str());
         let configured = self.settings.service(service);
         let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
         let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
+        let owner = owner.map(ToString::to_string).unwrap_or_default();
         let environment = [
             ("HEIRLOCK_HOOK", name.to_owned()),
             ("HEIRLOCK_SERVICE", service.to_string()),
             ("HEIRLOCK_SERVER", self.settings.server.to_string()),
-            ("HEIRLOCK_PEER", peer.map(ToString::to_string).unwrap_or_default()),
+            ("HEIRLOCK_OWNER", owner.clone()),
+            // Fences of sites that were written for an earlier version know the owner by this name.
+            ("HEIRLOCK_PEER", owner),
             ("HEIRLOCK_ADDRESSES", addresses),
             ("HEIRLOCK_EXPORTS", exports),
         ];
@@ -530,6 +533,20 @@ mod tests {
                 _ => None,
             });
             assert_eq!(ran, expected);
+        }
+    }
+
+    #[test]
+    fn a_fence_is_told_the_owner_that_it_is_to_confirm_off() {
+        let mut shop = place().agent.outside.workshop.clone();
+        let mut settings = (*shop.settings).clone();
+        let script = r#"test "$HEIRLOCK_OWNER" = nfs-a && test "$HEIRLOCK_PEER" = nfs-a"#;
+        let argv = ["sh", "-c", script].map(str::to_owned).into();
+        settings.hooks.fence = Some(Command { argv, time_limit: Duration::from_secs(60) });
+        shop.settings = Arc::new(settings);
+        for (owner, is_confirmed) in [("nfs-a", true), ("nfs-c", false)] {
+            let confirmed = shop.hook(Hook::Fence, &service("nfs"), Some(&owner.parse().unwrap()));
+            assert_eq!(confirmed.map(|ran| ran.is_ok()), Some(is_confirmed), "{owner}");
         }
     }
 
