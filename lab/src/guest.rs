@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_is_found_however_long_the_stack_and_only_of_this_start() {
+    fn a_kernel_panic_of_a_guest_is_found_however_long_the_stack_and_only_of_this_start() {
         let folder = tempfile::tempdir().unwrap();
         let mut guest = Guest::new("nfs-a", IpAddr::from([10, 99, 0, 1]), "tap0", folder.path());
         let stack = "  [<6002c0dd>] new_thread_handler+0xae/0xb0\n".repeat(60);

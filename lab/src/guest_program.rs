@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endings_are_told_apart() {
+    fn endings_of_a_guests_command_are_told_apart() {
         let status = |command: &str| ending_of(Command::new("sh").args(["-c", command]).status().unwrap());
         assert_eq!(status("exit 3"), Ending::Exit(3));
         assert_eq!(status("kill -9 $$"), Ending::Signal(9));

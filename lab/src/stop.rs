@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn waiting_ends_with_what_was_missing() {
+    fn a_wait_of_a_scenario_ends_with_the_condition_that_was_missing() {
         let error = quiet().wait_for("a sign", Duration::from_millis(1), || Ok(None::<()>)).unwrap_err();
         assert_eq!(error.to_string(), "expected a sign within 0 s, did not see it");
         assert_eq!(quiet().wait_for("a sign", Duration::ZERO, || Ok(Some(7))).unwrap(), 7);
     }
 
     #[test]
-    fn a_flag_or_a_time_limit_stops() {
+    fn a_flag_or_a_time_limit_stops_a_scenario() {
         let stop = quiet();
         assert!(stop.check().is_ok());
         assert!(stop.within(Duration::from_secs(60)).check().is_ok());

@@ -68,6 +68,10 @@ pub const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long a home waits for an owner that says why it takes its time, and how long at most.
 pub const GIVE_UP_WAIT_MAX: Duration = Duration::from_secs(600);
 
+/// How long a lock manager may take to let go of the locks of a service that is given up. It is a matter
+/// of milliseconds, unless a disk or the lock manager itself hangs.
+pub const LET_GO_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// How long a released address may take to disappear.
 pub const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
 

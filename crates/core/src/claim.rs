@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn no_word_is_needed_for_what_was_given_up_and_a_wrong_one_does_no_harm_there() {
+    fn a_service_that_was_given_up_is_claimed_without_a_fenced_owner_and_a_wrong_one_does_no_harm() {
         for (owner, released) in [("nfs-a", true), ("nfs-b", false)] {
             let newest = claim(owner, released);
             for authority in [Authority::default(), fenced("nfs-c")] {

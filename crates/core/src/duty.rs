@@ -31,7 +31,7 @@ pub enum Duty {
 /// was never adopted. Such clients are found where the agent is started for the first time beside a lock manager that
 /// serves already, or was killed between its first look at the clients and its first look at the lock manager.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Strangers {
+pub enum EarlierLocks {
     /// Nothing.
     #[default]
     Unknown,
@@ -39,16 +39,16 @@ pub enum Strangers {
     /// clients that are told now can reclaim.
     Lost,
     /// They live in the life that runs, or nothing can be done for them: its grace is over.
-    AtHome,
+    Alive,
 }
 
-impl Strangers {
+impl EarlierLocks {
     /// The place of their locks by the lock manager's answer.
     #[must_use]
     pub fn told_by(probe: Probe) -> Self {
         match probe {
             Probe::InGrace => Self::Lost,
-            Probe::NotInGrace => Self::AtHome,
+            Probe::NotInGrace => Self::Alive,
             Probe::NoAnswer => Self::Unknown,
         }
     }
@@ -64,17 +64,17 @@ pub fn duty(
     has_clients: bool,
     current: &Incarnation,
     reborn: bool,
-    strangers: Strangers,
+    earlier_locks: EarlierLocks,
 ) -> Duty {
     match (&journal.life, journal.phase) {
         (None, Phase::Claimed | Phase::Conveyed) if planted(Bug::ForgetRedo) => Duty::Nothing,
         (None, Phase::Claimed | Phase::Conveyed) => Duty::Redo,
         // A failed run was reported, and an administrator repeats it; a restart of the lock manager is another matter.
         (_, Phase::Failed) if reborn => Duty::Recover,
-        (None, Phase::Settled) if has_clients && journal.members.is_empty() => match strangers {
-            Strangers::Unknown => Duty::FindOut,
-            Strangers::Lost => Duty::Recover,
-            Strangers::AtHome => Duty::BeginLife,
+        (None, Phase::Settled) if has_clients && journal.members.is_empty() => match earlier_locks {
+            EarlierLocks::Unknown => Duty::FindOut,
+            EarlierLocks::Lost => Duty::Recover,
+            EarlierLocks::Alive => Duty::BeginLife,
         },
         (None, Phase::Settled) if has_clients => Duty::Recover,
         (None, Phase::Settled) => Duty::BeginLife,
@@ -123,7 +123,7 @@ pub struct Owed {
     /// Services whose clients must be told by the next run, for their locks are gone. Services of a run that is to be
     /// resumed or done anew are among them, so that they are not left out where that can't be.
     pub lost: Vec<ServiceName>,
-    /// Services of which it is not known whether their clients' locks are gone ([`Strangers`]). A run that begins anyhow
+    /// Services of which it is not known whether their clients' locks are gone ([`EarlierLocks`]). A run that begins anyhow
     /// tells them too: inside grace that takes no lock from any client.
     pub unknown: Vec<ServiceName>,
 }
@@ -145,13 +145,13 @@ pub fn owed<'a>(
     holdings: impl IntoIterator<Item = Holding<'a>, IntoIter: Clone>,
     current: &Incarnation,
     reborn: bool,
-    strangers: Strangers,
+    earlier_locks: EarlierLocks,
 ) -> Owed {
     let holdings = holdings.into_iter().filter(|holding| !holding.frozen);
     let mut owed = Owed::default();
     for holding in holdings.clone() {
         let service = holding.service.clone();
-        match duty(holding.journal, holding.has_clients, current, reborn, strangers) {
+        match duty(holding.journal, holding.has_clients, current, reborn, earlier_locks) {
             Duty::Nothing => {}
             Duty::BeginLife => owed.fresh.push(service),
             Duty::FindOut => owed.unknown.push(service),
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn ask(phase: Phase, known: Option<&str>, has_clients: bool, reborn: bool) -> Duty {
-        duty(&journal(phase, known.map(life)), has_clients, &life("2"), reborn, Strangers::Unknown)
+        duty(&journal(phase, known.map(life)), has_clients, &life("2"), reborn, EarlierLocks::Unknown)
     }
 
     #[test]
@@ -239,8 +239,8 @@ mod tests {
     fn after_an_adoption_records_that_belong_to_no_life_are_told() {
         let service = ServiceName::parse("nfs").unwrap();
         let adopted = Journal { members: vec![(service, Part::Own)], ..journal(Phase::Settled, None) };
-        for strangers in [Strangers::Unknown, Strangers::Lost, Strangers::AtHome] {
-            assert_eq!(duty(&adopted, true, &life("2"), false, strangers), Duty::Recover);
+        for earlier_locks in [EarlierLocks::Unknown, EarlierLocks::Lost, EarlierLocks::Alive] {
+            assert_eq!(duty(&adopted, true, &life("2"), false, earlier_locks), Duty::Recover);
         }
     }
 
@@ -251,13 +251,14 @@ mod tests {
 
     #[test]
     fn clients_without_a_noted_life_are_told_only_where_they_may_have_locked_in_another() {
-        let met =
-            |strangers, reborn| duty(&journal(Phase::Settled, None), true, &life("2"), reborn, strangers);
+        let met = |earlier_locks, reborn| {
+            duty(&journal(Phase::Settled, None), true, &life("2"), reborn, earlier_locks)
+        };
         for reborn in [false, true] {
-            assert_eq!(met(Strangers::Unknown, reborn), Duty::FindOut);
-            assert_eq!(met(Strangers::told_by(Probe::NoAnswer), reborn), Duty::FindOut);
-            assert_eq!(met(Strangers::told_by(Probe::InGrace), reborn), Duty::Recover);
-            assert_eq!(met(Strangers::told_by(Probe::NotInGrace), reborn), Duty::BeginLife);
+            assert_eq!(met(EarlierLocks::Unknown, reborn), Duty::FindOut);
+            assert_eq!(met(EarlierLocks::told_by(Probe::NoAnswer), reborn), Duty::FindOut);
+            assert_eq!(met(EarlierLocks::told_by(Probe::InGrace), reborn), Duty::Recover);
+            assert_eq!(met(EarlierLocks::told_by(Probe::NotInGrace), reborn), Duty::BeginLife);
         }
     }
 
@@ -289,7 +290,7 @@ mod tests {
             has_clients: true,
             frozen: false,
         });
-        owed(holdings, &life("2"), reborn, Strangers::Unknown)
+        owed(holdings, &life("2"), reborn, EarlierLocks::Unknown)
     }
 
     fn names(services: &[ServiceName]) -> Vec<&str> {
@@ -333,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_life_owes_to_what_failed_in_the_one_before() {
+    fn a_new_life_owes_the_clients_of_a_run_that_failed_in_the_life_before() {
         let failed = journal(Phase::Failed, None);
         assert_eq!(owed_to(&[("nfs", failed.clone())], false), Owed::default());
         assert_eq!(names(&owed_to(&[("nfs", failed)], true).lost), ["nfs"]);
@@ -344,6 +345,6 @@ mod tests {
         let service = ServiceName::parse("nfs").unwrap();
         let journal = journal(Phase::Settled, Some(life("1")));
         let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };
-        assert_eq!(owed([holding], &life("2"), true, Strangers::Lost), Owed::default());
+        assert_eq!(owed([holding], &life("2"), true, EarlierLocks::Lost), Owed::default());
     }
 }

@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_without_a_fresh_proof() {
+    fn no_notification_leaves_without_a_fresh_proof_of_grace() {
         let mut grace = grace();
         assert_eq!(grace.leave(at(11)), Leave::ProveFirst);
         grace.prove(at(11), Probe::NoAnswer);

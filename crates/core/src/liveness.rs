@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silence_is_believed_after_dead_after() {
+    fn the_silence_of_a_server_is_believed_after_dead_after() {
         let mut hearts = living();
         saw(&mut hearts, 24, &a(), 20, false);
         assert_eq!(
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn right_after_its_own_start_a_standby_believes_nothing() {
+    fn right_after_its_start_an_agent_believes_no_silence() {
         let mut hearts = Hearts::new(DEAD_AFTER);
         for second in 0..=9 {
             saw(&mut hearts, second, &a(), 7, false);
@@ -234,7 +234,7 @@ mod tests {
 
     /// All servers stood still, as virtual machines do whose host does, and this one goes on first.
     #[test]
-    fn a_silence_that_fell_into_a_gap_of_ones_own_watching_is_not_believed() {
+    fn the_silence_of_a_server_during_a_gap_in_the_watching_is_not_believed() {
         let mut hearts = living();
         saw(&mut hearts, 50, &a(), 20, false);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(50))));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_never_triggers() {
+    fn a_paused_heart_is_never_taken_for_dead() {
         let mut hearts = living();
         saw(&mut hearts, 21, &a(), 21, true);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(500))));

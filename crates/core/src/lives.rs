@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::duty::{Holding, Owed, Strangers, owed};
+use crate::duty::{EarlierLocks, Holding, Owed, owed};
 use crate::grace::{Opening, Probe, Recalled, had_ended};
 use crate::incarnation::{Change, Follower, Incarnation, Observation};
 use crate::limits;
@@ -28,7 +28,7 @@ pub struct Lives {
     /// When the agent before this one last looked, and saw grace closed; until this one has looked.
     seen_closed: Option<Moment>,
     /// The lock manager's answer on the locks of clients without a noted life, in the life that runs.
-    told: Strangers,
+    told: EarlierLocks,
     /// The life that runs began after an earlier look, and that was not acted on yet.
     began_under_our_eyes: bool,
     /// When the last run was refused, if it was.
@@ -192,7 +192,7 @@ impl Lives {
                 self.grace_seen = since;
                 self.reborn = true;
                 self.began_under_our_eyes = since.is_some();
-                self.told = Strangers::Unknown;
+                self.told = EarlierLocks::Unknown;
                 Some(Begun { life, since })
             }
         }
@@ -234,11 +234,11 @@ impl Lives {
 
     /// The lock manager of this life was asked whether grace is open, and so whether clients without a noted life have lost
     /// their locks. `None` where another life has begun meanwhile.
-    pub fn told_of_strangers(&mut self, life: &Incarnation, answer: Probe) -> Option<Strangers> {
+    pub fn told_of_earlier_locks(&mut self, life: &Incarnation, answer: Probe) -> Option<EarlierLocks> {
         if self.current() != Some(life) {
             return None;
         }
-        self.told = Strangers::told_by(answer);
+        self.told = EarlierLocks::told_by(answer);
         Some(self.told)
     }
 
@@ -246,8 +246,8 @@ impl Lives {
     #[must_use]
     pub fn owed<'a>(&self, holdings: impl IntoIterator<Item = Holding<'a>, IntoIter: Clone>) -> Owed {
         let Some(life) = self.current() else { return Owed::default() };
-        let strangers = if self.began_under_our_eyes { Strangers::Lost } else { self.told };
-        owed(holdings, life, self.reborn, strangers)
+        let earlier_locks = if self.began_under_our_eyes { EarlierLocks::Lost } else { self.told };
+        owed(holdings, life, self.reborn, earlier_locks)
     }
 
     /// The services and duties of this server, as a run has to know them; `host` is its own implicit service.
@@ -289,8 +289,8 @@ impl Lives {
     /// refused, and which clients the next one must tell still depends on what is known.
     pub fn followed_up(&mut self, began: bool, a_run_is_on: bool) {
         // The run uses the grace period. For a client without a noted life that is met later the lock manager is asked again.
-        if began && self.told == Strangers::Lost {
-            self.told = Strangers::Unknown;
+        if began && self.told == EarlierLocks::Lost {
+            self.told = EarlierLocks::Unknown;
         }
         self.reborn &= began && !a_run_is_on;
         self.began_under_our_eyes &= self.reborn;

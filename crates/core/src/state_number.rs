@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_end_of_the_range_it_starts_over_without_repeating_one() {
+    fn state_numbers_start_over_at_the_end_of_the_range_without_repeating_one() {
         assert_eq!(next(&[u32::MAX]), 1);
         assert_eq!(next(&[u32::MAX, 1, 3]), 5);
         assert_eq!(next(&[u32::MAX - 1]), u32::MAX);
@@ -58,7 +58,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_number_is_sent_twice_however_many_were_sent(
+        fn no_state_number_is_sent_twice_however_many_were_sent(
             sent in proptest::collection::vec(proptest::prelude::prop_oneof![
                 0_u32..40, u32::MAX - 40..=u32::MAX, proptest::prelude::any::<u32>(),
             ], 0..40),

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gets_its_variables_and_its_output_is_kept() {
+    fn a_hook_gets_its_variables_and_its_output_is_kept() {
         let output = run(
             &command(&["sh", "-c", "echo $HEIRLOCK_SERVICE"], 5_000),
             &[("HEIRLOCK_SERVICE", "nfs".into())],
@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_ended_with_all_it_started_when_its_time_is_up() {
+    fn a_command_whose_time_is_up_is_ended_with_all_that_it_started() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("alive");
         let script = format!("(sleep 30; touch {}) & sleep 300", file.display());
@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_began_in_sessions_of_their_own_is_ended_with_it() {
+    fn programs_that_a_command_began_in_sessions_of_their_own_are_ended_with_it() {
         // No other program sleeps for so long.
         let seconds = (100_000 + fastrand::u32(..100_000)).to_string();
         let script = format!("setsid sh -c 'setsid sleep {seconds} & sleep {seconds}' & sleep {seconds}");
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn much_output_is_cut_to_its_end() {
+    fn long_output_of_a_command_is_cut_to_its_end() {
         let output = run(&command(&["sh", "-c", "seq 1 100000"], 10_000), &[]).unwrap();
         assert!(output.0.len() <= OUTPUT_BYTES_MAX && output.0.ends_with("99999\n100000\n"));
     }
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn endless_output_is_never_kept_whole_while_it_is_read() {
+    fn endless_output_of_a_command_is_never_kept_whole_while_it_is_read() {
         let kept = Arc::new(Mutex::new(Vec::new()));
         keep_end(Endless(0), &Arc::downgrade(&kept));
         let kept = kept.lock().unwrap();
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn output_that_nobody_waits_for_is_not_read_on() {
+    fn output_of_a_command_that_has_ended_is_not_read_on() {
         let mut endless = Endless(0);
         keep_end(&mut endless, &Weak::new());
         assert_eq!(endless.0, 1);

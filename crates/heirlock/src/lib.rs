@@ -40,7 +40,6 @@ mod namespaces;
 mod notifier;
 mod ocf;
 mod probe;
-mod roles;
 mod rpc_client;
 mod store;
 mod supervise;

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_takes_nothing_makes_nobody_wait_and_no_queue_grow() {
+    fn a_reader_of_the_log_that_takes_nothing_makes_no_thread_wait_and_no_queue_grow() {
         let (queue, lets, taken) = with_a_slow_reader();
         (0..1000).for_each(|line| queue.put(line, LINE));
         let bytes = queue.lock().bytes;
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loss_is_counted_where_it_happened() {
+    fn lost_log_lines_are_counted_in_their_place() {
         let queue = LogQueue::without_thread();
         (0..10).for_each(|line| queue.put(line, LINE));
         let taken = queue.lock().next();

@@ -343,7 +343,7 @@ mod tests {
     const KILLED: Option<i32> = Some(Signal::KILL.as_raw());
 
     #[test]
-    fn one_that_falls_silent_is_killed_and_one_that_speaks_is_not() {
+    fn an_agent_that_falls_silent_is_killed_and_an_agent_that_speaks_is_not() {
         let mut stage = stage("sh", "exec sleep 60");
         stage.wait_for(Doing::Sleeps);
         stage.speak();
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_stopped_is_killed_also_before_it_has_spoken() {
+    fn an_agent_that_is_stopped_is_killed_also_before_it_has_spoken() {
         let mut stage = stage("sh", "exec sleep 60");
         stage.signal(Signal::STOP);
         stage.wait_for(Doing::Stopped);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_works_or_never_spoke_is_not_killed_however_long_it_is_silent() {
+    fn an_agent_that_works_or_never_spoke_is_not_killed_however_long_it_is_silent() {
         let mut stage = stage("sh", "while :; do :; done");
         stage.wait_for(Doing::Runs);
         stage.speak();

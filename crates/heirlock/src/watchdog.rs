@@ -9,8 +9,12 @@
 //!
 //! Nothing is asked over the network: a flood at the status monitor's sockets can't make a healthy agent look dead.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
@@ -40,6 +44,9 @@ const RELAXED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a loop is looked at within the time for which it may make no headway.
 const LOOKS_WITHIN_LIMIT: u32 = 10;
+
+/// The word to systemd while the program lives (sd_notify(3)).
+const WATCHDOG: &[u8] = b"WATCHDOG=1\n";
 
 /// How often systemd is told within the time after which it takes the agent for dead: one answer may be late.
 const TOLD_WITHIN_LIMIT: u32 = 4;
@@ -149,8 +156,7 @@ impl Watchdog {
 
 fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
     let began = Instant::now();
-    let systemd = sd_notify::watchdog_enabled().map(|limit| limit / TOLD_WITHIN_LIMIT);
-    let mut told: Option<Instant> = None;
+    let mut systemd = Systemd::of_environment();
     let mut watched: Vec<Watched> = Vec::new();
     loop {
         let followed = watchdog.followed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,9 +179,8 @@ fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
             // A supervisor that does not read it does not want to know.
             let _ = rustix::net::send(line, &[BEAT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
-        if systemd.is_some_and(|interval| told.is_none_or(|told| told.elapsed() >= interval)) {
-            told = Some(Instant::now());
-            tell_systemd();
+        if let Some(systemd) = &mut systemd {
+            systemd.tell_in_time();
         }
         thread::sleep(if line.is_some() { INTERVAL } else { interval(&watched) });
     }
@@ -242,10 +247,45 @@ fn end_now() {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
-fn tell_systemd() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
-        tracing::warn!(%error, "systemd can't be told that the agent lives: {error}");
+/// systemd, where it wants to be told that the program lives (`WatchdogSec=`).
+struct Systemd {
+    /// The name of its socket.
+    socket: OsString,
+    interval: Duration,
+    told: Option<Instant>,
+    fails: bool,
+}
+
+impl Systemd {
+    fn of_environment() -> Option<Self> {
+        let interval = sd_notify::watchdog_enabled()? / TOLD_WITHIN_LIMIT;
+        Some(Self { socket: std::env::var_os("NOTIFY_SOCKET")?, interval, told: None, fails: false })
     }
+
+    /// Tells it, where that is due.
+    fn tell_in_time(&mut self) {
+        if self.told.is_some_and(|told| told.elapsed() < self.interval) {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let told = say_to(&self.socket, WATCHDOG);
+        let failed_before = std::mem::replace(&mut self.fails, told.is_err());
+        if let (Err(error), false) = (told, failed_before) {
+            tracing::warn!(%error, "systemd can't be told that the agent lives: {error}");
+        }
+    }
+}
+
+/// Sends a word to a socket of sd_notify(3). It waits for nothing: where systemd itself hangs, its socket is full after some
+/// words, and this thread has to look at loops all the same.
+fn say_to(socket: &OsStr, word: &[u8]) -> io::Result<()> {
+    let address = match socket.as_bytes().strip_prefix(b"@") {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    let from = UnixDatagram::unbound()?;
+    from.set_nonblocking(true)?;
+    from.send_to_addr(word, &address).map(|_| ())
 }
 
 #[cfg(test)]
@@ -285,6 +325,45 @@ mod tests {
         assert!(hangs_within(&mut watched, 10), "its thread has ended");
         turns.turn();
         assert!(!hangs_within(&mut watched, 2), "it has turned");
+    }
+
+    #[test]
+    fn systemd_that_takes_no_word_in_makes_the_watchdog_wait_for_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify");
+        let by_path = UnixDatagram::bind(&path).unwrap();
+        let name = format!("heirlock-{:08x}", fastrand::u32(..));
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let by_name = UnixDatagram::bind_addr(&address).unwrap();
+        for (socket, at) in [(by_path, path.into_os_string()), (by_name, format!("@{name}").into())] {
+            say_to(&at, WATCHDOG).unwrap();
+            let mut heard = [0; 64];
+            let length = socket.recv(&mut heard).unwrap();
+            assert_eq!(&heard[..length], b"WATCHDOG=1\n");
+            // It reads no more: after some words there is no room for another (net.unix.max_dgram_qlen).
+            let (said, fills) = channel();
+            let filled = thread::spawn(move || {
+                let mut words = (0..1_000_000).map(|_| say_to(&at, WATCHDOG));
+                said.send(words.find_map(Result::err).map(|error| error.kind())).unwrap();
+            });
+            let why = fills.recv_timeout(Duration::from_secs(60)).expect("it waits for systemd");
+            assert_eq!(why, Some(io::ErrorKind::WouldBlock));
+            filled.join().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_systemd_that_can_not_be_told_is_told_again_only_after_a_part_of_its_limit() {
+        let mut systemd = Systemd {
+            socket: "/no/such/socket".into(),
+            interval: Duration::from_secs(600),
+            told: None,
+            fails: false,
+        };
+        systemd.tell_in_time();
+        let told = systemd.told;
+        systemd.tell_in_time();
+        assert!(systemd.fails && told.is_some() && systemd.told == told);
     }
 
     #[test]

@@ -40,7 +40,7 @@ fn a_captured_record_survives_a_kill_and_one_that_came_meanwhile_is_caught_up() 
 }
 
 #[test]
-fn an_orderly_stop_says_so_and_forgets_nothing() {
+fn an_orderly_stop_of_the_agent_is_said_and_forgets_no_record() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();
@@ -591,7 +591,7 @@ fn an_entry_that_is_no_record_is_named_once_and_hinders_no_client() {
 }
 
 #[test]
-fn a_deletion_is_not_believed_at_once() {
+fn a_deleted_record_is_not_believed_to_be_gone_at_once() {
     let site = Site::new();
     let mut server = site.server("a", "nfs-a");
     server.up();

@@ -95,7 +95,7 @@ fn line_with_cookie(client: &str, cookie: u32) -> String {
 
 #[test]
 #[ignore = "needs strace: ./test runs it"]
-fn capture() {
+fn an_agent_that_is_killed_at_any_step_of_a_capture_has_every_record_afterwards() {
     at_every_step(&[SYNC, RENAME, UNLINK], (4, 4), |killer| {
         let (site, mut a) = captured(&["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
         a.configure("[lock-manager]", "[capture]\ntombstone-delay = \"500ms\"\n[lock-manager]");
@@ -266,7 +266,7 @@ fn adoption_between_its_datagrams() {
 
 #[test]
 #[ignore = "needs strace: ./test runs it"]
-fn giving_way() {
+fn a_self_adoption_that_makes_way_is_finished_after_a_kill_at_any_step() {
     at_every_step(&[SYNC, RENAME], (1, 2), |killer| {
         let (site, mut a) = captured(&CLIENTS);
         let (mut b, network) = adoptive(&site);

@@ -30,7 +30,7 @@ fn seeds(surface: &str) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn every_surface_survives_its_corpus() {
+fn every_fuzz_target_survives_its_corpus() {
     for Surface { name, read } in SURFACES {
         let seeds = seeds(name);
         assert!(seeds.len() >= 5, "{name} has {} seeds", seeds.len());
@@ -41,7 +41,7 @@ fn every_surface_survives_its_corpus() {
 }
 
 #[test]
-fn every_surface_survives_its_corpus_cut_short_and_with_a_changed_byte() {
+fn every_fuzz_target_survives_its_corpus_cut_short_and_with_a_changed_byte() {
     for Surface { name, read } in SURFACES {
         for (path, bytes) in seeds(name) {
             for at in (0..bytes.len()).step_by(bytes.len() / 64 + 1) {

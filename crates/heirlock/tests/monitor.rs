@@ -468,8 +468,8 @@ fn a_known_client_is_granted_while_hooks_and_the_commands_of_the_lock_manager_ha
 }
 
 #[test]
-fn told_to_grant_it_names_who_is_at_risk_and_catches_up() {
-    if !is_inside("told_to_grant_it_names_who_is_at_risk_and_catches_up") {
+fn a_status_monitor_that_is_to_grant_names_clients_at_risk_and_catches_up() {
+    if !is_inside("a_status_monitor_that_is_to_grant_names_clients_at_risk_and_catches_up") {
         return;
     }
     let mut server = Server::new(&format!("{NSM}\nwhen-unprotected = \"grant\""));

@@ -94,6 +94,17 @@ fn a_host_is_made_once_where_the_program_begins() {
     assert_eq!(count, 1);
 }
 
+/// A look, the status monitor and an import give a record one role only if they ask the same object for it.
+#[test]
+fn which_hosts_are_peers_is_asked_of_the_lock_manager_alone() {
+    let mut asked = Vec::new();
+    for source in sources() {
+        let asks = |line: &str| ["host.peers()", "host().peers()"].iter().any(|call| line.contains(call));
+        asked.extend(code(&source).filter(|(_, line)| asks(line)).map(|_| source.name.clone()));
+    }
+    assert_eq!(asked, ["lock_manager/nlm.rs"]);
+}
+
 #[test]
 fn no_other_place_asks_which_kind_a_lock_manager_is_or_which_strategy() {
     let mut known = 0;

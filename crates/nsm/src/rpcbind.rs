@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_registered_is_read_and_a_list_without_end_is_not() {
+    fn a_dump_of_rpcbind_is_read_whole_and_one_without_end_is_refused() {
         let mut writer = Writer::new();
         for (netid, address) in [("tcp", "0.0.0.0.0.111"), ("local", "/run/rpcbind.sock")] {
             writer.u32(1).u32(PROGRAM).u32(VERSION_4).string(netid).string(address).string("superuser");

@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_in_the_bytes_is_said_with_what_was_expected() {
+    fn a_fault_in_xdr_is_said_with_the_expected_value() {
         let reader = Reader::new;
         assert_eq!(said(reader(b"\0\0\0").u32("a").err()), "a: expected 4 more bytes, found 3");
         assert_eq!(said(reader(&[0; 7]).u64("a").err()), "a: expected 4 more bytes, found 3");
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_zero_and_anything_else_is_refused() {
+    fn xdr_padding_that_is_not_zero_is_refused() {
         for at in 5..8 {
             let mut padded = *b"\0\0\0\x01a\0\0\0";
             padded[at] = 77;

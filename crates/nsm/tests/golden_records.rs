@@ -202,7 +202,7 @@ fn restarts_count_as_sm_notify_was_seen_to_count() {
 
 /// `sm-notify -n` sends 5 by a file that holds 4, and by one that holds 5, and leaves both alone.
 #[test]
-fn an_even_number_stands_for_the_odd_one_above_it() {
+fn an_even_state_number_stands_for_the_odd_one_above_it() {
     assert_eq!(StateNumber(4).next_odd(), StateNumber(5));
     assert_eq!(StateNumber(5).next_odd(), StateNumber(7));
 }

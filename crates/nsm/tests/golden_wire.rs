@@ -300,7 +300,7 @@ mod by_definition {
 
     /// RFC 5531, section 9: how a call that is not carried out is answered.
     #[test]
-    fn refusals_of_a_call() {
+    fn refusals_of_an_rpc_call_are_read() {
         let refusals = [
             (ReplyError::ProgUnavailable, "00000000 00000000 00000000 00000001"),
             (

@@ -63,7 +63,7 @@ proptest! {
     }
 
     #[test]
-    fn calls(xid in any::<u32>(), to in any::<[u32; 3]>(), sys in auth_sys(), args in vec(any::<u8>(), 0..80)) {
+    fn rpc_calls_survive_a_round_trip(xid in any::<u32>(), to in any::<[u32; 3]>(), sys in auth_sys(), args in vec(any::<u8>(), 0..80)) {
         let [prog, vers, proc_] = to;
         let (stamp, machine, uid, gid, gids) = &sys;
         let short = machine.as_bytes();
@@ -80,7 +80,7 @@ proptest! {
     }
 
     #[test]
-    fn replies(xid in any::<u32>(), result in vec(any::<u8>(), 0..80), error in reply_error(), why in any::<u32>()) {
+    fn rpc_replies_survive_a_round_trip(xid in any::<u32>(), result in vec(any::<u8>(), 0..80), error in reply_error(), why in any::<u32>()) {
         let bytes = encode_success(xid, &result);
         same!(Reply::decode, bytes, Reply { xid, outcome: Ok(&result) });
         prop_assert_eq!(Reply::xid_of(&bytes), Some(xid));
@@ -155,7 +155,7 @@ proptest! {
     }
 
     #[test]
-    fn every_nsm_procedure(
+    fn arguments_of_every_nsm_procedure_survive_a_round_trip(
         mon_name in string(), my_name in string(), ids in any::<[u32; 3]>(), cookie in any::<[u8; 16]>(),
         state in any::<u32>(), ok in any::<bool>(), xid in any::<u32>(),
     ) {
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn the_nlm_calls(
+    fn nlm_calls_survive_a_round_trip(
         lock in lock(), cookie in netobj(), flags in any::<[bool; 3]>(), state in any::<u32>(), status in 0_u32..10,
     ) {
         let ([block, exclusive, reclaim], lock) = (flags, lock.borrow());
@@ -216,7 +216,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_upset_a_reader(bytes in vec(any::<u8>(), 0..400)) {
+    fn no_bytes_upset_a_reader_of_rpc_and_xdr(bytes in vec(any::<u8>(), 0..400)) {
         upset_nothing(&bytes)?;
     }
 

@@ -267,7 +267,7 @@ impl World {
         let name = self.servers[server].name.clone();
         self.say(|| format!("{name}: run {} is over: {}", run.run(), crate::check::in_words(end)));
         self.check_end(run, end);
-        if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NobodyCalled, .. } = end {
+        if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NoClientCalled, .. } = end {
             self.disturbed(Disturbance::Address);
         }
     }

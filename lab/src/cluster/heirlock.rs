@@ -540,10 +540,10 @@ fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
             "fence",
             script(
                 "for i in $(seq 200); do
-                     grep -q off /srv/store/power/$HEIRLOCK_PEER && exit 0
+                     grep -q off /srv/store/power/$HEIRLOCK_OWNER && exit 0
                      sleep 0.1
                  done
-                 echo \"$HEIRLOCK_PEER is still on\"; exit 1\n",
+                 echo \"$HEIRLOCK_OWNER is still on\"; exit 1\n",
             ),
         ),
         (
@@ -595,7 +595,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_must_be_odd_and_new() {
+    fn a_state_number_must_be_odd_and_new() {
         assert!(check_new_number(7, &[3, 5]).is_ok());
         assert!(check_new_number(5, &[3, 5]).is_err());
         assert!(check_new_number(8, &[3, 5]).is_err());

@@ -40,7 +40,7 @@ impl GraceNote {
 }
 
 /// The questions about clients that were recorded before any life of the lock manager was noted
-/// ([`Strangers`](heirlock_core::duty::Strangers)).
+/// ([`EarlierLocks`](heirlock_core::duty::EarlierLocks)).
 #[derive(Debug, Default)]
 pub(crate) struct GraceInquiry {
     /// When the lock manager was last asked, in the life that runs.

@@ -22,10 +22,25 @@ pub(super) struct Release {
     pub(super) asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     pub(super) address_until: Option<Moment>,
+    /// Until when the work that is on for it has to report; none while there is none.
+    pub(super) report_until: Option<Moment>,
+    /// Its callers were told that this work hangs. All that is left of the release is the report that is still to come.
+    pub(super) hangs: bool,
     /// Until when the store has to answer; none while it does.
     pub(super) store_until: Option<Moment>,
     /// Entries of the store that can't be read: the clients that they belong to are not known.
     pub(super) troubles: Vec<EntryTrouble>,
+}
+
+impl Release {
+    /// In words.
+    pub(super) fn says_that_it_hangs(&self, service: &ServiceName) -> String {
+        let what = if self.address_until.is_some() { "address" } else { "volume" };
+        format!(
+            "an earlier release of {service} hangs, and its {what} is still being taken away; end the program that \
+             hangs, or start the agent again"
+        )
+    }
 }
 
 impl Releases {
@@ -57,6 +72,32 @@ impl Releases {
     /// The services that are given away.
     pub(crate) fn services(&self) -> Vec<ServiceName> {
         self.on.keys().cloned().collect()
+    }
+
+    /// When work has to have reported.
+    pub(crate) fn due(&self) -> Option<Moment> {
+        self.on.values().filter_map(|release| release.report_until).min()
+    }
+
+    /// Those whose work should have reported by now, hang. Answers of which services they are, and whether the claim is still
+    /// held.
+    pub(super) fn begin_to_hang(&mut self, now: Moment) -> Vec<(ServiceName, bool)> {
+        let is_late = |release: &Release| release.report_until.is_some_and(|until| now >= until);
+        let mut late = Vec::new();
+        for (service, release) in self.on.iter_mut().filter(|(_, release)| is_late(release)) {
+            (release.report_until, release.hangs) = (None, true);
+            late.push((service.clone(), release.address_until.is_some()));
+        }
+        late
+    }
+
+    /// A report comes. Whether it is that of work that hung, for which no caller waits any more; then the release is over.
+    pub(super) fn is_late_report(&mut self, service: &ServiceName) -> bool {
+        let hung = self.on.get(service).is_some_and(|release| release.hangs);
+        if hung {
+            self.on.remove(service);
+        }
+        hung
     }
 
     /// That of a service has ended. Answers its callers, and the entries that can't be read.

@@ -135,7 +135,7 @@ pub struct HostSettings {
 /// `[hooks]`: each optional; `fence` is mandatory where a service is `automatic`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HookSettings {
-    /// Exit 0 means: the server in `$HEIRLOCK_PEER` is confirmed off.
+    /// Exit 0 means: the server in `$HEIRLOCK_OWNER` is confirmed off.
     pub fence: Option<Command>,
     /// Mounts the volume and exports it; before the lock manager recognises.
     pub volume_up: Option<Command>,
@@ -211,6 +211,13 @@ pub struct ServiceSettings {
     pub mode: Mode,
 }
 
+impl ServiceSettings {
+    /// Whether an agent adopts it without being asked, once its owner's heart is silent and the fence confirms that it is off.
+    pub fn is_adopted_unasked(&self) -> bool {
+        self.mode.adopts_unasked()
+    }
+}
+
 /// The authority that decides that a primary is unavailable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -218,4 +225,11 @@ pub enum Mode {
     Manual,
     /// The agents, by heartbeats and a fence.
     Automatic,
+}
+
+impl Mode {
+    /// See [`ServiceSettings::is_adopted_unasked`].
+    pub fn adopts_unasked(self) -> bool {
+        matches!(self, Self::Automatic)
+    }
 }

@@ -63,6 +63,8 @@ pub(super) struct World {
     restarts_nfs: bool,
     /// The status monitor's directory hangs: work that was begun there is done, in order, when it doesn't any more.
     hangs: bool,
+    /// What takes addresses and volumes away hangs.
+    keeps_services: bool,
     hanging: VecDeque<Message>,
 }
 
@@ -278,6 +280,7 @@ impl Outside for World {
     }
 
     fn begin(&mut self, work: Work) {
+        let takes_away = matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_));
         let message = match work {
             Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
             Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
@@ -293,7 +296,10 @@ impl Outside for World {
             }
             Work::LeaveAddress(_) | Work::Discard(_) => None,
         };
-        self.said.extend(message);
+        match takes_away && self.keeps_services {
+            true => self.hanging.extend(message),
+            false => self.said.extend(message),
+        }
     }
 
     fn stop_telling(&mut self) {}
@@ -525,4 +531,5 @@ mod conveying;
 mod counted;
 mod fencing;
 mod forgetting;
+mod releasing;
 mod verbs;

@@ -145,11 +145,11 @@ fn an_answer_of_the_life_before_tells_nothing_of_clients_without_a_noted_life() 
         (owed.unknown.len(), owed.lost.len(), owed.fresh.len())
     };
     assert_eq!(owed(&lives), (1, 0, 0));
-    assert_eq!(lives.told_of_strangers(&life("0", 0), Probe::InGrace), None);
+    assert_eq!(lives.told_of_earlier_locks(&life("0", 0), Probe::InGrace), None);
     assert_eq!(owed(&lives), (1, 0, 0));
-    assert_eq!(lives.told_of_strangers(&life("1", 0), Probe::InGrace), Some(Strangers::Lost));
+    assert_eq!(lives.told_of_earlier_locks(&life("1", 0), Probe::InGrace), Some(EarlierLocks::Lost));
     assert_eq!(owed(&lives), (0, 1, 0));
-    assert_eq!(lives.told_of_strangers(&life("1", 0), Probe::NotInGrace), Some(Strangers::AtHome));
+    assert_eq!(lives.told_of_earlier_locks(&life("1", 0), Probe::NotInGrace), Some(EarlierLocks::Alive));
     assert_eq!(owed(&lives), (0, 0, 1));
     let _ = lives.looked(at(14), &seen("2"));
     assert_eq!(owed(&lives), (0, 1, 0), "it began under our eyes");

@@ -218,7 +218,7 @@ mod tests {
         /// For all notifications and all ends of calls: the calls that are owed and those that are out are bounded, no client
         /// has two calls at a time, and each has one in the end.
         #[test]
-        fn calls_are_bounded_and_all_are_made(
+        fn calls_to_the_lock_manager_are_bounded_and_all_are_made(
             events in prop::collection::vec((0_u32..40, 0_u32..4, 0_u8..4), 1..300)
         ) {
             let mut downcalls = Downcalls::default();

@@ -114,7 +114,7 @@ fn clients_that_ask_while_a_commit_is_on_share_the_next() {
 }
 
 #[test]
-fn where_many_shared_a_commit_the_next_waits_a_moment_for_as_many() {
+fn a_commit_waits_a_moment_for_as_many_registrations_as_shared_the_last_one() {
     let mut monitor = registered(REFUSE, &[]);
     monitor.step(at(0), mon(1, "10.0.0.1"));
     (2..=4).for_each(|n| assert_eq!(commit(&monitor.step(at(1), mon(n, &format!("10.0.0.{n}")))), None));
@@ -174,7 +174,7 @@ fn a_commit_that_succeeds_too_late_ends_the_refusals() {
 }
 
 #[test]
-fn a_commit_that_fails_refuses_all_who_wait() {
+fn a_commit_that_fails_refuses_all_registrations_that_wait_for_it() {
     let mut monitor = registered(REFUSE, &[]);
     monitor.step(at(0), mon(1, "10.0.0.1"));
     monitor.step(at(0), mon(2, "10.0.0.2"));
@@ -184,7 +184,7 @@ fn a_commit_that_fails_refuses_all_who_wait() {
 }
 
 #[test]
-fn when_told_to_grant_it_lists_who_is_at_risk_until_the_store_catches_up() {
+fn a_status_monitor_that_is_to_grant_lists_clients_at_risk_until_the_store_catches_up() {
     let mut monitor = registered(GRANT, &[]);
     monitor.step(at(0), mon(1, "10.0.0.1"));
     let granted = monitor.step(at(500), Event::Tick);

@@ -191,7 +191,7 @@ fn a_living_client_is_told_under_every_name_in_order_and_once() {
 }
 
 #[test]
-fn all_are_tried_once_each_has_answered_or_had_its_first_round_and_the_silent_ones_are_called_on() {
+fn all_clients_are_tried_once_each_has_answered_or_had_its_first_round_and_the_silent_ones_are_called_on() {
     for habit in [Habit::Dead, Habit::Garbage, Habit::Unregistered, Habit::Refuses] {
         let nowhere = (MonName::parse("nowhere").unwrap(), Vec::new());
         let others = [1, 2, 3, 4].map(|client| address(client).into()).to_vec();
@@ -332,7 +332,7 @@ mod bad_answers {
 }
 
 #[test]
-fn the_dead_cost_the_living_nothing() {
+fn dead_clients_cost_the_living_ones_nothing() {
     let dead_first: Vec<Habit> =
         (0..6_000).map(|i| if i < 5_000 { Habit::Dead } else { Habit::Living }).collect();
     let mut network = Network::new(&dead_first, 0, 3);
@@ -523,7 +523,7 @@ fn no_more_calls_are_out_than_the_socket_holds_answers_and_answers_open_the_wind
 }
 
 #[test]
-fn the_dead_are_called_again_at_a_bounded_rate() {
+fn dead_clients_are_called_again_at_a_bounded_rate() {
     let mut network = Network::new(&vec![Habit::Dead; 20_000], 0, 5);
     network.run(at(10_000));
     // 20,000 first calls, and then 5,000 a second.
@@ -620,7 +620,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_from_anywhere_upset_it(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn no_datagram_upsets_the_notifier(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let mut notifier = Notifier::new(plan(3));
         let asked = notifier.poll_transmit(Moment::START).unwrap();
         notifier.handle_reply(Moment::START, UDP, asked.to, &bytes);

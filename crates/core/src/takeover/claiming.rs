@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn where_all_that_was_to_be_taken_over_is_refused_nothing_of_our_own_is_touched() {
+    fn a_run_whose_targets_are_all_refused_touches_no_service_of_its_own_server() {
         let services = [("nfs", Part::Target), ("homes", Part::Target), ("own", Part::Own)];
         let services = services.map(|(name, part)| (service(name), part)).to_vec();
         let mut claiming = Claiming::new(services.clone());

@@ -277,7 +277,7 @@ pub enum Hindrance {
     /// An address, an export or a registration that the services need was not there in time.
     BringUp,
     /// Not one client of a service that was taken over could be called while grace was open: none of its addresses was here.
-    NobodyCalled,
+    NoClientCalled,
     /// The lock manager began another life meanwhile.
     AnotherLife,
     /// Another server claimed what was to be taken over.

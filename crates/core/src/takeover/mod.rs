@@ -567,7 +567,7 @@ impl Takeover {
         self.over = true;
         persist.extend(self.final_journals());
         let summaries = self.summaries();
-        let untold = self.no_client_was_called().map(|why| (Hindrance::NobodyCalled, why));
+        let untold = self.no_client_was_called().map(|why| (Hindrance::NoClientCalled, why));
         let end = match self.left_by_targets.take().or(untold) {
             Some((hindrance, why)) => End::Failed { hindrance, why, summaries },
             None => End::Settled(summaries),

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fingerprint_stays_what_it_is() {
+    fn the_fingerprint_of_registrations_never_changes() {
         assert_eq!(fingerprint(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fingerprint(b"foobar"), 0x8594_4171_f739_67e8, "as its authors publish it");
     }

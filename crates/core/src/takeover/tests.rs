@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use heirlock_nsm::StateNumber;
 
 use super::*;
-use crate::duty::{Duty, Strangers, duty};
+use crate::duty::{Duty, EarlierLocks, duty};
 use crate::names::Generation;
 
 pub(super) const LIMITS: TimeLimits = TimeLimits::each(Duration::from_secs(60));
@@ -304,7 +304,7 @@ fn a_whole_adoption_tells_every_client_and_knows_what_became_of_it() {
 }
 
 #[test]
-fn the_number_is_durable_before_anything_is_sent_under_it() {
+fn a_state_number_is_durable_before_a_notification_carries_it() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
     assert_eq!(kept.of(&service("nfs")).journal.phase, Phase::Notifying);
@@ -695,7 +695,7 @@ fn another_life_leaves_it_all_to_the_next_run_even_if_its_beginning_was_not_seen
         .iter()
         .filter_map(|one| match one {
             Persist::Journal { journal, .. } => {
-                Some(duty(journal, true, &life("2"), false, Strangers::AtHome))
+                Some(duty(journal, true, &life("2"), false, EarlierLocks::Alive))
             }
             _ => None,
         })
@@ -772,7 +772,7 @@ fn a_run_that_failed_before_any_restart_is_owed_to_a_life_that_begins_unseen() {
     kept.persist(&run.step(at(0), Event::Claimed { won, refused: vec![], unread: vec![] }));
     kept.persist(&run.step(at(0), Event::Conveyed(Err("no space".into()))));
     let journal = kept.of(&service("home")).journal.clone();
-    let owed = |now| duty(&journal, true, &life(now), false, Strangers::Unknown);
+    let owed = |now| duty(&journal, true, &life(now), false, EarlierLocks::Unknown);
     assert_eq!((journal.phase, owed("1")), (Phase::Failed, Duty::Nothing), "a person's to repeat");
     assert_eq!(owed("2"), Duty::Recover, "whether an agent saw it begin or not");
 }

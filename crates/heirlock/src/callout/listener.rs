@@ -99,7 +99,7 @@ impl Waiting {
 
     /// The user whom the kernel names at the other end.
     fn speaker(&self) -> Source {
-        socket_peercred(&self.0).map_or(Source::Unknown, |peer| Source::User(peer.uid.as_raw()))
+        socket_peercred(&self.0).map_or(Source::Unknown, |speaker| Source::User(speaker.uid.as_raw()))
     }
 
     fn hear(&mut self, sm: &Path) -> Result<Said, String> {

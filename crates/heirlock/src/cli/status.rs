@@ -5,7 +5,7 @@ use std::io;
 
 use serde::Serialize;
 
-use crate::config::{ConfigError, Mode, Settings};
+use crate::config::{ConfigError, Settings};
 use crate::control::report::{Level, Problem, ProblemKind, ServiceStatus, StatusReport, judge, level};
 use crate::control::{self, Answer, AskError, Request};
 use crate::host::Host;
@@ -178,7 +178,7 @@ fn without_agent(host: &Host, settings: &Settings, why: Problem) -> StatusReport
             service: service.name.to_string(),
             configured: true,
             home: service.home.as_ref().map(ToString::to_string),
-            automatic: service.mode == Mode::Automatic,
+            automatic: service.is_adopted_unasked(),
             ..ServiceStatus::default()
         })
         .collect();

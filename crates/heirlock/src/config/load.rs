@@ -442,7 +442,7 @@ fn service(
     let mode = section
         .word("mode", &[("manual", Mode::Manual), ("automatic", Mode::Automatic)])
         .unwrap_or(Mode::Manual);
-    if mode == Mode::Automatic {
+    if mode.adopts_unasked() {
         check_automatic(&section, shared, fenced);
     }
     section.finish();

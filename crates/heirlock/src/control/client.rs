@@ -189,7 +189,7 @@ impl Connection {
             true => AskError::Silent { path: shown.clone(), agent: None },
             false => no_agent(error),
         })?;
-        let agent = trust::check_peer(&stream).map_err(untrusted)?;
+        let agent = trust::check_other_end(&stream).map_err(untrusted)?;
         Ok(Self { path: shown, agent, lines: BufReader::new(stream), begun: Vec::new(), waits_for: None })
     }
 

@@ -100,7 +100,7 @@ impl Listener {
         trust::check_folder(runtime_directory)?;
         let open = |path: &Path| trusted::set_mode(path, 0o600);
         // The permissions of the socket file say the same. Between its creation and theirs a moment passes.
-        let may_ask = |stream: &UnixStream| trust::check_peer(stream).map(drop);
+        let may_ask = |stream: &UnixStream| trust::check_other_end(stream).map(drop);
         Self::start_at(runtime_directory.join(SOCKET), "control", open, may_ask, requested)
     }
 

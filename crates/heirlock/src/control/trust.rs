@@ -51,7 +51,7 @@ pub(crate) fn check_folder(folder: &Path) -> io::Result<()> {
 ///
 /// # Errors
 /// `PermissionDenied`, with what was expected and found, where it is not. Else which process it is.
-pub(crate) fn check_peer(stream: &UnixStream) -> io::Result<Pid> {
+pub(crate) fn check_other_end(stream: &UnixStream) -> io::Result<Pid> {
     let found = socket_peercred(stream)?;
     let uid = found.uid.as_raw();
     if is_trusted(uid) {
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn our_own_end_of_a_connection_is_believed() {
         let (one, _other) = UnixStream::pair().unwrap();
-        check_peer(&one).unwrap();
+        check_other_end(&one).unwrap();
     }
 
     /// Connects as another user. Linux keeps a user for each thread, and a socket keeps that of the thread that
@@ -117,7 +117,7 @@ mod tests {
         let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).unwrap();
         let _theirs = connect_as(65_534, path).unwrap();
-        let error = check_peer(&listener.accept().unwrap().0).unwrap_err();
+        let error = check_other_end(&listener.accept().unwrap().0).unwrap_err();
         assert!(error.to_string().ends_with("at the other end, found user 65534"), "{error}");
     }
 }

@@ -39,14 +39,14 @@ const HOSTS_PER_NET: usize = 250;
 pub(super) struct Crowd {
     clients: Vec<Arc<Client>>,
     /// The clients of each thread that want to lock.
-    desks: Vec<Arc<Desk>>,
+    queues: Vec<Arc<LockQueue>>,
     stop: Arc<AtomicBool>,
     workers: Vec<JoinHandle<()>>,
 }
 
 /// Clients that want to lock, by their place among the thread's own.
 #[derive(Debug, Default)]
-struct Desk(Mutex<VecDeque<usize>>);
+struct LockQueue(Mutex<VecDeque<usize>>);
 
 /// The clients' common mounts.
 #[derive(Debug, Clone)]
@@ -89,15 +89,15 @@ impl Crowd {
     pub(super) fn live(clients: Vec<Client>, lock_manager: SocketAddr) -> io::Result<Self> {
         let clients: Vec<Arc<Client>> = clients.into_iter().map(Arc::new).collect();
         let stop = Arc::new(AtomicBool::new(false));
-        let (mut desks, mut workers) = (Vec::new(), Vec::new());
+        let (mut queues, mut workers) = (Vec::new(), Vec::new());
         for share in clients.chunks(clients.len().div_ceil(WORKERS).max(1)) {
-            let desk = Arc::new(Desk::default());
-            let worker = Worker::new(share.to_vec(), Arc::clone(&desk), lock_manager)?;
+            let queue = Arc::new(LockQueue::default());
+            let worker = Worker::new(share.to_vec(), Arc::clone(&queue), lock_manager)?;
             let stop = Arc::clone(&stop);
-            desks.push(desk);
+            queues.push(queue);
             workers.push(threads::start("crowd", move || worker.run(&stop))?);
         }
-        Ok(Self { clients, desks, stop, workers })
+        Ok(Self { clients, queues, stop, workers })
     }
 
     pub(super) fn clients(&self) -> &[Arc<Client>] {
@@ -107,8 +107,8 @@ impl Crowd {
     /// Each takes its lock.
     pub(super) fn take_locks(&self) {
         let shares = self.clients.chunks(self.clients.len().div_ceil(WORKERS).max(1));
-        for (desk, share) in self.desks.iter().zip(shares) {
-            desk.queue().extend(0..share.len());
+        for (queue, share) in self.queues.iter().zip(shares) {
+            queue.lock().extend(0..share.len());
         }
     }
 
@@ -134,8 +134,8 @@ impl Drop for Crowd {
     }
 }
 
-impl Desk {
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<usize>> {
+impl LockQueue {
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -143,7 +143,7 @@ impl Desk {
 /// One thread.
 struct Worker {
     clients: Vec<Arc<Client>>,
-    desk: Arc<Desk>,
+    queue: Arc<LockQueue>,
     lock_manager: SocketAddr,
     epoll: OwnedFd,
     flying: Vec<Flying>,
@@ -158,7 +158,7 @@ struct Flying {
 }
 
 impl Worker {
-    fn new(clients: Vec<Arc<Client>>, desk: Arc<Desk>, lock_manager: SocketAddr) -> io::Result<Self> {
+    fn new(clients: Vec<Arc<Client>>, queue: Arc<LockQueue>, lock_manager: SocketAddr) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (number, client) in (0_u64..).zip(&clients) {
             if let Some(endpoints) = &*client.endpoints() {
@@ -167,7 +167,7 @@ impl Worker {
                 epoll::add(&epoll, &endpoints.monitor, data(number * 2 + 1), epoll::EventFlags::IN)?;
             }
         }
-        Ok(Self { clients, desk, lock_manager, epoll, flying: Vec::new() })
+        Ok(Self { clients, queue, lock_manager, epoll, flying: Vec::new() })
     }
 
     fn run(mut self, stop: &AtomicBool) {
@@ -204,7 +204,7 @@ impl Worker {
             }
             let (reply, moved) = client.answer_monitor(datagram, from)?;
             if moved {
-                self.desk.queue().push_back(number);
+                self.queue.lock().push_back(number);
             }
             Some(reply)
         });
@@ -226,7 +226,7 @@ impl Worker {
 
     fn ask_for_locks(&mut self) {
         while self.flying.len() < FLYING_MAX {
-            let Some(client) = self.desk.queue().pop_front() else { break };
+            let Some(client) = self.queue.lock().pop_front() else { break };
             let reclaim = self.clients[client].notes().lock == Lock::Reclaiming;
             let flying = Flying { client, xid: fastrand::u32(..), reclaim, sent_at: Instant::now() };
             self.ask(&flying);

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_stretch_stands_below_its_seconds_and_none_is_too_short_to_be_seen() {
+    fn each_stretch_of_the_demos_picture_stands_below_its_seconds_and_none_is_too_short_to_be_seen() {
         let stretch = |what, from_ms, until_ms| Stretch { what, from_ms, until_ms };
         let text = draw(&[
             stretch("is nfs-a really gone?", 0, 3_000),

@@ -33,7 +33,8 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 /// the shell.
 const RECOGNISE: &str = r#"date +%s%N > "$0.new" && mv "$0.new" "$0""#;
 /// Succeeds exactly where the other server's agent is known and gone; `$0` is the demo's folder.
-const FENCE: &str = r#"pid=$(cat "$0/$HEIRLOCK_PEER/agent.pid") && test -n "$pid" && test ! -e "/proc/$pid""#;
+const FENCE: &str =
+    r#"pid=$(cat "$0/$HEIRLOCK_OWNER/agent.pid") && test -n "$pid" && test ! -e "/proc/$pid""#;
 
 /// All that lies on disk.
 #[derive(Debug)]
@@ -231,7 +232,7 @@ mod tests {
         let stage = stage();
         let fence = settings(&stage, "nfs-b").hooks.fence.unwrap();
         let owner = ServerName::parse("nfs-a").unwrap().to_string();
-        let confirmed = || hooks::run(&fence, &[("HEIRLOCK_PEER", owner.clone())]).is_ok();
+        let confirmed = || hooks::run(&fence, &[("HEIRLOCK_OWNER", owner.clone())]).is_ok();
         assert!(!confirmed(), "nothing is known of it");
         let pid_file = stage.path().join("nfs-a").join("agent.pid");
         fs::create_dir(stage.path().join("nfs-a")).unwrap();

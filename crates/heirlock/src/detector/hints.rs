@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_that_overflows_loses_nothing() {
+    fn a_queue_of_hints_that_overflows_loses_no_record() {
         let directory = made();
         let (sender, receiver) = channel();
         let sm = directory.path().join("sm");

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_happens_memory_shows_what_is_there() {
+    fn the_memory_of_the_detector_shows_the_files_that_are_there_after_any_change() {
         let mut ground = Ground::new();
         let mut random = fastrand::Rng::with_seed(7);
         let path = |random: &mut fastrand::Rng| {

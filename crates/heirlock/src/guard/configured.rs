@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::commands;
 use super::finding::Finding;
 use super::records;
-use crate::config::{Mode, ServiceSettings, Settings};
+use crate::config::{ServiceSettings, Settings};
 use crate::host::{Host, groups};
 use crate::limits;
 use crate::lock_manager::{Fsids, LockManager};
@@ -171,7 +171,7 @@ fn shared_names(settings: &Settings) -> Vec<Finding> {
 }
 
 fn hooks(settings: &Settings, service: &ServiceSettings) -> Vec<Finding> {
-    if service.mode != Mode::Automatic {
+    if !service.is_adopted_unasked() {
         return Vec::new();
     }
     let (check, name, hooks) = ("hooks", &service.name, &settings.hooks);

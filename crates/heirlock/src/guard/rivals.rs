@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn each_door_is_seen_by_itself() {
+    fn each_hazard_of_sm_notify_is_found_by_itself() {
         let tree = guarded();
         tree.put("/etc/nfs.conf.d/zzz.conf", "[sm-notify]\nlift-grace=y\n");
         let hazard = &hazards(&tree.host(), &settings(""))[0];

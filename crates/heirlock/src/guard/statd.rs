@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn where_it_works_comes_before_where_it_was_told_to() {
+    fn the_working_directory_of_rpc_statd_comes_before_its_arguments() {
         let tree = Tree::with_statd();
         let directory = || running(&tree.host(), &settings("")).unwrap().directory;
         assert_eq!(directory(), None);

@@ -5,13 +5,13 @@
 //! |---|---|
 //! | files of the system: units, nfs.conf, exports, /run | [`Host::root`] |
 //! | tables of a namespace: mounts, TCP, addresses | [`Host::process`], whose namespaces count |
+//! | whether an address is here | a socket in that network namespace |
 //! | tables of the kernel: the boot, lockd, other processes | /proc below [`Host::root`] |
-//! | sockets: is an address here, which program answers at a port | the network namespace of the thread that asks |
+//! | other sockets (which program answers at a port), /proc/fs/lockd | the network namespace of the thread that asks, which [`Host::start`] begins there |
 //!
 //! [`Host::here`] is that of this program. It is made once, where the program begins, and handed down. Another instance of the
-//! NFS server has another one: its root is /proc/PROCESS/root of a process in its mount namespace, and a thread that works for
-//! it has entered its network namespace before (setns(2)): sockets, /proc/fs/nfsd and /proc/fs/lockd belong to the thread that
-//! opens them. The tests have one below a temporary folder.
+//! NFS server has another one, as the tests make it: its root is /proc/PROCESS/root of a process in its mount namespace, and a
+//! thread that works for it is begun in its network namespace. Other tests have one below a temporary folder.
 //!
 //! Three things are of this program itself, for any host that it works for: how its own threads and children do ([`doing`],
 //! [`descendants`]), and whether systemd started it ([`runs_systemd`]).
@@ -22,7 +22,9 @@ pub(crate) mod doing;
 pub(crate) mod groups;
 mod interfaces;
 pub(crate) mod mountd;
+mod namespace;
 pub(crate) mod nfs_conf;
+mod peers;
 mod presence;
 pub(crate) mod process;
 #[cfg(test)]
@@ -37,6 +39,7 @@ use std::path::{Path, PathBuf};
 use crate::files::{self, trusted};
 
 pub(crate) use mountd::ExportTable;
+pub(crate) use peers::Peers;
 
 /// Bytes of the largest file of the host that is read.
 const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -103,8 +106,8 @@ pub(crate) struct Host {
 /// How it is known which addresses are on a host.
 #[derive(Debug, Clone)]
 pub(crate) enum Network {
-    /// Sockets of the thread that asks: in its network namespace.
-    OfThread,
+    /// Sockets say it, in the network namespace of the host's process.
+    BySockets,
     /// A test says so.
     #[cfg(test)]
     With(BTreeSet<std::net::IpAddr>),
@@ -127,11 +130,18 @@ impl Host {
         Self {
             root: PathBuf::from("/"),
             process: SELF.to_owned(),
-            network: Network::OfThread,
+            network: Network::BySockets,
             systemctl: runs_systemd().then(|| PathBuf::from("systemctl")),
             program: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("/usr/bin/heirlock")),
             tools: None,
         }
+    }
+
+    /// The host of an instance: as a process sees it that is in its mount and network namespace.
+    #[cfg(test)]
+    pub(crate) fn of(process: u32) -> Self {
+        let root = Path::new("/proc").join(process.to_string()).join("root");
+        Self { root, process: process.to_string(), ..Self::here() }
     }
 
     /// A program that can be asked.

@@ -462,7 +462,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_or_no_is_known_in_all_its_spellings() {
+    fn yes_and_no_in_nfs_conf_are_known_in_all_their_spellings() {
         let of = |text: &str| {
             let tree = Tree::new();
             tree.put("/etc/nfs.conf", format!("[sm-notify]\nlift-grace = {text}\n"));

@@ -1,7 +1,7 @@
 //! Whether an address is on a host.
 //!
-//! The kernel is asked by sockets, which belong to the network namespace of the thread that makes them: a thread that asks for
-//! a host of another namespace must have entered that before (setns(2)).
+//! The kernel is asked by sockets, which belong to the network namespace of the thread that makes them. For a host of another
+//! namespace a thread is begun there.
 //!
 //! Whether a socket can be bound to an address says it only on some hosts. Where net.ipv4.ip_nonlocal_bind or
 //! net.ipv6.ip_nonlocal_bind is set, as it often is beside keepalived and HAProxy, a socket can be bound to any address of
@@ -29,7 +29,7 @@ impl Host {
     /// `AddrNotAvailable`, as a rule, where it is not.
     pub(crate) fn check_address(&self, address: IpAddr) -> io::Result<()> {
         match &self.network {
-            Network::OfThread => check(address),
+            Network::BySockets => self.within("presence", || check(address))?,
             #[cfg(test)]
             Network::With(addresses) if addresses.contains(&address) => Ok(()),
             #[cfg(test)]

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader, Lines, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Child;
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use rustix::process::geteuid;
 
@@ -23,7 +24,7 @@ impl Tree {
             root: tempfile::tempdir().unwrap(),
             outside: tempfile::tempdir().unwrap(),
             systemd: false,
-            network: Network::OfThread,
+            network: Network::BySockets,
         }
     }
 
@@ -193,6 +194,59 @@ fn list(root: &Path, folder: &Path, found: &mut BTreeMap<PathBuf, (u32, Vec<u8>)
             fs::read(&path).unwrap()
         };
         found.insert(path.strip_prefix(root).unwrap().to_owned(), (metadata.permissions().mode(), bytes));
+    }
+}
+
+/// A process in namespaces of its own, and the host that it is on.
+pub(crate) struct Instance {
+    child: Child,
+    said: Lines<BufReader<ChildStdout>>,
+    pub(crate) host: Host,
+}
+
+impl Instance {
+    /// Where only root may do what the test does there.
+    pub(crate) fn as_root(namespaces: &[&str], script: &str) -> Option<Self> {
+        if !geteuid().is_root() {
+            crate::left_out::leave_out("root");
+            return None;
+        }
+        Self::begin(namespaces, script, "true")
+    }
+
+    /// With these namespaces (unshare(1)), as root of its own. It has run the script; after [`Instance::go_on`] it runs the
+    /// next one. None where namespaces are not to be had.
+    pub(crate) fn begin(namespaces: &[&str], script: &str, then: &str) -> Option<Self> {
+        let script = format!("{script} && echo done && read go && {then} && echo done && read go");
+        let as_root = ["--user", "--map-root-user"].iter().filter(|_| !geteuid().is_root());
+        let mut child = Command::new("unshare")
+            .args(as_root)
+            .args(namespaces)
+            .args(["sh", "-c", &script])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut instance = Self { host: Host::of(child.id()), child, said };
+        if instance.said.next().is_none() {
+            crate::left_out::leave_out("namespaces");
+            return None;
+        }
+        Some(instance)
+    }
+
+    pub(crate) fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
+        assert_eq!(self.said.next().unwrap().unwrap(), "done");
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The shell reads no more, and ends.
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
     }
 }
 

@@ -6,15 +6,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 
-use super::{Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
+use super::{Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
+use crate::hooks;
 use crate::host::Host;
-use crate::roles::Peers;
-use crate::{hooks, limits, probe};
 
 /// Characters of an incarnation that count.
 const INCARNATION_CHARS_MAX: usize = 128;
@@ -23,8 +21,7 @@ const INCARNATION_CHARS_MAX: usize = 128;
 pub(super) struct ByCommand {
     settings: LockManagerSettings,
     state_directory: PathBuf,
-    rpcbind_port: u16,
-    host: Host,
+    nlm: Nlm,
 }
 
 impl ByCommand {
@@ -32,8 +29,7 @@ impl ByCommand {
         Self {
             settings: settings.lock_manager.clone(),
             state_directory: settings.state_directory.clone(),
-            rpcbind_port: settings.notify.rpcbind_port,
-            host: host.clone(),
+            nlm: Nlm::on(host, settings),
         }
     }
 
@@ -58,7 +54,7 @@ impl LockManager for ByCommand {
     }
 
     fn observe(&self) -> Result<Observation, LockManagerError> {
-        let boot = self.host.boot();
+        let boot = self.nlm.host.boot();
         let boot = boot.map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?;
         let Some(command) = &self.settings.incarnation else {
             let source = io::Error::other("lock-manager.incarnation is not set");
@@ -129,20 +125,8 @@ impl LockManager for ByCommand {
         Vec::new()
     }
 
-    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
-        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
-    }
-
-    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
-        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
-    }
-
-    fn ports(&self) -> Vec<u16> {
-        probe::ports(self.rpcbind_port)
-    }
-
-    fn peers(&self) -> Peers {
-        Peers::of(&self.host)
+    fn nlm(&self) -> &Nlm {
+        &self.nlm
     }
 
     /// No command is asked to let go of a file system, so it is no matter which one leaves.
@@ -152,11 +136,11 @@ impl LockManager for ByCommand {
 
     /// Where it serves by this kernel's nfsd.
     fn fsids(&self) -> Fsids {
-        Fsids::read(&self.host, &self.state_directory)
+        Fsids::read(&self.nlm.host, &self.state_directory)
     }
 
     fn facts(&self) -> BTreeMap<String, String> {
-        facts(&self.host, self.settings.grace_period)
+        facts(&self.nlm.host, self.settings.grace_period)
     }
 
     fn grace_length(&self) -> Result<Duration, LockManagerError> {

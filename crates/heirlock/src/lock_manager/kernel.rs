@@ -10,17 +10,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Recognised, facts, missing_commands};
+use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
 use crate::host::Host;
-use crate::roles::Peers;
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
@@ -36,8 +34,7 @@ const NONE: u32 = 0;
 /// lockd and nfsd of this kernel.
 pub(super) struct Kernel {
     settings: LockManagerSettings,
-    rpcbind_port: u16,
-    host: Host,
+    nlm: Nlm,
     exports: Exports,
     /// We are the status monitor ourselves: there is no rpc.statd to be restarted, and none may be started.
     is_status_monitor: bool,
@@ -58,22 +55,21 @@ impl Kernel {
         Self {
             exports: Exports::new(host, &settings.state_directory),
             settings: settings.lock_manager.clone(),
-            rpcbind_port: settings.notify.rpcbind_port,
-            host: host.clone(),
+            nlm: Nlm::on(host, settings),
             is_status_monitor: settings.capture.mode.properties().is_status_monitor,
             last_seen: AtomicU32::new(NONE),
         }
     }
 
     fn read(&self, path: &str) -> Result<String, LockManagerError> {
-        let path = self.host.proc(path);
+        let path = self.nlm.host.proc(path);
         trusted::read_system(&path)
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
 
     /// An unreadable table is a reason to refuse: a mount that holds lockd up may be in it.
     fn mount_table(&self) -> Result<String, LockManagerError> {
-        let path = self.host.mount_table();
+        let path = self.nlm.host.mount_table();
         trusted::read_system(&path)
             .map_err(|source| LockManagerError::Read { what: path.display().to_string(), source })
     }
@@ -99,12 +95,12 @@ impl Kernel {
     }
 
     fn lockd_at(&self, pid: u32) -> Option<Lockd> {
-        let stat = trusted::read_system(self.host.proc(pid.to_string()).join("stat")).ok()?;
+        let stat = trusted::read_system(self.nlm.host.proc(pid.to_string()).join("stat")).ok()?;
         lockd_start(&stat).map(|started| Lockd { pid, started })
     }
 
     fn find_lockd(&self) -> Result<Option<Lockd>, LockManagerError> {
-        let proc = self.host.proc("");
+        let proc = self.nlm.host.proc("");
         let unreadable =
             |source: io::Error| LockManagerError::Read { what: proc.display().to_string(), source };
         for name in trusted::names(&proc, limits::PROCESSES_MAX).map_err(unreadable)? {
@@ -126,7 +122,7 @@ impl Kernel {
     fn look(&self) -> Result<Observation, LockManagerError> {
         let lockd = self.lockd()?;
         Ok(Observation {
-            boot: (self.host.boot())
+            boot: (self.nlm.host.boot())
                 .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
             start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
             in_grace: self.word("fs/lockd/nlm_end_grace").ok().map(|word| word == "N"),
@@ -151,7 +147,7 @@ impl Kernel {
                 "unmount it, mount it with nolock or by NFSv4, or use 'restart-lock-manager' where lockd obeys SIGKILL",
             );
         }
-        if self.settings.restart_nfs.is_none() && self.host.systemctl.is_none() {
+        if self.settings.restart_nfs.is_none() && self.nlm.host.systemctl.is_none() {
             return refuse(
                 "systemd doesn't run here".into(),
                 "say how NFS is restarted (lock-manager.restart-nfs)",
@@ -185,7 +181,7 @@ impl Kernel {
         let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
         let asked = rpc_client::find_over(
             loopback,
-            self.rpcbind_port,
+            self.nlm.rpcbind_port,
             probe::NLM,
             Transport::Udp,
             limits::PROBE_TIME_MAX,
@@ -219,19 +215,19 @@ impl Kernel {
     fn systemd_restarts(&self, strategy: Strategy) -> bool {
         strategy == Strategy::RestartNfs
             && self.settings.restart_nfs.is_none()
-            && self.host.systemctl.is_some()
+            && self.nlm.host.systemctl.is_some()
     }
 
     /// The load state that systemd gives a unit's file: "loaded", "not-found", "masked", …; nothing where it can't be asked.
     fn load_state(&self, unit: &str) -> Option<String> {
-        self.host.systemctl.as_ref()?;
+        self.nlm.host.systemctl.as_ref()?;
         let question = ["show", "--property=LoadState", "--value", unit];
         let said = hooks::run(&self.by_systemd(&question, limits::SYSTEMCTL_SHOW_TIME_MAX), &[]).ok()?;
         Some(said.0.trim().to_owned())
     }
 
     fn by_systemd(&self, arguments: &[&str], time_limit: Duration) -> Command {
-        let program = self.host.systemctl.as_deref().unwrap_or(Path::new("systemctl"));
+        let program = self.nlm.host.systemctl.as_deref().unwrap_or(Path::new("systemctl"));
         let arguments = arguments.iter().map(|word| (*word).to_owned());
         Command {
             argv: std::iter::once(program.display().to_string()).chain(arguments).collect(),
@@ -272,7 +268,8 @@ impl Kernel {
     fn restart_lock_manager(&self) -> Result<Recognised, LockManagerError> {
         let lockd = self.check_restart_lock_manager()?;
         let by_systemd = self.by_systemd(&["restart", "rpc-statd.service"], limits::SYSTEMCTL_TIME_MAX);
-        let by_default = (self.host.systemctl.is_some() && !self.is_status_monitor).then_some(&by_systemd);
+        let by_default =
+            (self.nlm.host.systemctl.is_some() && !self.is_status_monitor).then_some(&by_systemd);
         if let Some(command) = self.settings.restart_status_monitor.as_ref().or(by_default) {
             run(command, "look at the status monitor's log")?;
         }
@@ -291,7 +288,7 @@ impl Kernel {
 
     /// Writes to a file of nfsd's. Where there is none, or the path does not exist, nothing is locked.
     fn unlock(&self, file: &str, what: &str) -> Result<(), LockManagerError> {
-        let path = self.host.proc("fs/nfsd").join(file);
+        let path = self.nlm.host.proc("fs/nfsd").join(file);
         // In one write: nfsd takes each for a whole line. And nothing may be created in a /proc that is none.
         let line = format!("{what}\n");
         match trusted::write_to_kernel(&path, &line) {
@@ -308,7 +305,7 @@ impl Kernel {
         let limit = limits::PROBE_TIME_MAX;
         let end = Instant::now() + limits::PROVE_TIME_MAX;
         loop {
-            let found = rpc_client::find(loopback, self.rpcbind_port, probe::NLM, limit);
+            let found = rpc_client::find(loopback, self.nlm.rpcbind_port, probe::NLM, limit);
             let woken =
                 found.and_then(|(at, transport)| rpc_client::call_null(at, transport, probe::NLM, limit));
             match woken {
@@ -380,7 +377,7 @@ impl LockManager for Kernel {
 
     /// For restart-nfs such a mount is a reason to refuse.
     fn remarks(&self, strategy: Strategy) -> Vec<Lack> {
-        let table = self.host.mounts();
+        let table = self.nlm.host.mounts();
         let mount = mounts::locking(&table).next().filter(|_| strategy != Strategy::RestartNfs);
         let remark = |at: &str| {
             Lack::new(
@@ -421,20 +418,8 @@ impl LockManager for Kernel {
         self.unlock("unlock_filesystem", &path.display().to_string())
     }
 
-    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
-        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
-    }
-
-    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
-        probe::registered(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
-    }
-
-    fn ports(&self) -> Vec<u16> {
-        probe::ports(self.rpcbind_port)
-    }
-
-    fn peers(&self) -> Peers {
-        Peers::of(&self.host)
+    fn nlm(&self) -> &Nlm {
+        &self.nlm
     }
 
     fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError> {
@@ -443,11 +428,11 @@ impl LockManager for Kernel {
     }
 
     fn fsids(&self) -> Fsids {
-        Fsids::read(&self.host, self.exports.state_directory())
+        Fsids::read(&self.nlm.host, self.exports.state_directory())
     }
 
     fn facts(&self) -> BTreeMap<String, String> {
-        facts(&self.host, self.grace_length().ok())
+        facts(&self.nlm.host, self.grace_length().ok())
     }
 
     /// lockd's part alone: nfsd's may end at once where no NFSv4 client is on record.

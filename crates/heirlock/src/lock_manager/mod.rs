@@ -3,6 +3,7 @@
 mod command;
 mod fsids;
 mod kernel;
+mod nlm;
 #[cfg(test)]
 mod tests;
 
@@ -21,10 +22,10 @@ use thiserror::Error;
 use crate::config::{Command, LockManagerKind, Settings};
 use crate::files::{Folder, Links, trusted};
 use crate::hooks;
-use crate::host::{ExportTable, Host};
-use crate::roles::Peers;
+use crate::host::{ExportTable, Host, Peers};
 
 pub(crate) use fsids::Fsids;
+use nlm::Nlm;
 
 /// The lock manager of this host that the configuration names.
 pub(crate) fn open_on(settings: &Settings, host: &Host) -> Arc<dyn LockManager> {
@@ -73,7 +74,7 @@ fn exported(host: &Host, state_directory: &Path) -> io::Result<String> {
 ///
 /// All that differs between two kinds is a method here, or one of the [`Properties`](crate::config::LockManagerProperties) of
 /// its kind: no other place asks which kind it is. A lock manager is shared. `observe`, `recognise` and `let_go` are called one
-/// at a time; all else may be asked beside them, in a thread that may wait.
+/// at a time, but while a `let_go` hangs; all else may be asked beside them, in a thread that may wait.
 pub(crate) trait LockManager: Send + Sync {
     /// For people: "kernel lockd", …
     fn describe(&self) -> String;
@@ -104,20 +105,32 @@ pub(crate) trait LockManager: Send + Sync {
     /// Drops what is locked on the file system of this path, for a release of all that is exported from it.
     fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError>;
 
+    /// Where it answers as its clients ask it.
+    fn nlm(&self) -> &Nlm;
+
     /// Whether it is in grace, asked at this address of the server; and the reason for the answer.
-    fn in_grace_at(&self, address: IpAddr) -> (Probe, String);
+    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+        self.nlm().in_grace_at(address)
+    }
 
     /// Whether clients find NFS and the lock manager at this address of the server.
     ///
     /// # Errors
     /// The missing registrations, in words.
-    fn serves_at(&self, address: IpAddr) -> Result<(), String>;
+    fn serves_at(&self, address: IpAddr) -> Result<(), String> {
+        self.nlm().serves_at(address)
+    }
 
     /// The TCP ports at which clients' requests for locks come in.
-    fn ports(&self) -> Vec<u16>;
+    fn ports(&self) -> Vec<u16> {
+        self.nlm().ports()
+    }
 
-    /// The hosts that are no clients of it, or certainly are.
-    fn peers(&self) -> Peers;
+    /// The hosts that are no clients of it, or certainly are. All that tell a client from a peer ask here, so that a record has
+    /// one role for all of them: the looks at the status monitor's directory, heirlock as the status monitor, and an import.
+    fn peers(&self) -> Peers {
+        self.nlm().peers()
+    }
 
     /// The paths that it exports now, by which a release tells a file system that leaves from one that stays.
     ///

@@ -5,18 +5,19 @@ use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use heirlock_agent::{Message, Outside, RunNumber, RunWork, Work};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::Strategy;
 
-use super::{Fsids, Lack, LockManager, LockManagerError, Recognised};
+use super::{Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised};
 use crate::agent::testing::{Place, place, service};
 use crate::config::Settings;
+use crate::host::Peers;
 use crate::host::testing::Tree;
-use crate::roles::Peers;
 
 /// A lock manager of a kind of its own, as NFS-Ganesha will be: it has another question for grace, other ports, its own table of
 /// exports and facts of its own.
@@ -24,6 +25,8 @@ use crate::roles::Peers;
 struct StandIn {
     asked: Mutex<Vec<String>>,
     hides_its_exports: Mutex<bool>,
+    /// Held while it lets go of nothing.
+    keeps_locks: Mutex<()>,
 }
 
 impl StandIn {
@@ -65,12 +68,17 @@ impl LockManager for StandIn {
 
     fn let_go(&self, address: IpAddr) -> Result<(), LockManagerError> {
         self.note(format!("let go {address}"));
+        let _kept = self.keeps_locks.lock().unwrap();
         Ok(())
     }
 
     fn let_go_of_file_system(&self, path: &Path) -> Result<(), LockManagerError> {
         self.note(format!("let go of {}", path.display()));
         Ok(())
+    }
+
+    fn nlm(&self) -> &Nlm {
+        unreachable!("it has an answer of its own to each question that would be asked there")
     }
 
     fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
@@ -86,7 +94,7 @@ impl LockManager for StandIn {
     }
 
     fn peers(&self) -> Peers {
-        Peers::of(&Tree::new().host())
+        Tree::new().host().peers()
     }
 
     fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError> {
@@ -141,7 +149,7 @@ fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
 }
 
 #[test]
-fn a_kind_has_its_own_facts_and_its_own_question_for_grace() {
+fn a_kind_of_lock_manager_has_its_own_facts_and_its_own_question_for_grace() {
     let (mut place, _) = with_stand_in();
     place.agent.outside_mut().begin(Work::GatherFacts);
     let facts = place.next_that(|message| match message {
@@ -160,7 +168,7 @@ fn a_kind_has_its_own_facts_and_its_own_question_for_grace() {
 }
 
 #[test]
-fn a_kind_recognises_and_lets_go_in_its_own_way() {
+fn a_kind_of_lock_manager_recognises_and_lets_go_in_its_own_way() {
     let (mut place, stand_in) = with_stand_in();
     let work = RunWork::Recognise {
         strategy: Strategy::Command,
@@ -180,6 +188,27 @@ fn a_kind_recognises_and_lets_go_in_its_own_way() {
     place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
     place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
     assert_eq!(*stand_in.asked.lock().unwrap(), ["recognise command", "let go 127.0.0.1"]);
+}
+
+#[test]
+fn a_lock_manager_that_hangs_while_it_lets_go_keeps_the_volume_and_not_its_own_turn() {
+    let (mut place, stand_in) = with_stand_in();
+    let kept = stand_in.keeps_locks.lock().unwrap();
+    let workshop = &mut place.agent.outside_mut().workshop;
+    workshop.let_go_time_max = Duration::from_millis(50);
+    let turn = Arc::clone(&workshop.turn);
+    place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
+    // It is looked at all the same, as the thread `watch` does.
+    let end = Instant::now() + Duration::from_secs(60);
+    while stand_in.asked.lock().unwrap().is_empty() || turn.try_lock().is_err() {
+        assert!(Instant::now() < end, "its turn does not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
+    assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "it may drop locks yet");
+    drop(kept);
+    place.next_that(|message| is_gone(&message).then_some(()));
+    assert_eq!(*stand_in.asked.lock().unwrap(), ["let go 127.0.0.1"]);
 }
 
 #[test]

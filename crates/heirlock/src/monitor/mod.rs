@@ -47,7 +47,7 @@ use sockets::Sockets;
 
 use crate::convey::Conveyor;
 use crate::files::{self, Folder, Links};
-use crate::host::Host;
+use crate::host::{Host, Peers};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::watchdog::Turns;
 
@@ -128,13 +128,14 @@ pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
     state_directory.read("state", Links::One, STATE_FILE_BYTES_MAX)
 }
 
-/// Begins to be the status monitor. `prepare` is called before the first question is answered: where no earlier run of this
+/// Begins to be the status monitor of a lock manager that has these peers. `prepare` is called before the first question is answered: where no earlier run of this
 /// boot has left a book, it tells the machine the records in the status monitor's directory.
 ///
 /// # Errors
 /// Where another status monitor runs, or a file or socket that it needs can't be opened.
 pub(crate) fn start(
     options: &Options,
+    peers: Peers,
     sockets: Sockets,
     prepare: impl FnOnce(&SharedMonitor) -> Result<()>,
     turns: Turns,
@@ -142,7 +143,7 @@ pub(crate) fn start(
 ) -> Result<SharedMonitor> {
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
-    let (monitor, state) = serve(options, sockets, prepare, turns, wanted)?;
+    let (monitor, state) = serve(options, peers, sockets, prepare, turns, wanted)?;
     registration::start(options.clone(), places, state)?;
     Ok(monitor)
 }
@@ -200,6 +201,7 @@ fn tell_what_is_owed(
 /// The same for callers that know where we are, as tests do.
 fn serve(
     options: &Options,
+    peers: Peers,
     sockets: Sockets,
     prepare: impl FnOnce(&SharedMonitor) -> Result<()>,
     turns: Turns,
@@ -211,13 +213,8 @@ fn serve(
     prepare(&monitor)?;
     let caller =
         downcall::start(monitor.clone(), options.rpcbind_port).context("can't begin to call lockd")?;
-    let room = server::Room {
-        host: options.host.clone(),
-        monitor: monitor.clone(),
-        state: state.clone(),
-        caller,
-        trust: options.trust,
-    };
+    let room =
+        server::Room { peers, monitor: monitor.clone(), state: state.clone(), caller, trust: options.trust };
     server::start(sockets, room, turns, wanted).context("can't serve as status monitor")?;
     Ok((monitor, state))
 }

@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn a_removal_that_another_sender_asks_for_is_answered_and_not_done() {
+    fn an_unmon_that_another_sender_asks_for_is_answered_and_not_done() {
         let asked = args("10.0.0.1", "nfs-a").mon_id;
         let messages =
             [call(Procedure::Unmon, &asked.encode()), call(Procedure::UnmonAll, &asked.my_id.encode())];
@@ -291,7 +291,7 @@ mod tests {
     proptest! {
         /// Any bytes, and any damage to a whole call, are read without a panic, and every registered name is safe.
         #[test]
-        fn garbage_is_survived(
+        fn garbage_in_a_request_is_survived(
             bytes in prop::collection::vec(any::<u8>(), 0..200),
             at in 0_usize..200, value in any::<u8>(), procedure in 0_u32..8, cut in 0_usize..200
         ) {

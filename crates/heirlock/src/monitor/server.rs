@@ -26,8 +26,7 @@ use super::sockets::Sockets;
 use super::stream::{StreamId, Streams};
 use super::{OwnState, Wanted};
 use crate::from_elsewhere;
-use crate::host::Host;
-use crate::roles::Peers;
+use crate::host::Peers;
 use crate::threads;
 use crate::watchdog::Turns;
 
@@ -39,7 +38,8 @@ const TIDIED_AFTER: Duration = Duration::from_secs(1);
 
 /// The thread's tools.
 pub(super) struct Room {
-    pub(super) host: Host,
+    /// Which of the hosts that it is asked to monitor are no clients.
+    pub(super) peers: Peers,
     pub(super) monitor: SharedMonitor,
     pub(super) state: OwnState,
     pub(super) caller: Caller,
@@ -68,7 +68,6 @@ struct Server<W> {
     streams: Streams,
     room: Room,
     turns: Turns,
-    peers: Peers,
     wanted: W,
     open: HashMap<Ticket, (u32, Reply)>,
     tickets: u64,
@@ -92,7 +91,6 @@ pub(super) fn start(
         datagrams: datagrams?,
         listeners: [Some(tcp4), tcp6].into_iter().flatten().collect(),
         streams: Streams::new(room.trust),
-        peers: Peers::of(&room.host),
         room,
         turns,
         wanted,
@@ -213,7 +211,8 @@ impl<W: Fn(Wanted)> Server<W> {
             Asked::Mon { xid, line } => {
                 let ticket = self.ticket(xid, reply);
                 // Only an unknown client needs to be looked at: a storm of reclaims looks at nothing.
-                let peer = !self.room.monitor.knows(&line.mon_name) && self.peers.contain(&line.mon_name);
+                let peer =
+                    !self.room.monitor.knows(&line.mon_name) && self.room.peers.contain(&line.mon_name);
                 self.room.monitor.step(Event::Mon { ticket, line, peer });
             }
             Asked::Unmon { mon_name, caller, answer } => {

@@ -68,7 +68,9 @@ fn start_stand(directory: tempfile::TempDir, options: Options, store: StoreIs) -
     let port = sockets.port();
     let commits = Arc::new(AtomicUsize::new(0));
     let (sender, receiver) = channel();
-    let (monitor, _) = serve(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    let (monitor, _) =
+        serve(&options, options.host.peers(), sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender))
+            .unwrap();
     record(monitor.clone(), options.clone(), receiver, store, Arc::clone(&commits));
     Stand { _directory: directory, options, port, monitor, commits }
 }
@@ -155,7 +157,7 @@ fn a_client_is_registered_over_both_transports_and_lies_in_the_directory() {
 }
 
 #[test]
-fn many_at_once_share_few_commits_and_known_ones_cost_none() {
+fn clients_that_register_at_once_share_few_commits_and_known_ones_cost_none() {
     let stand = stand(StoreIs::Slow);
     let round = || {
         let ask_one = |i: usize| mon(&stand, Transport::Tcp, &format!("10.0.1.{i}"));
@@ -223,7 +225,7 @@ fn an_answer_comes_from_the_address_that_was_asked() {
 }
 
 #[test]
-fn killed_and_started_again_it_knows_its_registrations_and_number() {
+fn a_status_monitor_that_was_killed_knows_its_registrations_and_number_again() {
     let first = stand(StoreIs::Well);
     assert!(mon(&first, Transport::Tcp, "10.0.0.1"));
     let options = first.options.clone();

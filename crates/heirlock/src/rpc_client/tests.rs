@@ -113,7 +113,7 @@ fn where_no_program_listens_that_is_said_at_once() {
 }
 
 #[test]
-fn an_answer_to_another_call_is_none() {
+fn an_answer_to_another_rpc_call_is_no_answer() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let to = socket.local_addr().unwrap();
     thread::spawn(move || {

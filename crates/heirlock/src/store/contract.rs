@@ -91,7 +91,7 @@ contract! {
     one_store_claims_from_many_threads,
     a_claim_that_was_won_is_won_again_and_by_no_other_server,
     a_claim_is_released_once_and_for_all,
-    a_claim_may_be_nobodys_from_its_beginning,
+    a_claim_may_be_made_as_one_that_is_released_already,
     numbers_of_pruned_claims_stay_used,
     services_are_those_that_were_claimed,
     a_hint_of_another_server_s_claim_comes_once_until_claims_are_asked_for,
@@ -238,7 +238,7 @@ fn a_claim_is_released_once_and_for_all(ground: &Ground) {
     assert_eq!(store.newest_claim(&service()).unwrap(), Some(next));
 }
 
-fn a_claim_may_be_nobodys_from_its_beginning(ground: &Ground) {
+fn a_claim_may_be_made_as_one_that_is_released_already(ground: &Ground) {
     let store = (ground.open)();
     let passing = Claim { released: true, ..claim(1, "a", "run-1") };
     assert_eq!(store.claim(&service(), &passing).unwrap(), ClaimAnswer::Won);

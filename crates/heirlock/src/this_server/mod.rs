@@ -49,13 +49,12 @@ use crate::control::report::StatusReport;
 use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
-use crate::host::Host;
+use crate::host::{Host, Peers};
 use crate::monitor::SharedMonitor;
 use crate::monitor::directory::Directory;
-use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
-use crate::{from_elsewhere, lock_manager, monitor, notifier};
+use crate::{from_elsewhere, limits, lock_manager, monitor, notifier};
 
 pub(crate) use clock::Clock;
 pub(crate) use run::run;
@@ -121,6 +120,7 @@ impl ThisServer {
                 clock,
                 lock_manager,
                 turn: Arc::default(),
+                let_go_time_max: limits::LET_GO_TIME_MAX,
                 inbox,
                 run: RunNumber::default(),
             },

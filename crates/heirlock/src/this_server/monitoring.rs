@@ -54,8 +54,8 @@ impl ThisServer {
             }
             Ok(())
         };
-        let inbox = self.workshop.inbox.clone();
-        let monitor = monitor::start(&options, sockets, prepare, turns, move |wanted| {
+        let (inbox, peers) = (self.workshop.inbox.clone(), self.workshop.lock_manager.peers());
+        let monitor = monitor::start(&options, peers, sockets, prepare, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         self.monitor = Some(monitor.clone());

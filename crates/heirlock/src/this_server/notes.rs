@@ -50,7 +50,7 @@ pub(super) fn registrations(runtime_directory: &Path, run: &str) -> Option<Regis
     let text = trusted::read_text(&file, REGISTRATIONS_BYTES_MAX).ok();
     let noted = text.and_then(|text| Registrations::parse(&text, run));
     if noted.is_none() {
-        tracing::warn!(file = %file.display(), run, "nothing in {} tells who was registered when the lock manager recognised, so clients that came back since are reported as acknowledged", file.display());
+        tracing::warn!(file = %file.display(), run, "nothing in {} tells which clients were registered when the lock manager recognised, so clients that came back since are reported as acknowledged", file.display());
     }
     noted
 }
@@ -60,7 +60,7 @@ pub(super) fn note_registrations(runtime_directory: &Path, registrations: &Regis
     let file = runtime_directory.join(REGISTRATIONS);
     // No sync: it is of use to this boot alone.
     if let Err(error) = trusted::replace(&file, registrations.render().as_bytes(), 0o600, false) {
-        tracing::warn!(file = %file.display(), %error, "who is registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
+        tracing::warn!(file = %file.display(), %error, "the clients that are registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
     }
 }
 

@@ -90,7 +90,7 @@ impl Workshop {
         }
         for service in &configured {
             let (shop, shared, of) = (self.clone(), Arc::clone(readiness), service.clone());
-            let begun = threads::start("bring-up", move || shop.bring_up_one(&of, last_call, &shared));
+            let begun = self.host.start("bring-up", move || shop.bring_up_one(&of, last_call, &shared));
             if let Err(error) = begun {
                 for address in &service.addresses {
                     readiness.note(&service.name, *address, &Err(error.to_string()));
@@ -102,7 +102,7 @@ impl Workshop {
         let own_only = configured.is_empty();
         let has_own = configured.len() < services.len();
         let (shop, readiness) = (self.clone(), Arc::clone(readiness));
-        let begun = threads::start("readiness", move || {
+        let begun = self.host.start("readiness", move || {
             let own_from = shop.clock.now() + limits::OWN_WAIT_FOR_ADDRESS_MAX;
             loop {
                 let now = shop.clock.now();

@@ -8,7 +8,7 @@ use heirlock_agent::Message;
 
 use super::work::Workshop;
 use crate::limits;
-use crate::threads::{self, Lasting};
+use crate::threads::Lasting;
 
 /// Looks between two questions for NLM's port, where nothing else tells that it has changed.
 const LOOKS_A_PORT: u32 = 20;
@@ -19,7 +19,7 @@ const LOOKS_A_PORT: u32 = 20;
 /// Where no thread can be had.
 pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
     let shop = workshop.clone();
-    threads::start("watch", move || {
+    workshop.host.start("watch", move || {
         let mut known = None;
         for count in 0_u32.. {
             let start = {

@@ -3,9 +3,10 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use heirlock_agent::Message;
 use heirlock_agent::{Fit, RunNumber, Telling};
@@ -39,6 +40,8 @@ pub(crate) struct Workshop {
     pub(crate) lock_manager: Arc<dyn LockManager>,
     /// Held while the lock manager is looked at or worked on: no look may come after the work that was done since.
     pub(crate) turn: Arc<Mutex<()>>,
+    /// How long that is kept for a lock manager that is to let go of locks: [`limits::LET_GO_TIME_MAX`], and less in tests.
+    pub(crate) let_go_time_max: Duration,
     pub(crate) inbox: Sender<Message>,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
@@ -151,7 +154,7 @@ impl Workshop {
         work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
     ) {
         let (shop, told) = (self.clone(), message.clone());
-        let begun = threads::start(name, move || {
+        let begun = self.host.start(name, move || {
             let mut report = Report::new(shop.inbox.clone(), told);
             let done = work(&shop);
             report.send(done);
@@ -338,7 +341,7 @@ impl Workshop {
     /// Takes the address of a service that is another server's away, where there is a hook for that.
     pub(super) fn leave_address(&self, service: &ServiceName) {
         let (shop, of) = (self.clone(), service.clone());
-        let begun = threads::start("address-down", move || {
+        let begun = self.host.start("address-down", move || {
             let service = of;
             match shop.hook(Hook::AddressDown, &service, None) {
                 Some(Ok(())) => {
@@ -360,16 +363,41 @@ impl Workshop {
             .lock_manager
             .exported()
             .map(|exported| volumes::leaving(&self.settings.services, service, &exported));
-        let (lock_manager, _turn) = (&self.lock_manager, self.turn());
-        for address in self.addresses(service) {
-            lock_manager.let_go(*address).map_err(|error| error.to_string())?;
-        }
-        // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
-        // Where other exports are unknown, the file system may be theirs as well: their locks stay.
-        for export in leaving.map_err(|error| error.to_string())? {
-            lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
-        }
-        Ok(())
+        let (lock_manager, addresses) = (Arc::clone(&self.lock_manager), self.addresses(service).to_vec());
+        let let_go = move || {
+            for address in addresses {
+                lock_manager.let_go(address).map_err(|error| error.to_string())?;
+            }
+            // Kernel 6.1 takes an address and lets go of nothing [L]. Without this its locks would hold the volume up.
+            // Where other exports are unknown, the file system may be theirs as well: their locks stay.
+            for export in leaving.map_err(|error| error.to_string())? {
+                lock_manager.let_go_of_file_system(&export).map_err(|error| error.to_string())?;
+            }
+            Ok(())
+        };
+        self.in_turn_while_it_lasts(service, let_go)
+    }
+
+    /// Does this in the lock manager's turn. Where it hangs, the turn goes to the looks at the lock manager and to recognitions
+    /// for other services. Its end is waited for all the same: it may drop locks until then, so the service must not be served
+    /// here before.
+    fn in_turn_while_it_lasts(
+        &self,
+        service: &ServiceName,
+        let_go: impl FnOnce() -> Result<(), String> + Send + 'static,
+    ) -> Result<(), String> {
+        let (answer, answered) = channel();
+        let turn = self.turn();
+        threads::start("let-go", move || answer.send(let_go())).map_err(|error| error.to_string())?;
+        let ended = match answered.recv_timeout(self.let_go_time_max) {
+            Err(RecvTimeoutError::Timeout) => {
+                drop(turn);
+                tracing::error!(%service, "{service}: the lock manager has not let go of its locks within {} s; its volume stays until it has", self.let_go_time_max.as_secs());
+                answered.recv().ok()
+            }
+            ended => ended.ok(),
+        };
+        ended.unwrap_or_else(|| Err("the thread that lets go of locks ended without a report".to_owned()))
     }
 
     /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
@@ -407,7 +435,7 @@ impl Workshop {
                 .chain(telling.untold.iter().map(|(client, _)| client))
                 .cloned()
                 .collect();
-            let begun = threads::start("notify", move || shop.tell(telling, grace, &stop, &readiness));
+            let begun = self.host.start("notify", move || shop.tell(telling, grace, &stop, &readiness));
             if let Err(error) = begun {
                 let lost = |client| (client, Outcome::Lost, error.to_string());
                 let left = clients.into_iter().map(lost).collect();
@@ -440,22 +468,25 @@ impl Workshop {
         lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first)
     }
 
-    /// Runs a hook for a service; `None` where none is configured.
+    /// Runs a hook for a service; `None` where none is configured. `owner` is the server that a fence is to confirm off.
     pub(super) fn hook(
         &self,
         hook: Hook,
         service: &ServiceName,
-        peer: Option<&ServerName>,
+        owner: Option<&ServerName>,
     ) -> Option<Result<(), String>> {
         let (command, name) = (self.settings.hooks.command(hook)?, hook.as_str());
         let configured = self.settings.service(service);
         let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
         let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
+        let owner = owner.map(ToString::to_string).unwrap_or_default();
         let environment = [
             ("HEIRLOCK_HOOK", name.to_owned()),
             ("HEIRLOCK_SERVICE", service.to_string()),
             ("HEIRLOCK_SERVER", self.settings.server.to_string()),
-            ("HEIRLOCK_PEER", peer.map(ToString::to_string).unwrap_or_default()),
+            ("HEIRLOCK_OWNER", owner.clone()),
+            // Fences of sites that were written for an earlier version know the owner by this name.
+            ("HEIRLOCK_PEER", owner),
             ("HEIRLOCK_ADDRESSES", addresses),
             ("HEIRLOCK_EXPORTS", exports),
         ];
@@ -475,8 +506,6 @@ fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::agent::testing::{place, service};
     use crate::config::Command;
@@ -504,6 +533,20 @@ mod tests {
                 _ => None,
             });
             assert_eq!(ran, expected);
+        }
+    }
+
+    #[test]
+    fn a_fence_is_told_the_owner_that_it_is_to_confirm_off() {
+        let mut shop = place().agent.outside().workshop.clone();
+        let mut settings = (*shop.settings).clone();
+        let script = r#"test "$HEIRLOCK_OWNER" = nfs-a && test "$HEIRLOCK_PEER" = nfs-a"#;
+        let argv = ["sh", "-c", script].map(str::to_owned).into();
+        settings.hooks.fence = Some(Command { argv, time_limit: Duration::from_secs(60) });
+        shop.settings = Arc::new(settings);
+        for (owner, is_confirmed) in [("nfs-a", true), ("nfs-c", false)] {
+            let confirmed = shop.hook(Hook::Fence, &service("nfs"), Some(&owner.parse().unwrap()));
+            assert_eq!(confirmed.map(|ran| ran.is_ok()), Some(is_confirmed), "{owner}");
         }
     }
 

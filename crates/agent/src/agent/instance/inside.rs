@@ -206,8 +206,8 @@ impl<O: Outside> Server<O> {
         self.instance().left_behind_problems()
     }
 
-    pub fn stranger_problems(&self) -> Vec<Problem> {
-        self.instance().stranger_problems()
+    pub fn earlier_lock_problems(&self) -> Vec<Problem> {
+        self.instance().earlier_lock_problems()
     }
 
     pub fn would_drop_locks_at(

@@ -142,6 +142,7 @@ impl<O: Outside> Instance<O> {
             self.returns_due(),
             self.files_due(),
             self.put_off.due(),
+            self.releases.due(),
             self.conveying.due(),
         ];
         due.into_iter().flatten().min()
@@ -150,6 +151,7 @@ impl<O: Outside> Instance<O> {
     /// Does what time has brought about, but for looks.
     pub(crate) fn do_what_is_due(&mut self, server: &mut Common<O>, now: Moment) {
         self.end_messages_put_off_too_long(server, now);
+        self.end_releases_that_hang(server, now);
         self.say_who_came(server, now);
         self.tick_asked(server, now);
         self.tick_run(server, now);

@@ -2,7 +2,7 @@
 
 use heirlock_core::Moment;
 use heirlock_core::ServiceName;
-use heirlock_core::duty::{Holding, Owed, Strangers};
+use heirlock_core::duty::{EarlierLocks, Holding, Owed};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, newest_of};
 use heirlock_core::lives::{Begun, Next};
@@ -104,28 +104,28 @@ impl<O: Outside> Instance<O> {
 
     /// The lock manager was asked whether grace is open.
     pub(crate) fn grace_asked(&mut self, life: &Incarnation, (answer, why): (Probe, String)) {
-        let Some(told) = self.lives.told_of_strangers(life, answer) else {
+        let Some(told) = self.lives.told_of_earlier_locks(life, answer) else {
             return; // another life has begun meanwhile
         };
-        let silent = (told == Strangers::Unknown).then_some(why);
+        let silent = (told == EarlierLocks::Unknown).then_some(why);
         let is_news = self.grace_inquiry.told(silent);
         match told {
-            Strangers::Unknown if is_news => {
+            EarlierLocks::Unknown if is_news => {
                 let why = self.grace_inquiry.silent().unwrap_or_default();
                 for service in &self.owed().unknown {
                     tracing::warn!(%service, why, "{service}: its clients were there before this agent, and may have lost their locks; the lock manager doesn't say whether it is in grace: {why}");
                 }
             }
-            Strangers::Unknown => {}
-            Strangers::Lost => tracing::info!("grace is open: the clients are told"),
-            Strangers::AtHome => {
+            EarlierLocks::Unknown => {}
+            EarlierLocks::Lost => tracing::info!("grace is open: the clients are told"),
+            EarlierLocks::Alive => {
                 tracing::info!("no grace is open: the clients' locks belong to the life that runs");
             }
         }
     }
 
     /// The problems, for `status`, with clients of which it is not known whether their locks are gone.
-    pub fn stranger_problems(&self) -> Vec<Problem> {
+    pub fn earlier_lock_problems(&self) -> Vec<Problem> {
         let Some(why) = self.grace_inquiry.silent() else { return Vec::new() };
         let problem =
             |service: &ServiceName| Problem::new(ProblemKind::GraceUnknown).of(service.as_str()).saying(why);

@@ -1,7 +1,12 @@
 //! Giving a service away in order: the address goes first, then the claim, then what was locked through it.
 //!
+//! No release waits for ever: work that takes an address or a volume away and does not report in time hangs, and its caller is
+//! told so. The service is left alone until that work reports, for it may go on at any moment.
+//!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
+
+use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Change, Damaged, Decline, Place, StoreError};
@@ -15,7 +20,8 @@ use crate::agent::outside::Outside;
 use crate::agent::put_off::Later;
 use crate::agent::releases::Release;
 use crate::agent::running::Running;
-use crate::agent::work::Work;
+use crate::agent::work::{Work, time_limits};
+use crate::config::Settings;
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -42,13 +48,22 @@ impl From<StoreError> for NotGivenUp {
     }
 }
 
+/// How long it may take until a volume is gone: the lock manager is looked at or worked on, then it lets go of the locks, then
+/// the hook runs.
+fn volume_time_max(settings: &Settings) -> Duration {
+    let hook = settings.hooks.volume_down.as_ref();
+    let hook = hook.map_or(Duration::ZERO, |hook| hook.time_limit + limits::KILLED_TIME_MAX);
+    time_limits(settings).recognition + limits::LET_GO_TIME_MAX + hook
+}
+
 impl<O: Outside> Instance<O> {
     /// A person or a cluster manager asks for a release. A release that is on is waited for, and a service that this server does
     /// not hold is released already.
     pub fn asked_to_release(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
-        if let Some(release) = self.releases.of_mut(service) {
-            release.responders.push(responder);
-            return;
+        match self.releases.of_mut(service) {
+            Some(release) if !release.hangs => return release.responders.push(responder),
+            Some(release) => return responder.failed(&release.says_that_it_hangs(service), true),
+            None => {}
         }
         if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
             return self.release(server, service, Some(responder), None);
@@ -93,13 +108,15 @@ impl<O: Outside> Instance<O> {
         tracing::info!(%service, "{service}: a release begins, and its address goes first");
         let hook =
             server.settings().hooks.address_down.as_ref().map(|hook| hook.time_limit).unwrap_or_default();
-        let address_until = Some(server.now() + hook + limits::ADDRESS_GONE_TIME_MAX);
+        let address_until = server.now() + hook + limits::ADDRESS_GONE_TIME_MAX;
         self.releases.add(
             service,
             Release {
                 responders: responder.into_iter().collect(),
                 asked,
-                address_until,
+                address_until: Some(address_until),
+                report_until: Some(address_until + limits::WORK_SLACK),
+                hangs: false,
                 store_until: None,
                 troubles: Vec::new(),
             },
@@ -119,10 +136,17 @@ impl<O: Outside> Instance<O> {
 
     /// The reason for which a release waits, in words, and for how many milliseconds at most.
     pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
-        let address_until = self.releases.of(service).and_then(|release| release.address_until);
+        let release = self.releases.of(service);
+        let address_until = release.and_then(|release| release.address_until);
+        let until = address_until.or_else(|| release.and_then(|release| release.report_until));
         let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
-        let what = if address_until.is_some() { "its address is" } else { "its volume is" };
-        (format!("{what} being taken away"), address_until.map(left_ms))
+        match release.filter(|release| release.hangs) {
+            Some(release) => (release.says_that_it_hangs(service), None),
+            None if address_until.is_some() => {
+                ("its address is being taken away".to_owned(), until.map(left_ms))
+            }
+            None => ("its volume is being taken away".to_owned(), until.map(left_ms)),
+        }
     }
 
     /// Tells the callers of a release the reason for which it waits.
@@ -145,8 +169,11 @@ impl<O: Outside> Instance<O> {
                 "{service} is what this server serves under its own name; it can't be given away"
             )));
         }
-        if self.is_releasing(service) {
-            return Err(stays(format!("{service} is being released already")));
+        if let Some(release) = self.releases.of(service) {
+            return Err(stays(match release.hangs {
+                true => release.says_that_it_hangs(service),
+                false => format!("{service} is being released already"),
+            }));
         }
         if !self.held.contains_key(service) {
             return Err(stays(format!(
@@ -179,29 +206,63 @@ impl<O: Outside> Instance<O> {
         service: &ServiceName,
         gone: Result<(), String>,
     ) {
+        if self.releases.is_late_report(service) {
+            tracing::warn!(%service, "{service}: the work that took its address away has ended, long after its release failed; release it again");
+            return;
+        }
+        if let Some(release) = self.releases.of_mut(service) {
+            release.report_until = None;
+        }
         let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(server, now, service));
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
             Ok(troubles) => {
+                let report_until = Some(server.now() + volume_time_max(server.settings()));
                 if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
+                    release.report_until = report_until;
                 }
                 server.outside_mut().begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
-                if let Some(held) = self.held.get_mut(service) {
-                    held.frozen = false;
-                }
-                tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
-                if let Some(asked) = self.releases.of(service).and_then(|release| release.asked) {
-                    server
-                        .pulse_mut()
-                        .decline(service, Some(Decline { asked, why: why.clone(), waits: None }));
-                    server.beat_at(now);
-                }
-                for responder in self.releases.end(service).0 {
-                    responder.failed(&format!("{service} was not released: {why}"), false);
-                }
+                self.stays(server, now, service, &why);
+                self.releases.end(service);
+            }
+        }
+    }
+
+    /// A release has failed, and all its callers are told.
+    fn stays(&mut self, server: &mut Common<O>, now: Moment, service: &ServiceName, why: &str) {
+        if let Some(held) = self.held.get_mut(service) {
+            held.frozen = false;
+        }
+        tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
+        let Some(release) = self.releases.of_mut(service) else { return };
+        if let Some(asked) = release.asked {
+            let decline = Decline { asked, why: why.to_owned(), waits: None };
+            server.pulse_mut().decline(service, Some(decline));
+            server.beat_at(now);
+        }
+        for responder in std::mem::take(&mut release.responders) {
+            responder.failed(&format!("{service} was not released: {why}"), false);
+        }
+    }
+
+    /// Ends releases whose work should have reported by now: a program, a disk or a lock manager hangs.
+    pub(crate) fn end_releases_that_hang(&mut self, server: &mut Common<O>, now: Moment) {
+        for (service, is_held) in self.releases.begin_to_hang(now) {
+            let hangs = "was not taken away in time: a program, a disk or the lock manager hangs (look with 'heirlock doctor')";
+            if is_held {
+                self.stays(server, now, &service, &format!("its address {hangs}"));
+                continue;
+            }
+            let why = format!("its volume {hangs}");
+            tracing::error!(%service, why, "{service}: released, but {why}");
+            let release = self.releases.of_mut(&service);
+            for responder in
+                release.map(|release| std::mem::take(&mut release.responders)).unwrap_or_default()
+            {
+                responder.failed(&format!("{service} is released, but {why}"), false);
             }
         }
     }
@@ -261,6 +322,11 @@ impl<O: Outside> Instance<O> {
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
     pub fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {
+        if self.releases.is_late_report(service) {
+            let how = gone.as_ref().err().map_or("it is gone", String::as_str);
+            tracing::warn!(%service, "{service}: the work that took its volume away has ended, long after its release: {how}");
+            return;
+        }
         let (responders, mut troubles) = self.releases.end(service);
         if let Err(why) = gone {
             tracing::error!(%service, why, "{service}: released, but its volume is still here: {why}");

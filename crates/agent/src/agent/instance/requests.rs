@@ -84,8 +84,9 @@ impl<O: Outside> Instance<O> {
             return responder.failed(&why, true);
         }
         if self.is_releasing(service) {
-            return responder
-                .failed(&format!("{service} is being released; adopt it when that is done"), true);
+            let (why, _) = self.release_waits_for(now, service);
+            let text = format!("{service} is being released; adopt it when that is done ({why})");
+            return responder.failed(&text, true);
         }
         let being_adopted = self.being_adopted();
         let is_adopted = self.is_adopted_already(service);

@@ -17,7 +17,6 @@ use crate::agent::common::Common;
 use crate::agent::holdings::{self, Found, Held};
 use crate::agent::outside::Outside;
 use crate::agent::running::Commission;
-use crate::config::Mode;
 use crate::words::counted;
 
 impl<O: Outside> Instance<O> {
@@ -314,7 +313,7 @@ impl<O: Outside> Instance<O> {
             return;
         }
         let automatic =
-            server.settings().services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+            server.settings().services.iter().filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)

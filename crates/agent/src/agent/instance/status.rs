@@ -10,7 +10,7 @@ use crate::agent::common::Common;
 use crate::agent::holdings::Held;
 use crate::agent::outside::Outside;
 use crate::agent::status::{millis, more_strays, of_journal, of_run, some_of, unready_of};
-use crate::config::Mode;
+use crate::config::ServiceSettings;
 use crate::control::report::{AdoptionReport, ClientStatus, Problem, ProblemKind, ServiceStatus};
 use crate::limits;
 use crate::survey::present::{names as names_in, unreadable_claim};
@@ -58,7 +58,7 @@ impl<O: Outside> Instance<O> {
             held: held.is_some(),
             configured: configured.is_some(),
             home: configured.and_then(|service| service.home.as_ref()).map(ToString::to_string),
-            automatic: configured.is_some_and(|service| service.mode == Mode::Automatic),
+            automatic: configured.is_some_and(ServiceSettings::is_adopted_unasked),
             generation: claim.map(|claim| claim.generation.0),
             state_number: held.map(|held| held.state.0),
             records: held.map_or(0, |held| held.ledger.stored().len()),
@@ -89,7 +89,7 @@ impl<O: Outside> Instance<O> {
     /// The problems of what is going on here.
     pub(crate) fn problems_of_work(&self, server: &Common<O>) -> Vec<Problem> {
         let mut problems = self.monitor_problems(server);
-        problems.extend(self.stranger_problems());
+        problems.extend(self.earlier_lock_problems());
         let left_behind = self.left_behind_problems();
         problems
             .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));

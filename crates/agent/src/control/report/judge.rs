@@ -87,7 +87,8 @@ pub enum ProblemKind {
     /// The owner of a service is silent, and no server serves it.
     OwnerSilent,
     /// A service was given up, and no server has taken it.
-    NobodyServes,
+    #[serde(rename = "nobody-serves")]
+    Unserved,
     /// No server has ever claimed a service: none of its clients is on record under its name.
     NeverClaimed,
     /// Something else.
@@ -173,7 +174,7 @@ impl Problem {
             | ProblemKind::Unreadable
             | ProblemKind::ClientsUnreachable
             | ProblemKind::AwaitsFinish
-            | ProblemKind::NobodyServes
+            | ProblemKind::Unserved
             | ProblemKind::NeverClaimed
             | ProblemKind::Other => Level::Attention,
         }
@@ -232,7 +233,7 @@ fn problems_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> 
         if service.configured
             && let Some(server) = &service.released_by
         {
-            found.push(problem(ProblemKind::NobodyServes).by(server));
+            found.push(problem(ProblemKind::Unserved).by(server));
         }
         if service.configured && heart == Some(Heart::Silent) {
             found.push(problem(ProblemKind::OwnerSilent).by(service.owner.as_deref().unwrap_or_default()));

@@ -7,7 +7,14 @@ use crate::control::{Answer, Failure, Progress, Respond};
 
 /// The answer to a caller, once it was given.
 #[derive(Debug, Default, Clone)]
-struct Heard(Arc<OnceLock<Result<Answer, Failure>>>);
+pub(super) struct Heard(Arc<OnceLock<Result<Answer, Failure>>>);
+
+impl Heard {
+    /// The answer, where there is one by now.
+    pub(super) fn answer(&self) -> Option<Result<Answer, Failure>> {
+        self.0.get().cloned()
+    }
+}
 
 impl Respond for Heard {
     fn progress(&mut self, _: &Progress) -> bool {
@@ -21,12 +28,17 @@ impl Respond for Heard {
 
 /// The answer that is given at once.
 fn answer_at_once(agent: &mut Agent<World>, request: Request) -> Result<Answer, Failure> {
-    let heard = Heard::default();
-    agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
-    heard.0.get().expect("an answer at once").clone()
+    asked(agent, request).answer().expect("an answer at once")
 }
 
-fn adoption_of_new(prepare: bool, finish: bool) -> Request {
+/// Asks, and says where the answer will be.
+pub(super) fn asked(agent: &mut Agent<World>, request: Request) -> Heard {
+    let heard = Heard::default();
+    agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
+    heard
+}
+
+pub(super) fn adoption_of_new(prepare: bool, finish: bool) -> Request {
     Request::Adopt {
         service: service("new"),
         prepare,

@@ -100,7 +100,7 @@ fn a_status_monitor_that_is_heard_over_the_other_transport_alone_is_told_over_th
 }
 
 #[test]
-fn where_udp_answers_nothing_is_asked_over_tcp() {
+fn a_client_that_answers_nothing_over_udp_is_asked_over_tcp() {
     let heard = Heard { rpcbind: UDP, registered: BOTH, monitor: UDP };
     let (told, _, [udp, tcp]) = run(&vec![Some(heard); 3_000], 64, at(60_000));
     assert_eq!((told, udp, tcp), (3_000, 9_000, 0));

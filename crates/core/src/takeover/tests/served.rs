@@ -14,7 +14,7 @@ fn where_no_client_of_what_is_taken_over_could_be_called_the_adoption_failed_and
     assert_eq!(run.not_back(), 1, "who was never told does not come back");
     let steps = tick(&mut run, &mut kept, 20_000, &[]);
     let End::Failed { hindrance, why, .. } = end_of(&steps) else { panic!("{steps:?}") };
-    assert_eq!((hindrance, why.as_str()), (Hindrance::NobodyCalled, "no answer"));
+    assert_eq!((hindrance, why.as_str()), (Hindrance::NoClientCalled, "no answer"));
     let journals = |kept: &mut Kept| ["nfs", "home"].map(|name| kept.of(&service(name)).journal.clone());
     let [nfs, home] = journals(&mut kept);
     assert_eq!((nfs.phase, nfs.failure.as_deref()), (Phase::Settled, Some("no answer")));

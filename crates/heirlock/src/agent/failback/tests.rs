@@ -129,7 +129,7 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
 }
 
 #[test]
-fn all_who_ask_for_a_release_that_is_on_hear_of_its_end() {
+fn all_callers_that_ask_for_a_release_that_is_on_hear_of_its_end() {
     let mut place = with_a_guest();
     let (service, now) = (service("nfs"), place.agent.outside().now());
     let ask = |place: &mut Place| {

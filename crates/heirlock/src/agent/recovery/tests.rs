@@ -8,7 +8,7 @@ use heirlock_core::takeover::{Event, Phase};
 use crate::agent::testing::{Place, place_with, service};
 
 /// A server whose client has locked before its agent knew the lock manager.
-fn with_a_stranger() -> Place {
+fn with_a_client_of_an_unknown_life() -> Place {
     let mut place = place_with("home = \"nfs-b\"\n");
     let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), line).unwrap();
@@ -38,7 +38,7 @@ fn life_noted(place: &Place) -> Option<&Incarnation> {
 
 #[test]
 fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_alone_outside_grace() {
-    let mut place = with_a_stranger();
+    let mut place = with_a_client_of_an_unknown_life();
     let life = look(&mut place, "1", true);
     let asked = place.next_that(|message| match message {
         Message::GraceAsked(of, answer) => Some((of, answer)),
@@ -48,23 +48,24 @@ fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_al
     for answer in [Probe::NoAnswer, Probe::NotInGrace] {
         assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, None));
         answers(&mut place, &life, answer);
-        let said = place.agent.stranger_problems().iter().any(|p| p.service.as_deref() == Some("nfs"));
+        let said = place.agent.earlier_lock_problems().iter().any(|p| p.service.as_deref() == Some("nfs"));
         assert_eq!(said, answer == Probe::NoAnswer);
     }
     assert_eq!((place.phase(), place.claims("nfs"), life_noted(&place)), (None, 1, Some(&life)));
 }
 
 #[test]
-fn strangers_are_told_while_grace_is_open() {
-    let mut place = with_a_stranger();
+fn clients_of_an_unknown_life_are_told_while_grace_is_open() {
+    let mut place = with_a_client_of_an_unknown_life();
     let life = look(&mut place, "1", true);
     answers(&mut place, &life, Probe::InGrace);
     assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Conveyed), 2));
 }
 
 #[test]
-fn strangers_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_the_one_before_counts() {
-    let mut place = with_a_stranger();
+fn clients_of_an_unknown_life_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_the_one_before_counts()
+ {
+    let mut place = with_a_client_of_an_unknown_life();
     let first = look(&mut place, "1", false);
     look(&mut place, "2", false);
     answers(&mut place, &first, Probe::NotInGrace);
@@ -75,7 +76,7 @@ fn strangers_are_told_after_a_life_that_began_under_our_eyes_and_no_answer_of_th
 
 #[test]
 fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_has_claimed() {
-    let mut place = with_a_stranger();
+    let mut place = with_a_client_of_an_unknown_life();
     let life = look(&mut place, "1", true);
     answers(&mut place, &life, Probe::InGrace);
     let own = place.number();
@@ -104,7 +105,7 @@ fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_
 
 #[test]
 fn a_self_adoption_begins_while_another_run_is_still_checked() {
-    let mut place = with_a_stranger();
+    let mut place = with_a_client_of_an_unknown_life();
     place.begin("new");
     let asked = place.number();
     let life = look(&mut place, "1", true);

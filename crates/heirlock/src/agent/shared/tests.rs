@@ -60,7 +60,7 @@ fn adopted_clients_are_durable_in_every_service_before_the_first_is_told() {
 }
 
 #[test]
-fn nobody_waits_for_a_store_that_fails() {
+fn no_client_waits_for_a_store_that_fails() {
     let mut place = about_to_tell("callout");
     let (there, away) = (place.directory.path().join("store"), place.directory.path().join("away"));
     fs::rename(&there, &away).unwrap();
@@ -73,7 +73,7 @@ fn nobody_waits_for_a_store_that_fails() {
 }
 
 #[test]
-fn nobody_waits_long_for_a_store_that_is_slow() {
+fn no_client_waits_long_for_a_store_that_is_slow() {
     let mut place = about_to_tell("callout");
     let until = place.agent.run().as_ref().unwrap().untold.as_ref().unwrap().until;
     place.agent.notify_once_shared(place.agent.outside().now());

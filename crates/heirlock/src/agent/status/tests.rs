@@ -174,7 +174,7 @@ fn status_of(place: &Place, name: &str) -> ServiceStatus {
 }
 
 #[test]
-fn right_after_a_release_the_service_is_nobodys_and_when_that_was_is_on_record() {
+fn right_after_a_release_the_service_has_no_owner_and_the_time_of_the_release_is_on_record() {
     let mut place = held_here("new");
     let service = service("new");
     assert_eq!(status_of(&place, "new").owner.as_deref(), Some("nfs-b"));

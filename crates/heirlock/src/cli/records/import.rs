@@ -25,8 +25,8 @@ use crate::detector;
 use crate::files::{Folder, trusted};
 use crate::host::Host;
 use crate::limits;
+use crate::lock_manager::{self, LockManager};
 use crate::monitor;
-use crate::roles::Peers;
 use crate::store::memory::{StoreMemory, open_ours};
 use crate::store::{ClaimAnswer, Contents, Store};
 use crate::this_server::look_up::resolve;
@@ -77,7 +77,9 @@ pub(super) fn import(
     check_service(settings, service)?;
     let (store, memory) = open_ours(host, settings)?;
     import_into(store.as_ref(), &memory, settings, service, fenced, || {
-        read(host, directory, roles_in(host, directory, &settings.state_directory))
+        let lock_manager = lock_manager::open_on(settings, host);
+        let roles = roles_in(lock_manager.as_ref(), directory, &settings.state_directory);
+        read(host, directory, roles)
     })
 }
 
@@ -187,8 +189,8 @@ fn may_claim(
 
 /// The roles of hosts, where it is this server's own directory: in another server's directory only that server's mounts
 /// could tell.
-fn roles_in(host: &Host, directory: &Path, own: &Path) -> Roles {
-    if is_own(directory, own) { Peers::of(host).roles(&[], false) } else { Roles::default() }
+fn roles_in(lock_manager: &dyn LockManager, directory: &Path, own: &Path) -> Roles {
+    if is_own(directory, own) { lock_manager.peers().roles(&[], false) } else { Roles::default() }
 }
 
 fn is_own(directory: &Path, own: &Path) -> bool {

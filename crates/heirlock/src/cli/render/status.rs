@@ -439,7 +439,7 @@ fn in_words(problem: &Problem) -> String {
         ProblemKind::OwnerSilent => {
             format!("{service}: its owner {server} is silent, and no server serves it")
         }
-        ProblemKind::NobodyServes => {
+        ProblemKind::Unserved => {
             format!("{service}: {server} has released it, and no server has adopted it")
         }
         ProblemKind::NeverClaimed if server.is_empty() => format!(

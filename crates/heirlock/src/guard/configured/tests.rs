@@ -3,6 +3,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::super::finding::Severity;
 use super::*;
+use crate::config::Mode;
 use crate::guard::testing::{SERVICE, Tree, lock_manager, report, settings};
 use crate::store::dir::DirStore;
 

@@ -82,7 +82,7 @@ fn a_file_that_was_in_the_place_of_ours_comes_back_too() {
 }
 
 #[test]
-fn twice_is_once() {
+fn enable_said_twice_changes_what_it_changes_once() {
     let tree = Tree::debian();
     on(&tree);
     let (listing, calls) = (tree.listing(), tree.calls());
@@ -181,7 +181,7 @@ fn a_run_that_failed_half_way_is_taken_back() {
 }
 
 #[test]
-fn a_giving_back_that_failed_half_way_is_finished_by_the_next() {
+fn a_disable_that_failed_half_way_is_finished_by_the_next_one() {
     let tree = Tree::debian();
     let before = tree.listing();
     on(&tree);

@@ -45,9 +45,8 @@ impl FakeProc {
         let host = self.0.host();
         Kernel {
             settings,
-            rpcbind_port: 111,
             exports: Exports::new(&host, Path::new("/")),
-            host,
+            nlm: Nlm { host, rpcbind_port: 111 },
             is_status_monitor: false,
             last_seen: AtomicU32::new(NONE),
         }
@@ -65,7 +64,8 @@ fn refusal(kernel: &Kernel, strategy: Strategy) -> String {
 #[test]
 fn needs_of_an_adoption_on_the_host_are_looked_for_before() {
     let proc = FakeProc::new();
-    let mut kernel = Kernel { rpcbind_port: 9, ..proc.kernel() };
+    let mut kernel = proc.kernel();
+    kernel.nlm.rpcbind_port = 9;
     kernel.settings.restart_nfs =
         Some(Command { argv: vec!["/no/such/program".into()], time_limit: Duration::from_secs(5) });
     proc.0.put("/etab", "/srv/here\t*(rw)\n");
@@ -95,7 +95,7 @@ fn a_look_finds_the_kernels_lockd_and_no_program_of_that_name() {
 }
 
 #[test]
-fn a_lockd_that_ended_is_not_taken_for_who_has_its_number_now() {
+fn a_lockd_that_ended_is_not_taken_for_the_process_that_has_its_number_now() {
     let proc = FakeProc::new();
     proc.lockd(91, 8_000, "0");
     let kernel = proc.kernel();

@@ -84,7 +84,9 @@ fn start_here() -> SharedMonitor {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let monitor = start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    let monitor =
+        start(&options, options.host.peers(), sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender))
+            .unwrap();
     record(monitor.clone(), options, receiver, StoreIs::Well, Arc::default());
     wait_until("our registration", || {
         registered(Transport::Tcp) == Some(port) && registered(Transport::Udp) == Some(port)

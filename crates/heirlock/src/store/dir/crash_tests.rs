@@ -264,7 +264,7 @@ fn a_crash_before_any_step_loses_nothing_that_was_acknowledged() {
 }
 
 #[test]
-fn crash_upon_crash_is_survived() {
+fn a_store_survives_a_crash_during_the_recovery_from_a_crash() {
     let (created, all) = count();
     let (history, pictures) = (history(), pictures());
     for seed in 0..150 {

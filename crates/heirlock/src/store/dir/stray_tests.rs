@@ -296,7 +296,7 @@ fn the_text_of_an_unreadable_claim_is_told_by_the_generation_that_it_began() {
 }
 
 #[test]
-fn a_claim_that_cannot_be_read_and_began_nothing_is_nobodys_to_guess_and_the_next_number_is_free() {
+fn the_owner_of_a_claim_that_cannot_be_read_and_began_nothing_is_not_guessed_and_the_next_number_is_free() {
     for (what, plant) in BAD_FILES {
         let (_folder, at, store) = begun_with_journal();
         plant(&at.join("claims/3"));

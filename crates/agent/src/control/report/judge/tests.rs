@@ -27,7 +27,7 @@ fn of_another() -> ServiceStatus {
 }
 
 #[test]
-fn a_service_whose_owner_is_silent_is_nobodys_and_the_next_step_depends_on_who_decides() {
+fn a_service_whose_owner_is_silent_is_served_by_no_server_and_its_mode_tells_the_next_step() {
     let manual = report(of_another(), Heart::Silent);
     assert_eq!((kinds(&manual), level(&manual)), (vec![ProblemKind::OwnerSilent], Level::Unprotected));
     assert_eq!(manual.services[0].next, Some(Next::AdoptFenced));
@@ -71,7 +71,7 @@ fn an_adoption_that_no_client_was_told_of_is_said_to_be_done_again() {
 fn a_service_that_was_released_waits_for_an_adopter() {
     let released = ServiceStatus { released_by: Some("nfs-a".into()), ..ServiceStatus::default() };
     let report = report(released, Heart::Beating);
-    assert_eq!((kinds(&report), level(&report)), (vec![ProblemKind::NobodyServes], Level::Attention));
+    assert_eq!((kinds(&report), level(&report)), (vec![ProblemKind::Unserved], Level::Attention));
     assert_eq!(report.services[0].next, Some(Next::Adopt));
 }
 

@@ -1,4 +1,4 @@
-//! The peers of this server, and the hosts that are certainly clients: read from the mount table and the TCP table.
+//! The peers of a host, and the hosts that are certainly its clients: read from the mount table and the TCP table.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,8 +9,8 @@ use heirlock_core::ledger::Roles;
 use heirlock_nsm::MonName;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Host;
 use crate::files::trusted;
-use crate::host::Host;
 use crate::mounts;
 
 /// NFS's own port. lockd's differs from boot to boot and is asked for at rpcbind.
@@ -19,7 +19,7 @@ const NFS_PORT: u16 = 2049;
 /// TCP state `ESTABLISHED` in `/proc/net/tcp` (include/net/tcp_states.h).
 const ESTABLISHED: &str = "01";
 
-/// The peers of this server, as `/proc` says. The servers that this host mounts from are remembered until the kernel says
+/// The peers of a host, as `/proc` says. The servers that this host mounts from are remembered until the kernel says
 /// that they have become others: asked for at each look, and for each newcomer of a storm, the whole mount table would be
 /// most of the work.
 #[derive(Debug)]
@@ -29,12 +29,14 @@ pub(crate) struct Peers {
     names: BTreeSet<MonName>,
 }
 
-impl Peers {
-    /// The roles that the tables of this host tell of.
-    pub(crate) fn of(host: &Host) -> Self {
-        Self { host: host.clone(), mounts: None, names: BTreeSet::new() }
+impl Host {
+    /// Its peers, and the hosts that are certainly its clients.
+    pub(crate) fn peers(&self) -> Peers {
+        Peers { host: self.clone(), mounts: None, names: BTreeSet::new() }
     }
+}
 
+impl Peers {
     /// The roles now. A table that can't be read says nothing: a record is a client's unless it is known better.
     ///
     /// The connected hosts are asked for only where a connection may take a peer's role from it: of a peer that is mounted
@@ -127,7 +129,7 @@ fn connections<'a>(table: &'a str, nlm_ports: &'a [u16]) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::testing::Tree;
+    use crate::host::testing::{Instance, Tree};
 
     fn names(set: &BTreeSet<MonName>) -> Vec<&str> {
         set.iter().map(MonName::as_str).collect()
@@ -176,7 +178,7 @@ mod tests {
     #[test]
     fn the_mount_table_is_read_once_while_it_stays_the_same() {
         let tree = tree(MOUNTS, TCP);
-        let mut peers = Peers::of(&tree.host());
+        let mut peers = tree.host().peers();
         let roles = peers.roles(&[], false);
         assert_eq!(
             (names(&roles.peers), names(&roles.connected)),
@@ -196,18 +198,18 @@ mod tests {
     fn a_mount_point_that_is_no_text_hides_no_peer() {
         let table = [b"fuse /mnt/\xff\xfe fuse.x rw 0 0\n".as_slice(), MOUNTS.as_bytes()].concat();
         let tree = tree(table, TCP);
-        assert_eq!(names(&Peers::of(&tree.host()).roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
+        assert_eq!(names(&tree.host().peers().roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
     }
 
     #[test]
-    fn without_peers_who_is_connected_is_asked_for_those_that_are_remembered() {
+    fn without_mounts_connected_hosts_are_asked_for_where_peers_are_remembered() {
         let tree = tree("/dev/sda1 / ext4 rw 0 0\n", TCP);
-        let mut peers = Peers::of(&tree.host());
+        let mut peers = tree.host().peers();
         assert_eq!(peers.roles(&[0xA28B], false), Roles::default());
         assert_eq!(names(&peers.roles(&[0xA28B], true).connected), ["10.0.0.8", "10.0.0.9"]);
         // A table that can't be read is none, and is asked for again.
         let tree = Tree::new();
-        let mut peers = Peers::of(&tree.host());
+        let mut peers = tree.host().peers();
         assert_eq!(peers.roles(&[], true), Roles::default());
         tree.put("/proc/self/mounts", MOUNTS);
         assert_eq!(names(&peers.roles(&[], false).peers), ["10.0.0.7", "10.0.0.8"]);
@@ -215,27 +217,13 @@ mod tests {
 
     #[test]
     fn the_kernel_says_when_the_mount_table_changed() {
-        use std::io::{BufRead, BufReader, Write};
-        use std::process::{Command, Stdio};
-        let script = "echo begun && read go && mount -t tmpfs none /mnt && echo mounted && read go";
-        let mut other = Command::new("unshare")
-            .args(["--user", "--map-root-user", "--mount", "sh", "-c", script])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = BufReader::new(other.stdout.take().unwrap()).lines();
-        // Where namespaces are not to be had, there is no process to ask.
-        if said.next().is_some() {
-            let mut peers = Peers::of(&Host { process: other.id().to_string(), ..Host::here() });
-            assert_eq!(peers.roles(&[], false), Roles::default());
-            let table = peers.mounts.as_ref().unwrap();
-            assert!(!has_changed(table) && !has_changed(table));
-            other.stdin.as_mut().unwrap().write_all(b"go\n").unwrap();
-            assert_eq!(said.next().unwrap().unwrap(), "mounted");
-            assert!(has_changed(table));
-        }
-        drop(other.stdin.take());
-        other.wait().unwrap();
+        let mounts = "mount -t tmpfs none /mnt";
+        let Some(mut instance) = Instance::begin(&["--mount"], "true", mounts) else { return };
+        let mut peers = instance.host.peers();
+        assert_eq!(peers.roles(&[], false), Roles::default());
+        let table = peers.mounts.as_ref().unwrap();
+        assert!(!has_changed(table) && !has_changed(table));
+        instance.go_on();
+        assert!(has_changed(table));
     }
 }

@@ -1,0 +1,83 @@
+//! Releases whose work hangs.
+
+use super::verbs::{Heard, adoption_of_new, asked};
+use super::*;
+
+/// Longer than any limit of a release.
+const LONG: Duration = Duration::from_secs(1_000);
+
+/// An agent that holds `new`, on a server that reports nothing of an address or a volume that is to be taken away.
+fn holder_of_new() -> (InMemory, Agent<World>) {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    agent.outside_mut().keeps_services = true;
+    (store, agent)
+}
+
+fn release(agent: &mut Agent<World>) -> Heard {
+    asked(agent, Request::Release { service: service("new") })
+}
+
+/// Time passes until the caller is answered.
+fn failure(agent: &mut Agent<World>, heard: &Heard) -> String {
+    let end = agent.outside().now + LONG;
+    while heard.answer().is_none() {
+        agent.do_what_is_due();
+        let due = agent.next_due();
+        let world = agent.outside_mut();
+        world.now = due.max(world.now + Duration::from_millis(100));
+        assert!(world.now < end, "the release has no limit");
+        world.look_at_lock_manager();
+        while let Some(message) = agent.outside_mut().said.pop_front() {
+            agent.handle(message);
+        }
+    }
+    heard.answer().unwrap().unwrap_err().message
+}
+
+/// What hung reports after all.
+fn reports(agent: &mut Agent<World>) {
+    let message = agent.outside_mut().hanging.pop_front().unwrap();
+    agent.handle(message);
+    agent.do_what_is_due();
+}
+
+#[test]
+fn a_release_whose_volume_hangs_ends_and_its_service_is_left_alone_until_that_reports() {
+    let (store, mut agent) = holder_of_new();
+    let heard = release(&mut agent);
+    reports(&mut agent); // its address is gone
+    assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
+    let why = failure(&mut agent, &heard);
+    assert!(why.contains("new is released, but its volume was not taken away in time"), "{why}");
+    // The volume may go at any moment.
+    for request in [adoption_of_new(false, false), Request::Release { service: service("new") }] {
+        let why = asked(&mut agent, request).answer().unwrap().unwrap_err().message;
+        assert!(why.contains("its volume is still being taken away"), "{why}");
+    }
+    assert!(agent.is_releasing(&service("new")));
+    reports(&mut agent);
+    assert!(!agent.is_releasing(&service("new")));
+    let again = release(&mut agent).answer().unwrap();
+    assert!(matches!(&again, Ok(Answer::Verb { changed: false, .. })), "{again:?}");
+}
+
+#[test]
+fn a_release_whose_address_hangs_fails_and_an_address_that_goes_later_gives_nothing_up() {
+    let (store, mut agent) = holder_of_new();
+    let heard = release(&mut agent);
+    let why = failure(&mut agent, &heard);
+    assert!(why.contains("new was not released: its address was not taken away in time"), "{why}");
+    let again = release(&mut agent).answer().unwrap().unwrap_err().message;
+    assert!(again.contains("its address is still being taken away"), "{again}");
+    reports(&mut agent);
+    assert!(!agent.is_releasing(&service("new")) && agent.held().any(|held| *held == service("new")));
+    assert!(!store.newest_claim(&service("new")).unwrap().unwrap().released);
+    // The next release is one of its own.
+    let heard = release(&mut agent);
+    agent.outside_mut().keeps_services = false;
+    reports(&mut agent);
+    let gone = agent.outside_mut().said.pop_front().unwrap();
+    agent.handle(gone);
+    assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{:?}", heard.answer());
+}
