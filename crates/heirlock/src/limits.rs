@@ -32,6 +32,17 @@ pub(crate) const LOG_FLUSH_TIME_MAX: Duration = Duration::from_secs(1);
 /// Names in one folder of the store: as many records as there may be, and what kills left behind of as many.
 pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
 
+/// Folders of the store that one call keeps open: those of twenty services. Any other one is opened each time.
+pub(crate) const STORE_FOLDERS_OPEN_MAX: usize = 64;
+
+/// New files of the store that are open at a time, until each of them is synced: a quarter of the descriptors that a process
+/// usually may have.
+pub(crate) const STORE_FILES_OPEN_MAX: usize = 256;
+
+/// Threads that sync new files of the store beside the one that wrote them. More of them gained nothing on any disk that was
+/// measured.
+pub(crate) const STORE_SYNC_THREADS_MAX: usize = 7;
+
 /// Entries of /proc: as many processes as Linux can number (PID_MAX_LIMIT), and what else lies there.
 pub(crate) const PROCESSES_MAX: usize = 4 * 1024 * 1024 + 1024;
 

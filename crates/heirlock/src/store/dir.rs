@@ -4,7 +4,9 @@
 //! without heirlock: each generation is a valid NSM state directory, and stock `sm-notify -P` on a copy of the newest
 //! recovers the locks.
 //!
-//! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder.
+//! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder. Each file
+//!   is synced by itself, many of them side by side (`syncs.rs`): a sync of the whole file system would also wait for all
+//!   that other programs have left unwritten there.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: a crash leaves them behind, and no reader reads them.
 //! - A commit looks for a newer claim of another server before it writes. A claim that is made while it writes is not seen, for
@@ -26,6 +28,7 @@ mod on_host;
 mod past;
 #[cfg(test)]
 mod stray_tests;
+mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +55,7 @@ use crate::files::{trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
+use syncs::Syncs;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
@@ -61,22 +65,26 @@ const FORMAT: &str = "heirlock store, format 1\n";
 const JOURNAL: &str = "journal.json";
 const OUTCOMES: &str = "outcomes";
 
-/// Above this many files one sync of the whole file system is cheaper than one each.
-const SYNC_EACH_MAX: usize = 8;
-
 /// A folder as a store.
 pub(crate) struct DirStore {
     root: PathBuf,
     disk: Box<dyn Disk>,
+    memory: Arc<Memory>,
+}
+
+/// All that one call of a store leaves to the next.
+struct Memory {
     /// Makes temporary names of this process its own, and each of them another.
     unique: String,
     temporaries: AtomicU64,
-    /// Operations of the disk that have begun.
-    operations: AtomicU64,
+    /// Operations of the disk that have begun, and files that were synced beside others.
+    operations: Arc<AtomicU64>,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,
+    /// The threads that sync many files.
+    syncs: Syncs,
 }
 
 impl DirStore {
@@ -102,15 +110,20 @@ impl DirStore {
 
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Self {
-        Self {
-            root: root.to_owned(),
-            disk,
+        let memory = Memory {
             unique: format!("{:x}.{:08x}", std::process::id(), fastrand::u32(..)),
             temporaries: AtomicU64::new(0),
-            operations: AtomicU64::new(0),
+            operations: Arc::default(),
             tidied: Mutex::default(),
             expected: Mutex::default(),
-        }
+            syncs: Syncs::default(),
+        };
+        Self { root: root.to_owned(), disk, memory: Arc::new(memory) }
+    }
+
+    /// The same store for the length of one call, which opens each of its folders once.
+    fn for_one_call(&self) -> Self {
+        Self { root: self.root.clone(), disk: self.disk.for_one_call(), memory: Arc::clone(&self.memory) }
     }
 
     #[cfg(test)]
@@ -155,7 +168,7 @@ impl DirStore {
 
     /// The disk, for one operation: that it begins shows that the one before has ended.
     fn disk(&self) -> &dyn Disk {
-        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.memory.operations.fetch_add(1, Ordering::Relaxed);
         self.disk.as_ref()
     }
 
@@ -235,7 +248,7 @@ impl DirStore {
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
         // Its contents are still true after a thread has panicked.
-        self.tidied.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.tidied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -263,23 +276,24 @@ impl Store for DirStore {
     }
 
     fn progress(&self) -> u64 {
-        self.operations.load(Ordering::Relaxed)
+        self.memory.operations.load(Ordering::Relaxed)
     }
 
     fn probe(&self) -> Result<(), StoreError> {
         self.enter()?;
         let path = self.temporary(&self.root);
-        let written = self.disk().write(&path, self.unique.as_bytes(), true).map_err(failed("write", &path));
+        let written =
+            self.disk().write(&path, self.memory.unique.as_bytes(), true).map_err(failed("write", &path));
         let found = written.and_then(|()| self.read(&path));
         let removed = self.disk().remove(&path).map_err(failed("remove", &path));
         let found = found?;
         removed?;
-        if found == self.unique.as_bytes() {
+        if found == self.memory.unique.as_bytes() {
             return Ok(());
         }
         let found = format!("{:?}", String::from_utf8_lossy(&found));
         let remedy = "the volume doesn't keep what is written to it; replace it";
-        Err(unexpected(&path, &self.unique, &found, remedy).into())
+        Err(unexpected(&path, &self.memory.unique, &found, remedy).into())
     }
 
     fn found(&self) -> Result<Found, StoreError> {
@@ -380,8 +394,9 @@ impl Store for DirStore {
         generation: Generation,
         contents: &Contents,
     ) -> Result<(), StoreError> {
-        self.enter()?;
-        Ok(self.begin(&self.service(service), generation, contents)?)
+        let call = self.for_one_call();
+        call.enter()?;
+        Ok(call.begin(&self.service(service), generation, contents)?)
     }
 
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
@@ -390,18 +405,20 @@ impl Store for DirStore {
     }
 
     fn commit(&self, service: &ServiceName, by: &Claim, changes: &[Change]) -> Result<(), StoreError> {
-        self.enter()?;
-        self.check_still_owner(service, by)?;
-        Ok(self.commit_changes(&[(self.generation(service, by.generation), changes)])?)
+        let call = self.for_one_call();
+        call.enter()?;
+        call.check_still_owner(service, by)?;
+        Ok(call.commit_changes(&[(self.generation(service, by.generation), changes)])?)
     }
 
     fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
-        self.enter()?;
-        work.iter().try_for_each(|commit| self.check_still_owner(&commit.service, &commit.by))?;
+        let call = self.for_one_call();
+        call.enter()?;
+        work.iter().try_for_each(|commit| call.check_still_owner(&commit.service, &commit.by))?;
         let place = |commit: &Commit| self.generation(&commit.service, commit.by.generation);
         let places: Vec<(PathBuf, &[Change])> =
             work.iter().map(|commit| (place(commit), commit.changes.as_slice())).collect();
-        Ok(self.commit_changes(&places)?)
+        Ok(call.commit_changes(&places)?)
     }
 
     fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {

@@ -4,15 +4,18 @@
 #[cfg(test)]
 pub(crate) mod faulty;
 
+use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
 use crate::files::{self, Folder, Links, trusted};
-use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX};
+use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX, STORE_FOLDERS_OPEN_MAX};
 
 /// File operations below one folder. Each is either done or an error; only the `sync` ones make anything durable.
 pub(crate) trait Disk: Send + Sync {
@@ -29,6 +32,9 @@ pub(crate) trait Disk: Send + Sync {
     /// A new file, mode 0600, with these bytes; durable if `sync`. A file that exists is never touched: it may be
     /// another name of a file in use.
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()>;
+    /// The same file, whose bytes are on their way to the disk and not durable yet. It stays open, so that its own sync tells
+    /// whether they arrived.
+    fn begin_to_write(&self, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn Unsynced>>;
     /// Adds bytes to a file in one write, and makes them durable.
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()>;
     /// Atomic; durable after the folder is synced.
@@ -45,8 +51,16 @@ pub(crate) trait Disk: Send + Sync {
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a folder durable.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
-    /// Makes everything on the file system durable: one sync for many files.
-    fn sync_all(&self, path: &Path) -> io::Result<()>;
+    /// The same disk for the length of one call of the store. Each folder is opened once and stays the one that it was, so all
+    /// that the call writes lies in the folder that it looked at first. Kept for longer, an open folder would keep its volume
+    /// from being unmounted.
+    fn for_one_call(&self) -> Box<dyn Disk>;
+}
+
+/// A new file whose bytes are not durable yet.
+pub(crate) trait Unsynced: Send {
+    /// Makes them durable.
+    fn sync(self: Box<Self>) -> io::Result<()>;
 }
 
 /// The facts about a folder that are checked before anything in it is believed.
@@ -65,27 +79,44 @@ const FOLDERS_DEEP_MAX: usize = 4;
 
 /// The operating system's. Other servers write the store: below its folder no link is followed, and nothing but files is
 /// opened.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct RealDisk {
     root: PathBuf,
+    /// The folders that were opened, where they are to stay open.
+    opened: Option<Mutex<HashMap<PathBuf, Arc<Folder>>>>,
 }
 
 impl RealDisk {
     /// The folder of a store, which need not be there yet.
     pub(crate) fn at(root: &Path) -> Self {
-        Self { root: root.to_owned() }
+        Self { root: root.to_owned(), opened: None }
     }
 
     /// An open folder of the store, or one above it.
-    fn folder(&self, path: &Path) -> io::Result<Folder> {
+    fn folder(&self, path: &Path) -> io::Result<Arc<Folder>> {
+        let Some(opened) = &self.opened else { return self.open(path).map(Arc::new) };
+        if let Some(folder) = entered(opened).get(path) {
+            return Ok(Arc::clone(folder));
+        }
+        let folder = Arc::new(self.open(path)?);
+        let mut opened = entered(opened);
+        if opened.len() < STORE_FOLDERS_OPEN_MAX {
+            opened.insert(path.to_owned(), Arc::clone(&folder));
+        }
+        Ok(folder)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<Folder> {
         match path.strip_prefix(&self.root) {
+            Ok(below) if below.as_os_str().is_empty() => Folder::open(&self.root),
+            Ok(below) if self.opened.is_some() => self.folder(&self.root)?.below(below),
             Ok(below) => Folder::open(&self.root)?.below(below),
             Err(_) => Folder::open(path),
         }
     }
 
     /// The folder that a file lies in, and its name.
-    fn place<'a>(&self, path: &'a Path) -> io::Result<(Folder, &'a OsStr)> {
+    fn place<'a>(&self, path: &'a Path) -> io::Result<(Arc<Folder>, &'a OsStr)> {
         match (path.parent(), path.file_name()) {
             (Some(above), Some(name)) if above.as_os_str().is_empty() => {
                 Ok((self.folder(Path::new("."))?, name))
@@ -93,6 +124,20 @@ impl RealDisk {
             (Some(above), Some(name)) => Ok((self.folder(above)?, name)),
             _ => Err(io::Error::new(io::ErrorKind::InvalidInput, "expected the path of a file, found none")),
         }
+    }
+}
+
+fn entered<T>(opened: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Its contents are still true after a thread has panicked.
+    opened.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A file of the operating system.
+struct Written(File);
+
+impl Unsynced for Written {
+    fn sync(self: Box<Self>) -> io::Result<()> {
+        self.0.sync_all()
     }
 }
 
@@ -133,6 +178,12 @@ impl Disk for RealDisk {
     fn write(&self, path: &Path, bytes: &[u8], sync: bool) -> io::Result<()> {
         let (folder, name) = self.place(path)?;
         folder.create(name, bytes, 0o600, files::Owner::Ours, sync)
+    }
+
+    fn begin_to_write(&self, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn Unsynced>> {
+        let (folder, name) = self.place(path)?;
+        let file = folder.create_begun(name, bytes, 0o600)?;
+        Ok(Box::new(Written(file)))
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -181,7 +232,49 @@ impl Disk for RealDisk {
         self.folder(path)?.sync()
     }
 
-    fn sync_all(&self, path: &Path) -> io::Result<()> {
-        self.folder(path)?.sync_all()
+    fn for_one_call(&self) -> Box<dyn Disk> {
+        Box::new(Self { root: self.root.clone(), opened: Some(Mutex::default()) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_call_writes_where_it_looked_and_the_next_call_looks_anew() {
+        let root = tempfile::tempdir().unwrap();
+        let (there, away) = (root.path().join("there"), root.path().join("away"));
+        fs::create_dir(&there).unwrap();
+        let disk = RealDisk::at(root.path());
+        let call = disk.for_one_call();
+        assert_eq!(call.list(&there).unwrap().len(), 0);
+        fs::rename(&there, &away).unwrap();
+        fs::create_dir(&there).unwrap();
+        call.write(&there.join("first"), b"1", true).unwrap();
+        call.begin_to_write(&there.join("second"), b"22").unwrap().sync().unwrap();
+        assert_eq!([&there, &away].map(|folder| disk.list(folder).unwrap().len()), [0, 2]);
+        assert_eq!(disk.read(&away.join("second"), 10).unwrap(), b"22");
+        disk.for_one_call().write(&there.join("third"), b"3", true).unwrap();
+        assert_eq!(disk.list(&there).unwrap(), ["third"]);
+    }
+
+    #[test]
+    fn a_call_keeps_a_bounded_number_of_folders_open_and_still_finds_all_others() {
+        let root = tempfile::tempdir().unwrap();
+        let call = RealDisk::at(root.path()).for_one_call();
+        let folders = (0..STORE_FOLDERS_OPEN_MAX + 5).map(|i| root.path().join(i.to_string()));
+        for folder in folders {
+            call.make_folder(&folder).unwrap();
+            call.write(&folder.join("file"), b"1", false).unwrap();
+            assert_eq!(call.list(&folder).unwrap(), ["file"]);
+        }
+        let ours = RealDisk { root: root.path().to_owned(), opened: Some(Mutex::default()) };
+        for i in 0..STORE_FOLDERS_OPEN_MAX + 5 {
+            ours.list(&root.path().join(i.to_string())).unwrap();
+        }
+        assert_eq!(entered(ours.opened.as_ref().unwrap()).len(), STORE_FOLDERS_OPEN_MAX);
     }
 }

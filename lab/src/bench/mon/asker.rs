@@ -3,6 +3,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -23,16 +24,16 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(10);
 pub(in crate::bench) struct Asked {
     /// Microseconds for each that was granted.
     pub(in crate::bench) micros: Vec<f64>,
-    /// From the first question to the last answer.
+    /// From the first question to the last answer; of several bursts, their sum.
     pub(super) total: Duration,
     /// Questions that were answered by STAT_FAIL, and asked again.
     pub(super) refused: usize,
 }
 
-/// Registers the clients, so many at a time; gives up what is left when time is up.
+/// Registers the clients of these indexes, so many at a time; gives up what is left when time is up.
 pub(super) fn ask(
     port: u16,
-    clients: usize,
+    clients: Range<usize>,
     cookie: u8,
     at_once: usize,
     patience: Duration,
@@ -45,9 +46,9 @@ pub(super) fn ask(
     Ok(Asked { micros, total: began.elapsed(), refused })
 }
 
-fn one_by_one(port: u16, clients: usize, cookie: u8, until: Instant) -> Result<(Vec<f64>, usize)> {
-    let (mut micros, mut refused) = (Vec::with_capacity(clients), 0);
-    for index in 0..clients {
+fn one_by_one(port: u16, clients: Range<usize>, cookie: u8, until: Instant) -> Result<(Vec<f64>, usize)> {
+    let (mut micros, mut refused) = (Vec::with_capacity(clients.len()), 0);
+    for index in clients {
         let asked = Instant::now();
         if asked >= until {
             break;
@@ -90,24 +91,25 @@ struct Worker {
 
 fn at_a_time(
     port: u16,
-    clients: usize,
+    clients: Range<usize>,
     cookie: u8,
     at_once: usize,
     until: Instant,
 ) -> Result<(Vec<f64>, usize)> {
-    let connected = (0..at_once.min(clients)).map(|_| Ok(Worker { stream: connect(port)?, asked: None }));
+    let connected =
+        (0..at_once.min(clients.len())).map(|_| Ok(Worker { stream: connect(port)?, asked: None }));
     let mut workers: Vec<Worker> = connected.collect::<Result<_>>()?;
-    let (mut micros, mut refused, mut next) = (Vec::with_capacity(clients), 0, 0);
+    let (mut micros, mut refused, mut next) = (Vec::with_capacity(clients.len()), 0, clients.start);
     loop {
         for worker in workers.iter_mut().filter(|worker| worker.asked.is_none()) {
-            if next < clients {
+            if next < clients.end {
                 worker.asked = Some((next, Instant::now()));
                 worker.stream.write_all(&question(next, cookie))?;
                 next += 1;
             }
         }
         let left = until.saturating_duration_since(Instant::now());
-        if micros.len() == clients || left.is_zero() {
+        if micros.len() == clients.len() || left.is_zero() {
             return Ok((micros, refused));
         }
         for at in readable(&workers, left)? {

@@ -43,11 +43,12 @@ fn median(rounds: &[Vec<Row>], case: usize) -> Row {
     tries[tries.len() / 2].clone()
 }
 
-fn row(tool: Tool, clients: usize, at_once: usize, mut asked: Asked) -> Row {
+pub(super) fn row(tool: Tool, clients: usize, at_once: usize, mut asked: Asked) -> Row {
     let row = Row {
         tool,
         clients,
         at_once,
+        unwritten_mb: 0,
         answered: asked.micros.len(),
         refused: asked.refused,
         total_ms: asked.total.as_secs_f64() * 1e3,
@@ -66,7 +67,7 @@ fn row(tool: Tool, clients: usize, at_once: usize, mut asked: Asked) -> Row {
 fn bare(clients: usize, at_once: usize) -> Result<Vec<Row>> {
     let syncs = bare::syncs(&ground::folder()?.join("sm"), clients, at_once)?;
     let granter = Granter::start()?;
-    let granted = ask(granter.port, clients, 1, at_once, PATIENCE)?;
+    let granted = ask(granter.port, 0..clients, 1, at_once, PATIENCE)?;
     Ok(vec![row(Tool::BareSyncs, clients, at_once, syncs), row(Tool::BareRpc, clients, at_once, granted)])
 }
 
@@ -76,7 +77,7 @@ fn heirlock(options: &Options, clients: usize, at_once: usize) -> Result<Vec<Row
     let store = Store::new(&site)?;
     let primary = Server::new(&site, &store, &options.heirlock, "nfs-a", "nsm")?;
     let agent = primary.start()?;
-    let first = ask(monitor_port()?, clients, 1, at_once, PATIENCE)?;
+    let first = ask(monitor_port()?, 0..clients, 1, at_once, PATIENCE)?;
     drop(agent);
     let _kernel = Kernel::start()?;
     let living = site.among_clients(|| Clients::start(clients, |_| false, NAMES))?;
@@ -85,7 +86,7 @@ fn heirlock(options: &Options, clients: usize, at_once: usize) -> Result<Vec<Row
     let mut adopting = Running::start(adoptive.heirlock(&["adopt", SERVICE, "--owner-fenced"]))?;
     wait_for("an adoption", || living.told() == clients || !adopting.lives())?;
     ensure!(living.told() == clients, "{} of {clients} clients were told by an adoption", living.told());
-    let again = ask(monitor_port()?, clients, 2, at_once, PATIENCE)?;
+    let again = ask(monitor_port()?, 0..clients, 2, at_once, PATIENCE)?;
     living.stop()?;
     Ok(vec![row(Tool::Heirlock, clients, at_once, first), row(Tool::HeirlockAgain, clients, at_once, again)])
 }
@@ -95,7 +96,7 @@ fn statd(options: &Options, tool: Tool, clients: usize, at_once: usize) -> Resul
     let host = site.host("nfs-a")?;
     let callout = if tool == Tool::StatdCallout { Some(callout(&host)?) } else { None };
     let (_statd, port) = host.statd(callout.as_deref())?;
-    Ok(row(tool, clients, at_once, ask(port, clients, 1, at_once, options.patience)?))
+    Ok(row(tool, clients, at_once, ask(port, 0..clients, 1, at_once, options.patience)?))
 }
 
 /// The least that makes a client durable elsewhere before rpc.statd answers.

@@ -17,13 +17,19 @@ impl DirStore {
         service: &ServiceName,
         generation: Generation,
     ) -> Result<Claim, FileError> {
+        let mut claim = self.read_unmarked(service, generation)?;
+        claim.released |= self.is_marked(service, generation)?;
+        Ok(claim)
+    }
+
+    /// The same, without a look whether it was given up since.
+    fn read_unmarked(&self, service: &ServiceName, generation: Generation) -> Result<Claim, FileError> {
         let path = self.claim_at(service, generation);
-        let mut claim: Claim = parse_json(&path, &self.read(&path)?)?;
+        let claim: Claim = parse_json(&path, &self.read(&path)?)?;
         if claim.generation != generation {
             let found = format!("the claim of generation {}", claim.generation);
             return Err(FileError::Unreadable { path: path.display().to_string(), found });
         }
-        claim.released |= self.is_marked(service, generation)?;
         Ok(claim)
     }
 
@@ -77,7 +83,8 @@ impl DirStore {
     pub(super) fn check_still_owner(&self, service: &ServiceName, by: &Claim) -> Result<(), StoreError> {
         let numbers = self.numbers(&self.claims(service)).unwrap_or_default();
         let since = numbers.into_iter().take_while(|number| *number >= by.generation);
-        let mut claims = since.filter_map(|number| self.read_claim(service, number).ok());
+        // Whether it was given up makes no claim stand back.
+        let mut claims = since.filter_map(|number| self.read_unmarked(service, number).ok());
         match claims.find(|claim| by.gives_way_to(claim)) {
             Some(newer) => Err(StoreError::not_owner(service, by, &newer)),
             None => Ok(()),

@@ -1,5 +1,6 @@
 //! Many changes in one go, of one generation or of several: they share their syncs.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use heirlock_core::takeover::OutcomeLine;
 use super::super::RecordChange;
 use super::files::ASIDE;
 use super::generation::whole_lines;
-use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, to_json, unexpected};
+use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, failed, to_json, unexpected};
 
 /// The step that is taken with a file.
 enum Step {
@@ -42,24 +43,26 @@ impl DirStore {
     }
 
     fn take_steps(&self, steps: &[(PathBuf, Step)], temporaries: &mut Vec<PathBuf>) -> Result<(), FileError> {
-        let puts = steps.iter().filter(|(_, step)| matches!(step, Step::Put(_))).count();
-        let each = puts <= SYNC_EACH_MAX;
         let mut alike: HashMap<(Option<&OsStr>, &[u8]), PathBuf> = HashMap::new();
+        let (mut files, mut links) = (Vec::new(), Vec::new());
         for (path, step) in steps {
             if let Step::Put(bytes) = step {
                 let temporary = self.temporary(path.parent().unwrap_or(&self.root));
                 temporaries.push(temporary.clone());
                 // Another service's record of the same client is the same file: it needs no sync of its own.
-                let file = alike.entry((path.file_name(), bytes)).or_insert_with(|| temporary.clone());
-                if *file == temporary || self.disk().link(file, &temporary).is_err() {
-                    self.disk().write(&temporary, bytes, each).map_err(failed("write", &temporary))?;
+                match alike.entry((path.file_name(), bytes)) {
+                    Entry::Occupied(file) => links.push((file.get().clone(), temporary, bytes.as_slice())),
+                    Entry::Vacant(entry) => {
+                        entry.insert(temporary.clone());
+                        files.push((temporary, bytes.as_slice()));
+                    }
                 }
             }
         }
-        if let Some((path, _)) = steps.first().filter(|_| !each) {
-            let folder = path.parent().unwrap_or(&self.root);
-            self.disk().sync_all(folder).map_err(failed("sync", folder))?;
-        }
+        self.write_all(&files)?;
+        links.retain(|(file, temporary, _)| self.disk().link(file, temporary).is_err());
+        let copies: Vec<(PathBuf, &[u8])> = links.into_iter().map(|(_, copy, bytes)| (copy, bytes)).collect();
+        self.write_all(&copies)?;
         let mut written = temporaries.iter();
         for (path, step) in steps {
             match (step, written.as_slice()) {
@@ -97,7 +100,7 @@ impl DirStore {
         for folder in [generation.to_owned(), generation.join("sm")] {
             for name in self.hidden(&folder)? {
                 // Only an administrator removes entries that were moved aside.
-                if !name[1..].starts_with(&self.unique) && !name.starts_with(ASIDE) {
+                if !name[1..].starts_with(&self.memory.unique) && !name.starts_with(ASIDE) {
                     self.remove_if(&folder.join(name))?;
                 }
             }

@@ -465,6 +465,48 @@ fn a_record_of_several_services_is_durable_in_all_of_them_when_it_is_acknowledge
     }
 }
 
+/// A commit of these clients to two services, on a disk where both have begun their first generation.
+fn commit_of_two_services(clients: usize) -> (FaultyDisk, DirStore, Vec<Commit>) {
+    let services = ["nfs-a", "nfs-b"].map(|name| ServiceName::parse(name).unwrap());
+    let disk = FaultyDisk::new();
+    let store = create(&disk).unwrap();
+    for service in &services {
+        store.claim(service, &claim(1, "a")).unwrap();
+        store.begin_generation(service, Generation(1), &contents(1, 0)).unwrap();
+    }
+    let changes: Vec<Change> = (0..clients).map(|i| put(&format!("c{i}"), "new")).collect();
+    let commit = |service| Commit { service, by: claim(1, "a"), changes: changes.clone() };
+    (disk, store, services.map(commit).into())
+}
+
+#[test]
+fn a_commit_waits_for_no_file_of_another_program() {
+    for clients in [2, 12] {
+        let (disk, store, work) = commit_of_two_services(clients);
+        let others = Path::new("/srv/others");
+        disk.write(others, b"unwritten", false).unwrap();
+        disk.sync_folder(Path::new("/srv")).unwrap();
+        store.commit_each(&work).unwrap();
+        let found = disk.after_crash(Survives::Nothing);
+        assert_eq!(found.read(others, 100).unwrap(), b"", "{clients} clients");
+        assert_eq!(open(&found).load(&work[0].service, Generation(1)).unwrap().records.len(), clients);
+    }
+}
+
+/// One at a time: each operation of the disk is a part of what the client waits for.
+#[test]
+fn a_clients_commit_to_two_services_is_a_dozen_operations() {
+    let (_disk, store, work) = commit_of_two_services(1);
+    store.expect(store.found().unwrap().identity.as_ref());
+    store.commit_each(&work).unwrap();
+    let before = store.progress();
+    let mut again = work;
+    again.iter_mut().for_each(|commit| commit.changes = vec![put("c7", "new")]);
+    store.commit_each(&again).unwrap();
+    // Two to see the store, two each for its claims; the file is written, linked, and gets both names; two folders are synced.
+    assert_eq!(store.progress() - before, 2 + 2 * 2 + 1 + 1 + 2 + 2);
+}
+
 /// A server that was told of an identity finds that one, wherever the making of the store breaks off, and also where another
 /// server made it.
 #[test]

@@ -100,7 +100,7 @@ impl DirStore {
     }
 
     fn suffix(&self) -> String {
-        format!("{}.{:x}", self.unique, self.temporaries.fetch_add(1, Ordering::Relaxed))
+        format!("{}.{:x}", self.memory.unique, self.memory.temporaries.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Removes temporary files after a failure: on a full disk they would be in the way of the next attempt.

@@ -1,5 +1,6 @@
 //! Generations: whole or not at all, from the first to the last.
 
+use std::borrow::Cow;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::super::{Damaged, DamagedPart};
 use super::commit::{check_record, outcome_line};
-use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, shortened, to_json};
+use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, failed, shortened, to_json};
 
 impl DirStore {
     /// Builds a generation under a hidden name, then gives it its own. Files that are the same as in the generation before are
@@ -72,7 +73,7 @@ impl DirStore {
         for folder in [path.to_owned(), sm.clone(), path.join("sm.bak")] {
             self.disk().make_folder(&folder).map_err(failed("create", &folder))?;
         }
-        let mut new: Vec<(PathBuf, &[u8])> = Vec::new();
+        let mut new: Vec<(PathBuf, Cow<'_, [u8]>)> = Vec::new();
         for (name, bytes) in &contents.records {
             let path = sm.join(name.as_str());
             check_record(&path, bytes)?;
@@ -81,21 +82,16 @@ impl DirStore {
                 None => false,
             };
             if !is_shared {
-                new.push((path, bytes));
+                new.push((path, bytes.into()));
             }
         }
-        let each = new.len() <= SYNC_EACH_MAX;
-        let write = |path: PathBuf, bytes: &[u8]| {
-            self.disk().write(&path, bytes, each).map_err(failed("write", &path))
-        };
-        new.into_iter().try_for_each(|(path, bytes)| write(path, bytes))?;
         if let Some(state) = contents.state {
-            write(path.join("state"), &state.render_file())?;
+            new.push((path.join("state"), state.render_file().to_vec().into()));
         }
         if let Some(journal) = &contents.journal {
             let path = path.join(JOURNAL);
             let bytes = to_json(&path, journal)?;
-            write(path, &bytes)?;
+            new.push((path, bytes.into()));
         }
         if !contents.outcomes.is_empty() {
             let outcomes = path.join(OUTCOMES);
@@ -103,11 +99,9 @@ impl DirStore {
             for line in &contents.outcomes {
                 lines.push_str(&outcome_line(&outcomes, line)?);
             }
-            write(outcomes, lines.as_bytes())?;
+            new.push((outcomes, lines.into_bytes().into()));
         }
-        if !each {
-            self.disk().sync_all(path).map_err(failed("sync", path))?;
-        }
+        self.write_all(&new)?;
         [&sm, &path.join("sm.bak"), path].into_iter().try_for_each(|folder| self.sync(folder))
     }
 

@@ -50,7 +50,7 @@ impl DirStore {
 
     pub(super) fn expected(&self) -> MutexGuard<'_, Option<StoreIdentity>> {
         // Its contents are still true after a thread has panicked.
-        self.expected.lock().unwrap_or_else(PoisonError::into_inner)
+        self.memory.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn read_identity(&self) -> Result<Option<StoreIdentity>, FileError> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::{Disk, Owner};
+use super::{Disk, Owner, Unsynced};
 
 /// A fault. Steps are counted from the disk's beginning; looking is no step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -336,6 +336,12 @@ impl Disk for FaultyDisk {
         if sync { state.sync(&[id]) } else { Ok(()) }
     }
 
+    fn begin_to_write(&self, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn Unsynced>> {
+        self.write(path, bytes, false)?;
+        let id = self.state().find(path)?;
+        Ok(Box::new(Begun { disk: self.clone(), id }))
+    }
+
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         if self.state().find(path).is_err() {
             self.write(path, b"", false)?;
@@ -415,10 +421,19 @@ impl Disk for FaultyDisk {
         state.sync(&[id])
     }
 
-    fn sync_all(&self, path: &Path) -> io::Result<()> {
-        let mut state = self.state();
-        state.find(path)?;
-        let all: Vec<usize> = (0..state.nodes.len()).collect();
-        state.sync(&all)
+    fn for_one_call(&self) -> Box<dyn Disk> {
+        Box::new(self.clone())
+    }
+}
+
+/// A file of this disk that was written and not synced.
+struct Begun {
+    disk: FaultyDisk,
+    id: usize,
+}
+
+impl Unsynced for Begun {
+    fn sync(self: Box<Self>) -> io::Result<()> {
+        self.disk.state().sync(&[self.id])
     }
 }
