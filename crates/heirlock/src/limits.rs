@@ -60,6 +60,14 @@ pub(crate) const BEAT_WAIT_MAX: Duration = Duration::from_millis(200);
 /// How late a heartbeat may end for its answer to be of use at the next one.
 pub(crate) const BEAT_LATE_MAX: Duration = Duration::from_secs(2);
 
+/// How late a look at the claims may end for its answer to be of use at the next heartbeat: on a slow disk it takes its time for
+/// each service.
+pub(crate) const LOOK_LATE_MAX: Duration = Duration::from_secs(10);
+
+/// For how long the heart beats on by itself while the loop waits for calls of the store that make progress: as long as a loop
+/// may make no turn.
+pub(crate) const BEATS_ALONE_MAX: Duration = heirlock_core::limits::LOOP_SILENCE_MAX;
+
 /// How long one grace probe waits for its answer.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
 

@@ -169,6 +169,8 @@ pub struct Inside<O> {
     pub held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
     pub holdings_known: bool,
+    /// When the claims of all services were last looked at.
+    claims_seen_at: Option<Moment>,
     /// Claims of services that another server holds, or none.
     pub others: BTreeMap<ServiceName, Claim>,
     /// The services of another server whose address was on this one.
@@ -197,6 +199,8 @@ pub struct Inside<O> {
     fingerprint: String,
     /// The clock on the wall when the agent began.
     wall_clock: WallClock,
+    /// With which step the next turn begins: those before it were done in the last one.
+    next_step: usize,
     /// Why the agent must end.
     fatal: Option<String>,
     /// The counts, but for those that the tally and the status monitor keep.
@@ -234,6 +238,7 @@ impl<O: Outside> Inside<O> {
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
             holdings_known: false,
+            claims_seen_at: None,
             others: BTreeMap::new(),
             left_behind: LeftBehind::default(),
             run: None,
@@ -252,6 +257,7 @@ impl<O: Outside> Inside<O> {
             unasked_not_before: BTreeMap::new(),
             fingerprint: settings.fingerprint(),
             wall_clock: WallClock::read(began, began_at_s),
+            next_step: 0,
             fatal: None,
             counts: Observed { began_at_s, ..Observed::default() },
             tally: Tally::default(),
@@ -315,6 +321,7 @@ impl<O: Outside> Inside<O> {
             self.files_due(),
             self.put_off.due(),
             self.conveying.due(),
+            (self.next_step > 0).then_some(Moment::START),
         ]
         .into_iter()
         .flatten()
@@ -324,30 +331,60 @@ impl<O: Outside> Inside<O> {
     }
 
     /// Does what time has brought about. To be called after every message, or after some that came together.
+    ///
+    /// On a slow store the steps of a turn together may take long. Once they have taken [`limits::TURN_TIME_MAX`], the turn ends:
+    /// messages are taken in, and the next turn goes on with the step that is next in order, so that each gets its turn.
     pub fn do_what_is_due(&mut self) {
-        let now = self.outside.now();
-        self.tend_capture(now);
+        let began = self.outside.now();
+        let mut left = Self::STEPS.iter().enumerate().skip(std::mem::take(&mut self.next_step));
+        for (at, step) in left.by_ref() {
+            let now = self.outside.now();
+            // The first is done in any case.
+            if now.since(began) >= limits::TURN_TIME_MAX {
+                self.next_step = at;
+                break;
+            }
+            step(self, now);
+        }
+        self.tend_directory(self.outside.now());
+        self.tell_durable();
+        self.note_protection();
+        self.outside.look_closely(self.rests_upon_looks());
+        self.tally.settle();
+        self.publish();
+    }
+
+    /// The steps of a turn, in order: each may ask the store for something.
+    const STEPS: [fn(&mut Self, Moment); 8] = [
+        Self::tend_capture,
+        Self::beat_where_due,
+        Self::end_messages_put_off_too_long,
+        |agent, now| {
+            agent.say_who_came(now);
+            agent.tick_asked(now);
+        },
+        |agent, now| {
+            agent.tick_run(now);
+            agent.say_if_conveyed_stays(now);
+        },
+        |agent, now| {
+            agent.share_a_portion(now);
+            agent.notify_once_shared(now);
+        },
+        Self::follow_when_quiet,
+        |agent, now| {
+            if agent.capture.has_looked() {
+                agent.recover(now);
+            }
+        },
+    ];
+
+    fn beat_where_due(&mut self, now: Moment) {
         if now >= self.beat_due {
             self.beat_due = now + self.settings.heartbeat.interval;
             self.beat(now);
             self.take_in_spool(now);
         }
-        self.end_messages_put_off_too_long(now);
-        self.say_who_came(now);
-        self.tick_asked(now);
-        self.tick_run(now);
-        self.say_if_conveyed_stays(now);
-        self.share_a_portion(now);
-        self.notify_once_shared(now);
-        self.follow_when_quiet(now);
-        if self.capture.has_looked() {
-            self.recover(now);
-        }
-        self.tend_directory(now);
-        self.tell_durable();
-        self.note_protection();
-        self.tally.settle();
-        self.publish();
     }
 
     /// Says that this server lives, and takes in what the others say.
@@ -373,25 +410,30 @@ impl<O: Outside> Inside<O> {
             }
         }
         let began = self.outside.now();
-        let beaten = self.pulse.beat(now, self.store.as_ref(), condition);
+        // Of a store that is not met nothing is read.
+        let of = if met.is_ok() { self.services_looked_at() } else { Vec::new() };
+        let beaten = self.pulse.beat_and_look(now, self.store.as_ref(), condition, &of);
         self.counts.heartbeats.ended(self.outside.now().since(began), beaten.is_ok());
         self.say_unreadable_hearts();
-        match beaten {
-            Ok(None) => {}
-            Ok(Some(Namesake::WasFirst)) => {
+        let (namesake, seen) = match beaten {
+            Ok(beaten) => beaten,
+            Err(error) => {
+                self.holdings_known = false;
+                self.health.failed(now, &error.to_string());
+                return;
+            }
+        };
+        match namesake {
+            None => {}
+            Some(Namesake::WasFirst) => {
                 self.fatal = Some(format!(
                     "another agent lives under the name {} in this store: give each server a name of its own (server = …)",
                     self.settings.server
                 ));
                 return;
             }
-            Ok(Some(Namesake::IsNew)) => {
+            Some(Namesake::IsNew) => {
                 tracing::error!(server = %self.settings.server, "another agent was started under this server's name {}", self.settings.server);
-            }
-            Err(error) => {
-                self.holdings_known = false;
-                self.health.failed(now, &error.to_string());
-                return;
             }
         }
         if self.pulse.was_set_back() {
@@ -401,7 +443,7 @@ impl<O: Outside> Inside<O> {
         if met.is_err() {
             return;
         }
-        self.refresh_holdings(now);
+        self.refresh_by(now, seen);
         if self.holdings_known {
             self.look_for_all(now);
         }

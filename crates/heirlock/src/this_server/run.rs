@@ -43,6 +43,7 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&host, &settings), ended).context("can't begin to ask the store")?;
+    let store = store.beating_every(settings.heartbeat.interval);
     let changed = inbox.clone();
     store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
     let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;
