@@ -50,6 +50,10 @@ pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is looked at while nothing rests upon the next look, where its end would be seen at once. No grace period that a
+/// kernel knows is shorter (nlm_timeout_min in fs/lockd/svc.c: 3 s), so none is missed that opens without such an end.
+pub(crate) const OBSERVE_INTERVAL_AT_REST: Duration = Duration::from_millis(2_500);
+
 /// How long the agent's loop waits for a call of the store; for one that carries a whole generation or many records, how long
 /// it waits without any progress. Together with [`BEAT_WAIT_MAX`] that is a second: no more is waited for a store that hangs.
 pub(crate) const STORE_WAIT_MAX: Duration = Duration::from_millis(800);

@@ -55,10 +55,11 @@ impl ThisServer {
             Ok(())
         };
         let inbox = self.workshop.inbox.clone();
-        let monitor = monitor::start(&options, sockets, prepare, turns, move |wanted| {
+        let (monitor, number) = monitor::start(&options, sockets, prepare, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         self.monitor = Some(monitor.clone());
+        self.answered_number = Some(number);
         if differing.is_none() {
             let told = |read| Message::DirectoryRead(Box::new(read));
             self.workshop.in_thread("directory", told, move |_| {

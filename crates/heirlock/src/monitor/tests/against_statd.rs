@@ -84,7 +84,8 @@ fn start_here() -> SharedMonitor {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let monitor = start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
+    let (monitor, _number) =
+        start(&options, sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender)).unwrap();
     record(monitor.clone(), options, receiver, StoreIs::Well, Arc::default());
     wait_until("our registration", || {
         registered(Transport::Tcp) == Some(port) && registered(Transport::Udp) == Some(port)
