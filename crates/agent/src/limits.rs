@@ -52,6 +52,13 @@ pub const STORE_ANSWERS_TIME_MAX: Duration = Duration::from_secs(30);
 /// How soon after a hint that the store has changed it is looked at. Changes of that time are seen by the same look.
 pub const STORE_CHANGED_AFTER: Duration = Duration::from_millis(50);
 
+/// How long the steps of one turn of the loop may take before messages are taken in again; with the longest step that begins
+/// before then, that is a turn.
+pub const TURN_TIME_MAX: Duration = Duration::from_millis(800);
+
+/// How long a look at the claims of all services holds good while the next one goes on, on a store that is slow.
+pub const CLAIMS_AGE_MAX: Duration = Duration::from_secs(10);
+
 /// How long after a store that failed it is tried again.
 pub const STORE_RETRY: Duration = Duration::from_millis(500);
 

@@ -160,6 +160,32 @@ pub trait Store: Send + Sync {
         Ok(Beaten { hearts, taken: report.beat })
     }
 
+    /// The same, and then a look at the claims of these services, beside the loop of a server: the look needs all of its time
+    /// at no beat. `None` where it goes on still; then the answer of a later beat has its result.
+    fn beat_and_look(
+        &self,
+        report: &ServerReport,
+        of: &[Asked],
+    ) -> Result<(Beaten, Option<Vec<Seen>>), StoreError> {
+        let beaten = self.beat(report)?;
+        Ok((beaten, Some(self.look(of))))
+    }
+
+    /// Looks at the claims of services, in the order in which they are asked for.
+    fn look(&self, of: &[Asked]) -> Vec<Seen> {
+        let see = |asked: &Asked| {
+            let newest = self.newest_claim(&asked.service);
+            let claimed =
+                newest.as_ref().ok().and_then(|newest| newest.as_ref().map(|claim| claim.generation));
+            let begun = match asked.held.or(claimed).filter(|_| newest.is_ok()) {
+                Some(at_most) => self.newest_generation(&asked.service, at_most),
+                None => Ok(None),
+            };
+            Seen { service: asked.service.clone(), newest, begun }
+        };
+        of.iter().map(see).collect()
+    }
+
     /// Writes this server's heartbeat. It need not survive a crash, but must be seen by others at once.
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError>;
 
@@ -171,6 +197,26 @@ pub trait Store: Send + Sync {
         let reports = self.hearts()?.reports.into_iter();
         Ok(reports.map(|(server, report)| (server, Arc::unwrap_or_clone(report))).collect())
     }
+}
+
+/// A service whose claim is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// Which.
+    pub service: ServiceName,
+    /// The generation of it that the server holds which looks.
+    pub held: Option<Generation>,
+}
+
+/// A service as a look at its claims showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// Which.
+    pub service: ServiceName,
+    /// Its newest claim.
+    pub newest: Result<Option<Claim>, StoreError>,
+    /// Its newest complete generation, at or below the one that is held, or else that of the newest claim.
+    pub begun: Result<Option<Generation>, StoreError>,
 }
 
 /// A function that a store calls when another server has changed it.

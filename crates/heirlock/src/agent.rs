@@ -48,6 +48,9 @@ mod runs {
 pub(crate) mod shared {
     pub(crate) mod tests;
 }
+mod slow_store {
+    mod tests;
+}
 mod status {
     mod tests;
 }

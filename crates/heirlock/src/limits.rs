@@ -61,6 +61,10 @@ pub(crate) const MESSAGES_AT_ONCE_MAX: usize = 1024;
 /// How often the lock manager is looked at.
 pub(crate) const OBSERVE_INTERVAL: Duration = Duration::from_millis(500);
 
+/// How often it is looked at while nothing rests upon the next look, where its end would be seen at once. No grace period that a
+/// kernel knows is shorter (nlm_timeout_min in fs/lockd/svc.c: 3 s), so none is missed that opens without such an end.
+pub(crate) const OBSERVE_INTERVAL_AT_REST: Duration = Duration::from_millis(2_500);
+
 /// How long the agent's loop waits for a call of the store; for one that carries a whole generation or many records, how long
 /// it waits without any progress. Together with [`BEAT_WAIT_MAX`] that is a second: no more is waited for a store that hangs.
 pub(crate) const STORE_WAIT_MAX: Duration = Duration::from_millis(800);
@@ -70,6 +74,14 @@ pub(crate) const BEAT_WAIT_MAX: Duration = Duration::from_millis(200);
 
 /// How late a heartbeat may end for its answer to be of use at the next one.
 pub(crate) const BEAT_LATE_MAX: Duration = Duration::from_secs(2);
+
+/// How late a look at the claims may end for its answer to be of use at the next heartbeat: on a slow disk it takes its time for
+/// each service.
+pub(crate) const LOOK_LATE_MAX: Duration = Duration::from_secs(10);
+
+/// For how long the heart beats on by itself while the loop waits for calls of the store that make progress: as long as a loop
+/// may make no turn.
+pub(crate) const BEATS_ALONE_MAX: Duration = heirlock_core::limits::LOOP_SILENCE_MAX;
 
 /// How long one grace probe waits for its answer.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);

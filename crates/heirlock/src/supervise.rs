@@ -3,7 +3,8 @@
 //! them are answered by the next one. SIGHUP starts the agent anew, from a program that may have been replaced.
 //!
 //! An agent that hangs is as bad as one that is dead, and worse for lockd, which waits a minute for it in its only thread. The
-//! agent's watchdog says over a private line that it lives; where it says nothing, though it could, the agent is killed.
+//! agent's watchdog says over a private line that it lives; where it says nothing, though it could, the agent is killed. The
+//! supervisor waits for its word, and looks at an agent that is silent.
 
 use std::ffi::OsString;
 use std::io;
@@ -11,13 +12,15 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use heirlock_core::Moment;
 use heirlock_core::hang::{Doing, Verdict, Watch};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::RecvFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGTERM};
@@ -27,7 +30,7 @@ use crate::config::Settings;
 use crate::host::doing;
 use crate::monitor::sockets::{HANDED_OVER, Sockets};
 use crate::threads::{self, Lasting};
-use crate::watchdog::{BEAT, INTERVAL, LINE};
+use crate::watchdog::{BEAT, BEAT_INTERVAL, INTERVAL, LINE};
 
 /// How long an agent that ends again and again is left dead: long enough to read its log, and no longer.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -41,15 +44,17 @@ const STOP_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long an agent may say nothing, as `heirlock_core::hang` counts: its watchdog waits for nothing.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
+/// How long its next word is waited for before the agent is looked at: a word may be a little late.
+const WORD_TIME_MAX: Duration = BEAT_INTERVAL.saturating_add(Duration::from_millis(100));
+
 /// Bytes of the agent's line that are read at a time.
 const LINE_BYTES: usize = 256;
 
-/// The parent's news of the agent.
-enum Heard {
-    /// A signal.
-    Signal(i32),
-    /// It is time to look at the agent.
-    Look,
+/// The signals that were heard.
+struct Signalled {
+    heard: Receiver<i32>,
+    /// Readable while there may be one that was not taken in.
+    waker: Arc<OwnedFd>,
 }
 
 /// The parent.
@@ -57,8 +62,8 @@ struct Supervisor {
     program: PathBuf,
     arguments: Vec<OsString>,
     sockets: Option<Sockets>,
-    /// The threads that it hears from.
-    threads: Vec<Lasting>,
+    /// The thread that hears signals.
+    signals: Lasting,
     agent: Option<Agent>,
     began: Instant,
     due: Instant,
@@ -74,6 +79,10 @@ struct Agent {
     /// It has said so. One of an earlier version never does, and one that has not yet is judged only where it is stopped.
     speaks: bool,
     watch: Watch,
+    /// It has said so since it was last looked at, or was never looked at.
+    has_word: bool,
+    /// It has not closed its end of the line, as it does when it ends.
+    line_is_open: bool,
 }
 
 /// Holds the sockets and keeps an agent running until it is told to stop.
@@ -87,77 +96,102 @@ pub(crate) fn run(settings: &Settings, config: &Path, log: &str) -> Result<()> {
         }
         false => None,
     };
-    let (sender, heard) = channel();
-    let threads = vec![hear_signals(sender.clone())?, look_all_the_time(sender)?];
+    let (signals, signalled) = hear_signals()?;
     let arguments = ["--config".into(), config.into(), "agent".into(), "--log".into(), log.into()];
     let mut supervisor = Supervisor {
         // By its path: what is found there after an upgrade is the new one.
         program: std::env::current_exe().context("can't tell where this program lies")?,
         arguments: arguments.into(),
         sockets,
-        threads,
+        signals,
         agent: None,
         began: Instant::now(),
         due: Instant::now(),
         pause: Duration::ZERO,
     };
-    supervisor.keep_running(&heard)
+    supervisor.keep_running(&signalled)
 }
 
-fn hear_signals(sender: Sender<Heard>) -> Result<Lasting> {
+fn hear_signals() -> Result<(Lasting, Signalled)> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGCHLD]).context("can't wait for signals")?;
-    let thread = threads::start("signals", move || {
+    let (sender, signalled) = Signalled::new()?;
+    let waker = Arc::clone(&signalled.waker);
+    let thread = threads::lasting("signals", move || {
         for signal in signals.forever() {
-            if sender.send(Heard::Signal(signal)).is_err() {
+            if sender.send(signal).is_err() {
                 return Ok(());
             }
+            wake(&waker);
         }
         Err(io::Error::other("no signal can be heard any more"))
     })?;
-    Ok(thread)
+    let waker = Arc::clone(&signalled.waker);
+    thread.on_end(move || wake(&waker));
+    Ok((thread, signalled))
 }
 
-fn look_all_the_time(sender: Sender<Heard>) -> Result<Lasting> {
-    let thread = threads::start("look", move || {
-        while sender.send(Heard::Look).is_ok() {
-            thread::sleep(INTERVAL);
-        }
-        Ok(())
-    })?;
-    Ok(thread)
+fn wake(waker: &OwnedFd) {
+    // A waker that is full wakes all the same.
+    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
+}
+
+impl Signalled {
+    fn new() -> io::Result<(Sender<i32>, Self)> {
+        let waker = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let (sender, heard) = channel();
+        Ok((sender, Self { heard, waker }))
+    }
+
+    /// Until a signal comes, the agent says or ends something over its line, or this time is over.
+    fn wait(&self, agent: Option<&Agent>, limit: Duration) {
+        let line = agent.filter(|agent| agent.line_is_open).map(|agent| agent.line.as_fd());
+        let sources: Vec<_> = [self.waker.as_fd()].into_iter().chain(line).collect();
+        let mut fds: Vec<PollFd<'_>> =
+            sources.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+        let limit = Timespec::try_from(limit).ok();
+        let _ = poll(&mut fds, limit.as_ref());
+        let _ = rustix::io::read(&self.waker, &mut [0; 8]);
+    }
 }
 
 impl Supervisor {
-    fn keep_running(&mut self, heard: &Receiver<Heard>) -> Result<()> {
+    fn keep_running(&mut self, signalled: &Signalled) -> Result<()> {
         loop {
             if self.agent.is_none() && Instant::now() >= self.due {
                 self.start();
             }
-            if self.threads.iter().any(JoinHandle::is_finished) {
+            if self.signals.has_ended() {
                 self.stop()?;
                 bail!(
-                    "expected threads that hear signals and look at the agent as long as the supervisor runs, found one that has ended; start the supervisor again"
+                    "expected a thread that hears signals as long as the supervisor runs, found that it has ended; start the supervisor again"
                 );
             }
-            let until_start = || self.due.saturating_duration_since(Instant::now());
-            let patience = self.agent.as_ref().map_or_else(until_start, |_| SILENCE_MAX);
-            let Ok(heard) = heard.recv_timeout(patience) else { continue };
-            match heard {
-                // The agent may also have ended without a signal that was heard.
-                Heard::Look => {
-                    self.look_after();
-                    self.judge();
-                }
-                Heard::Signal(SIGCHLD) => self.look_after(),
-                Heard::Signal(SIGHUP) => {
-                    tracing::info!("the agent is started anew");
-                    self.pause = Duration::ZERO;
-                    if let Some(agent) = &self.agent {
-                        agent.signal(Signal::TERM);
+            signalled.wait(self.agent.as_ref(), self.patience());
+            while let Ok(signal) = signalled.heard.try_recv() {
+                match signal {
+                    SIGCHLD => {}
+                    SIGHUP => {
+                        tracing::info!("the agent is started anew");
+                        self.pause = Duration::ZERO;
+                        if let Some(agent) = &self.agent {
+                            agent.signal(Signal::TERM);
+                        }
                     }
+                    _ => return self.stop(),
                 }
-                Heard::Signal(_) => return self.stop(),
             }
+            // Also where no signal was heard: its line ends with it.
+            self.look_after();
+            self.judge();
+        }
+    }
+
+    /// How long nothing is to be done without news: an agent that is silent is looked at often.
+    fn patience(&self) -> Duration {
+        match &self.agent {
+            None => self.due.saturating_duration_since(Instant::now()),
+            Some(agent) if agent.has_word => WORD_TIME_MAX,
+            Some(_) => INTERVAL,
         }
     }
 
@@ -165,7 +199,8 @@ impl Supervisor {
     fn judge(&mut self) {
         let now = Moment::at(self.began.elapsed());
         let Some(agent) = &mut self.agent else { return };
-        if agent.has_spoken() {
+        agent.has_word = agent.has_spoken();
+        if agent.has_word {
             agent.speaks = true;
             agent.watch.headway();
         }
@@ -209,7 +244,15 @@ impl Supervisor {
         }
         command.stdin(Stdio::from(OwnedFd::from(theirs)));
         let watch = Watch::new(SILENCE_MAX, INTERVAL);
-        Ok(Agent { child: command.spawn()?, started, line, speaks: false, watch })
+        Ok(Agent {
+            child: command.spawn()?,
+            started,
+            line,
+            speaks: false,
+            watch,
+            has_word: false,
+            line_is_open: true,
+        })
     }
 
     /// The agent may have ended.
@@ -248,11 +291,12 @@ impl Supervisor {
 
 impl Agent {
     /// Whether it has said since the last time that it lives.
-    fn has_spoken(&self) -> bool {
+    fn has_spoken(&mut self) -> bool {
         let mut words = [0; LINE_BYTES];
         let mut spoken = false;
-        // A line that is closed says nothing. Between two looks an open one says a byte or two.
-        while let Ok((_, count @ 1..)) = rustix::net::recv(&self.line, &mut words, RecvFlags::DONTWAIT) {
+        // Between two looks an open line says a byte or two.
+        while let Ok((_, count)) = rustix::net::recv(&self.line, &mut words, RecvFlags::DONTWAIT) {
+            self.line_is_open = count > 0;
             spoken |= words[..count].contains(&BEAT);
             if count < words.len() {
                 break;
@@ -293,8 +337,16 @@ mod tests {
             program: PathBuf::new(),
             arguments: Vec::new(),
             sockets: None,
-            threads: Vec::new(),
-            agent: Some(Agent { child, started: Instant::now(), line, speaks: false, watch }),
+            signals: threads::lasting("signals", || Ok(())).unwrap(),
+            agent: Some(Agent {
+                child,
+                started: Instant::now(),
+                line,
+                speaks: false,
+                watch,
+                has_word: false,
+                line_is_open: true,
+            }),
             began: Instant::now(),
             due: Instant::now(),
             pause: Duration::ZERO,
@@ -368,23 +420,42 @@ mod tests {
 
     #[test]
     fn an_agent_that_ended_is_noticed_without_a_signal_and_a_thread_that_ended_ends_the_supervisor() {
-        let mut stage = stage("sh", "exit 0");
-        let (sender, heard) = channel();
-        stage.supervisor.threads.push(look_all_the_time(sender).unwrap());
+        let Stage { mut supervisor, theirs } = stage("sh", "exit 0");
+        // Its end of the line goes with the agent. No program can be started in its place, and no signal is heard.
+        drop(theirs);
+        let (_signals, signalled) = Signalled::new().unwrap();
         let began = Instant::now();
-        let ends = threads::start("signals", || Err(io::Error::other("a fault"))).unwrap();
-        while !ends.is_finished() {
-            thread::sleep(Duration::from_millis(2));
-        }
-        // No program can be started in its place.
-        while stage.supervisor.agent.is_some() {
+        while supervisor.agent.is_some() {
             assert!(began.elapsed() < Duration::from_secs(60), "its end was not noticed");
-            let Ok(Heard::Look) = heard.recv() else { panic!("nothing else was heard") };
-            stage.supervisor.look_after();
+            signalled.wait(supervisor.agent.as_ref(), supervisor.patience());
+            supervisor.look_after();
+            supervisor.judge();
         }
-        stage.supervisor.threads.push(ends);
-        let why = stage.supervisor.keep_running(&heard).unwrap_err().to_string();
-        assert!(why.contains("one that has ended"), "{why}");
+        let waker = Arc::clone(&signalled.waker);
+        supervisor.signals = threads::lasting("signals", || Err(io::Error::other("a fault"))).unwrap();
+        supervisor.signals.on_end(move || wake(&waker));
+        supervisor.due = Instant::now() + Duration::from_secs(3_600);
+        let why = supervisor.keep_running(&signalled).unwrap_err().to_string();
+        assert!(why.contains("that it has ended"), "{why}");
+    }
+
+    #[test]
+    fn one_that_speaks_is_waited_for_and_one_that_falls_silent_is_looked_at_often() {
+        let mut stage = stage("sh", "exec sleep 60");
+        stage.wait_for(Doing::Sleeps);
+        let (_signals, signalled) = Signalled::new().unwrap();
+        stage.speak();
+        stage.supervisor.judge();
+        assert_eq!(stage.supervisor.patience(), WORD_TIME_MAX);
+        assert!(WORD_TIME_MAX > BEAT_INTERVAL && WORD_TIME_MAX < SILENCE_MAX);
+        // Its next word is heard at once.
+        stage.speak();
+        signalled.wait(stage.supervisor.agent.as_ref(), Duration::from_secs(3_600));
+        stage.supervisor.judge();
+        assert_eq!(stage.supervisor.patience(), WORD_TIME_MAX);
+        stage.supervisor.judge();
+        assert_eq!(stage.supervisor.patience(), INTERVAL, "it has said nothing");
+        stage.end();
     }
 
     #[test]

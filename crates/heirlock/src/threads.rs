@@ -5,6 +5,7 @@
 
 use std::io;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
@@ -13,8 +14,86 @@ use std::time::Duration;
 const NAME_BYTES_MAX: usize = 15;
 
 /// A thread that is to live as long as the program. It ends with `Ok` where the program itself ends; any other end is an event
-/// for its owner (`watchdog.rs`, `supervise.rs`).
-pub(crate) type Lasting = JoinHandle<io::Result<()>>;
+/// for its owner (`watchdog.rs`, `supervise.rs`), who is told of it and need not look again and again.
+pub(crate) struct Lasting {
+    name: &'static str,
+    end: Arc<Mutex<End>>,
+}
+
+/// The end of such a thread, and who is told of it.
+#[derive(Default)]
+struct End {
+    how: Option<io::Result<()>>,
+    told: Option<Box<dyn Fn() + Send>>,
+}
+
+/// Tells of the end also where the thread has a fault.
+struct Ends(Arc<Mutex<End>>);
+
+impl Lasting {
+    /// Its name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        entered(&self.end).how.is_some()
+    }
+
+    /// How it has ended, if it has; once.
+    pub(crate) fn take_end(&self) -> Option<io::Result<()>> {
+        entered(&self.end).how.take()
+    }
+
+    /// Has `told` called, by any thread, when it ends; at once where it has ended.
+    pub(crate) fn on_end(&self, told: impl Fn() + Send + 'static) {
+        let mut end = entered(&self.end);
+        if end.how.is_some() {
+            told();
+        }
+        end.told = Some(Box::new(told));
+    }
+}
+
+impl std::fmt::Debug for Lasting {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "the thread {}", self.name)
+    }
+}
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let mut end = entered(&self.0);
+        end.how.get_or_insert_with(|| Err(io::Error::other("it has a fault")));
+        if let Some(told) = &end.told {
+            told();
+        }
+    }
+}
+
+fn entered(end: &Mutex<End>) -> MutexGuard<'_, End> {
+    // Its contents are still true after a thread has panicked.
+    end.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Does something in a thread of this name that is to live as long as the program.
+///
+/// # Errors
+/// Where no thread can be had, with what an administrator can do.
+pub(crate) fn lasting(
+    name: &'static str,
+    work: impl FnOnce() -> io::Result<()> + Send + 'static,
+) -> io::Result<Lasting> {
+    let end = Arc::new(Mutex::new(End::default()));
+    let ends = Ends(Arc::clone(&end));
+    start(name, move || {
+        let how = work();
+        entered(&ends.0).how = Some(how);
+        drop(ends);
+    })?;
+    Ok(Lasting { name, end })
+}
 
 /// Does something in a thread of this name, of 15 bytes at most.
 ///
@@ -89,7 +168,15 @@ mod tests {
                     continue;
                 }
                 let text = std::fs::read_to_string(&entry).unwrap();
-                let begins = ["threads::start", "threads::within", ".in_thread", "host.start", "self.within"];
+                let begins = [
+                    "threads::start",
+                    "threads::lasting",
+                    "threads::within",
+                    ".in_thread",
+                    "host.start",
+                    "host.lasting",
+                    "self.within",
+                ];
                 let calls = begins.into_iter().flat_map(|begins| text.split(begins).skip(1));
                 for call in calls.filter(|_| !entry.ends_with("threads.rs")) {
                     // Code that hands a name on has one that was looked at where it was given.

@@ -1,6 +1,8 @@
 //! An agent that hangs is as bad as one that is dead, and where it is the status monitor worse: lockd waits a minute for it
 //! in its only thread. So the loops that do the work say with each turn that they turn, and a thread of this module looks on:
 //!
+//! - A loop says when it rests: it waits for something to do, and nothing hangs. While it works, an alarm goes off now and again, at
+//!   which it is looked at. So nothing wakes this thread while nothing happens.
 //! - A loop that hangs, as `heirlock_core::hang` judges, ends the program. It is started again by systemd or by
 //!   `heirlock supervise`, and its sockets wait for it there.
 //! - A thread that is to live as long as the program, and ends all the same, ends the program too: nothing else does its work.
@@ -11,19 +13,22 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_core::Moment;
 use heirlock_core::hang::{Verdict, Watch};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use crate::host::doing;
 use crate::log_queue;
@@ -35,11 +40,13 @@ pub(crate) const LINE: &str = "HEIRLOCK_LINE";
 /// The word over that line while the agent lives.
 pub(crate) const BEAT: u8 = b'.';
 
-/// How often loops are looked at, and how often `heirlock supervise` is told that the program lives.
+/// How often that word is said: twice within the time after which a silent agent is taken for one that hangs.
+pub(crate) const BEAT_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often a loop is looked at that works, at most.
 pub(crate) const INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often loops are looked at that may stand still for long, where no supervisor wants to be told: a wake-up of an idle
-/// server is energy, and on a virtual machine another's processor time.
+/// How often a loop is looked at that works and may stand still for long.
 const RELAXED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often a loop is looked at within the time for which it may make no headway.
@@ -59,27 +66,38 @@ pub(crate) struct Turns(Arc<Counter>);
 struct Counter {
     name: &'static str,
     limit: Duration,
+    /// Odd while the loop works, even while it rests.
     turns: AtomicU64,
     thread: AtomicI32,
     is_fatal: AtomicBool,
+    /// Goes off again and again while the loop works; none where it is not watched.
+    alarm: Option<OwnedFd>,
 }
 
 impl Turns {
-    /// A loop that may make no headway for `limit`.
-    fn new(name: &'static str, limit: Duration) -> Self {
+    /// A loop that may make no headway for `limit`, with the alarm that goes off while it works.
+    fn new(name: &'static str, limit: Duration, alarm: Option<OwnedFd>) -> Self {
         Self(Arc::new(Counter {
             name,
             limit,
             turns: AtomicU64::new(0),
             thread: AtomicI32::new(0),
             is_fatal: AtomicBool::new(true),
+            alarm,
         }))
     }
 
     /// The loop of the thread that calls this begins another turn.
     pub(crate) fn turn(&self) {
         self.0.thread.store(rustix::thread::gettid().as_raw_nonzero().get(), Ordering::Relaxed);
-        self.0.turns.fetch_add(1, Ordering::Release);
+        self.0.turns.fetch_update(Ordering::Release, Ordering::Relaxed, |turns| Some((turns + 1) | 1)).ok();
+        self.set_alarm(look_interval(self.0.limit));
+    }
+
+    /// The loop has nothing to do, and is about to wait for something.
+    pub(crate) fn rest(&self) {
+        self.0.turns.fetch_update(Ordering::Release, Ordering::Relaxed, |turns| Some((turns + 1) & !1)).ok();
+        self.set_alarm(Duration::ZERO);
     }
 
     /// Where it hangs it is said, and the program goes on: its end would do more harm.
@@ -87,18 +105,28 @@ impl Turns {
         self.0.is_fatal.store(false, Ordering::Relaxed);
     }
 
+    /// An interval of zero stops the alarm.
+    fn set_alarm(&self, interval: Duration) {
+        let (Some(alarm), Ok(time)) = (&self.0.alarm, Timespec::try_from(interval)) else { return };
+        let set = Itimerspec { it_interval: time, it_value: time };
+        // It fails for no alarm that was made and no time that is one.
+        let _ = timerfd_settime(alarm, TimerfdTimerFlags::empty(), &set);
+    }
+
     /// Of a loop that is not watched.
     #[cfg(test)]
     pub(crate) fn unwatched() -> Self {
-        Self::new("a test", Duration::MAX)
+        Self::new("a test", Duration::MAX, None)
     }
 }
 
 /// Looks on, as long as the program runs.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Watchdog {
     followed: Arc<Mutex<Vec<Turns>>>,
     kept: Arc<Mutex<Vec<Lasting>>>,
+    /// Wakes the thread that looks on: a thread has ended, or there is one more loop.
+    waker: Arc<OwnedFd>,
 }
 
 /// One loop as it is watched.
@@ -119,43 +147,61 @@ impl Watchdog {
             Some(_) => Some(io::stdin().as_fd().try_clone_to_owned()?),
             None => None,
         };
-        let watchdog = Self::default();
+        let watchdog = Self::new()?;
         let looks = watchdog.clone();
         threads::start("watchdog", move || look_on(&looks, line.as_ref()))?;
         Ok(watchdog)
     }
 
+    fn new() -> io::Result<Self> {
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self { followed: Arc::default(), kept: Arc::default(), waker: Arc::new(waker) })
+    }
+
     /// Sees to it that a thread lives.
     pub(crate) fn keep(&self, thread: Option<Lasting>) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(thread);
+        let Some(thread) = thread else { return };
+        let waker = Arc::clone(&self.waker);
+        thread.on_end(move || wake(&waker));
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        // It may have ended before it was kept.
+        wake(&self.waker);
     }
 
     /// Which of the threads that it keeps have ended though the program goes on, and why.
     fn ended(&self) -> Vec<(String, String)> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended: Vec<Lasting> = kept.extract_if(.., |thread| thread.is_finished()).collect();
+        let ended: Vec<Lasting> = kept.extract_if(.., |thread| thread.has_ended()).collect();
         drop(kept);
-        let ended = ended.into_iter().filter_map(|thread| {
-            let name = thread.thread().name().unwrap_or_default().to_owned();
-            match thread.join() {
-                Ok(Ok(())) => None,
-                Ok(Err(error)) => Some((name, error.to_string())),
-                Err(_) => Some((name, "it has a fault".to_owned())),
-            }
+        let ended = ended.into_iter().filter_map(|thread| match thread.take_end() {
+            None | Some(Ok(())) => None,
+            Some(Err(error)) => Some((thread.name().to_owned(), error.to_string())),
         });
         ended.collect()
     }
 
     /// Watches one more loop, which may make no headway for `limit`.
-    pub(crate) fn follow(&self, name: &'static str, limit: Duration) -> Turns {
-        let turns = Turns::new(name, limit);
+    ///
+    /// # Errors
+    /// Where there is no alarm for it.
+    pub(crate) fn follow(&self, name: &'static str, limit: Duration) -> io::Result<Turns> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let alarm = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        let turns = Turns::new(name, limit, Some(alarm));
         self.followed.lock().unwrap_or_else(PoisonError::into_inner).push(turns.clone());
-        turns
+        wake(&self.waker);
+        Ok(turns)
     }
+}
+
+fn wake(waker: &OwnedFd) {
+    // A waker that is full wakes all the same.
+    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
 }
 
 fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
     let began = Instant::now();
+    let mut of_line = Every::new(line.map(|_| BEAT_INTERVAL));
     let mut systemd = Systemd::of_environment();
     let mut watched: Vec<Watched> = Vec::new();
     loop {
@@ -175,25 +221,67 @@ fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
             );
             end_now();
         }
-        if let Some(line) = line {
+        if let Some(line) = line.filter(|_| of_line.is_due()) {
             // A supervisor that does not read it does not want to know.
             let _ = rustix::net::send(line, &[BEAT], SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         }
-        if let Some(systemd) = &mut systemd {
-            systemd.tell_in_time();
+        if let Some(systemd) = &mut systemd
+            && systemd.every.is_due()
+        {
+            systemd.tell();
         }
-        thread::sleep(if line.is_some() { INTERVAL } else { interval(&watched) });
+        wait(
+            &watchdog.waker,
+            &watched,
+            of_line.left().into_iter().chain(systemd.as_ref().and_then(|systemd| systemd.every.left())).min(),
+        );
     }
 }
 
-/// How often a loop is looked at that may make no headway for this long.
-fn look_interval(limit: Duration) -> Duration {
-    (limit / LOOKS_WITHIN_LIMIT).clamp(INTERVAL, RELAXED_INTERVAL)
+/// Until an alarm goes off, the thread is woken, or this time is over.
+fn wait(waker: &OwnedFd, watched: &[Watched], limit: Option<Duration>) {
+    let alarms = watched.iter().filter_map(|one| one.turns.0.alarm.as_ref());
+    let sources: Vec<BorrowedFd<'_>> = alarms.chain([waker]).map(OwnedFd::as_fd).collect();
+    let mut fds: Vec<PollFd<'_>> =
+        sources.iter().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let _ = poll(&mut fds, limit.as_ref());
+    for (fd, _) in sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty()) {
+        // How often it went off does not matter.
+        let _ = rustix::io::read(fd, &mut [0; 8]);
+    }
 }
 
-/// How long until the next look: the loop that is looked at most often decides.
-fn interval(watched: &[Watched]) -> Duration {
-    watched.iter().map(|one| look_interval(one.turns.0.limit)).fold(RELAXED_INTERVAL, Duration::min)
+/// Something that is done every so often, or never.
+struct Every {
+    interval: Option<Duration>,
+    done: Option<Instant>,
+}
+
+impl Every {
+    fn new(interval: Option<Duration>) -> Self {
+        Self { interval, done: None }
+    }
+
+    /// How long until it is to be done.
+    fn left(&self) -> Option<Duration> {
+        let since = self.done.map_or(Duration::MAX, |done| done.elapsed());
+        self.interval.map(|interval| interval.saturating_sub(since))
+    }
+
+    /// Whether it is to be done now; then it counts as done.
+    fn is_due(&mut self) -> bool {
+        let is_due = self.left() == Some(Duration::ZERO);
+        if is_due {
+            self.done = Some(Instant::now());
+        }
+        is_due
+    }
+}
+
+/// How often a loop is looked at that works and may make no headway for this long.
+fn look_interval(limit: Duration) -> Duration {
+    (limit / LOOKS_WITHIN_LIMIT).clamp(INTERVAL, RELAXED_INTERVAL)
 }
 
 impl Watched {
@@ -209,8 +297,8 @@ impl Watched {
             (self.seen, self.said) = (turns, false);
             self.watch.headway();
         }
-        // Before its first turn it has no thread to look at.
-        if turns == 0 {
+        // While it rests nothing hangs. Before its first turn it has no thread to look at.
+        if turns.is_multiple_of(2) {
             return None;
         }
         match self.watch.look(now, doing::of_thread(self.turns.0.thread.load(Ordering::Relaxed))) {
@@ -251,23 +339,23 @@ fn end_now() {
 struct Systemd {
     /// The name of its socket.
     socket: OsString,
-    interval: Duration,
-    told: Option<Instant>,
+    /// How often it is told.
+    every: Every,
     fails: bool,
 }
 
 impl Systemd {
     fn of_environment() -> Option<Self> {
         let interval = sd_notify::watchdog_enabled()? / TOLD_WITHIN_LIMIT;
-        Some(Self { socket: std::env::var_os("NOTIFY_SOCKET")?, interval, told: None, fails: false })
+        Some(Self {
+            socket: std::env::var_os("NOTIFY_SOCKET")?,
+            every: Every::new(Some(interval)),
+            fails: false,
+        })
     }
 
-    /// Tells it, where that is due.
-    fn tell_in_time(&mut self) {
-        if self.told.is_some_and(|told| told.elapsed() < self.interval) {
-            return;
-        }
-        self.told = Some(Instant::now());
+    /// Tells it. That this fails is said once.
+    fn tell(&mut self) {
         let told = say_to(&self.socket, WATCHDOG);
         let failed_before = std::mem::replace(&mut self.fails, told.is_err());
         if let (Err(error), false) = (told, failed_before) {
@@ -291,6 +379,7 @@ fn say_to(socket: &OsStr, word: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc::channel;
+    use std::thread;
 
     use super::*;
 
@@ -306,7 +395,7 @@ mod tests {
 
     #[test]
     fn a_loop_that_waits_for_ever_hangs_and_one_that_turns_does_not() {
-        let turns = Turns::new("test", LIMIT);
+        let turns = Turns::new("test", LIMIT, None);
         let mut watched = Watched::new(turns.clone());
         assert!(!hangs_within(&mut watched, 20), "it has not begun");
         let (go, gone) = channel::<()>();
@@ -354,37 +443,55 @@ mod tests {
 
     #[test]
     fn a_systemd_that_can_not_be_told_is_told_again_only_after_a_part_of_its_limit() {
-        let mut systemd = Systemd {
-            socket: "/no/such/socket".into(),
-            interval: Duration::from_secs(600),
-            told: None,
-            fails: false,
-        };
-        systemd.tell_in_time();
-        let told = systemd.told;
-        systemd.tell_in_time();
-        assert!(systemd.fails && told.is_some() && systemd.told == told);
+        let every = Every::new(Some(Duration::from_secs(600)));
+        let mut systemd = Systemd { socket: "/no/such/socket".into(), every, fails: false };
+        assert!(systemd.every.is_due());
+        systemd.tell();
+        assert!(systemd.fails && !systemd.every.is_due());
     }
 
     #[test]
-    fn the_loop_with_the_shortest_limit_decides_how_often_loops_are_looked_at() {
-        let of = |limits: &[u64]| -> Duration {
-            let loops = limits.iter().map(|limit| Turns::new("test", Duration::from_secs(*limit)));
-            interval(&loops.map(Watched::new).collect::<Vec<_>>())
+    fn a_loop_is_looked_at_the_more_often_the_shorter_its_limit() {
+        let of = |seconds| look_interval(Duration::from_secs(seconds));
+        assert_eq!((of(180), of(10)), (RELAXED_INTERVAL, RELAXED_INTERVAL));
+        assert_eq!((of(2), of(1), of(5)), (INTERVAL, INTERVAL, INTERVAL * 5 / 2));
+    }
+
+    #[test]
+    fn a_loop_that_rests_for_ever_does_not_hang_and_sets_off_no_alarm() {
+        let watchdog = Watchdog::new().unwrap();
+        let turns = watchdog.follow("test", LIMIT).unwrap();
+        let mut watched = [Watched::new(turns.clone())];
+        // The word that there is one more loop.
+        wait(&watchdog.waker, &watched, None);
+        let went_off = |watched: &[Watched]| {
+            let alarm = watched[0].turns.0.alarm.as_ref().unwrap();
+            let mut fds = [PollFd::new(alarm, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec::default())).unwrap() > 0
         };
-        assert_eq!((of(&[]), of(&[180])), (RELAXED_INTERVAL, RELAXED_INTERVAL));
-        assert_eq!((of(&[180, 2]), of(&[1]), of(&[5])), (INTERVAL, INTERVAL, INTERVAL * 5 / 2));
+        turns.turn();
+        // It works: the thread that looks on is woken although nothing else happens.
+        for _ in 0..3 {
+            wait(&watchdog.waker, &watched, None);
+        }
+        turns.rest();
+        assert!(!went_off(&watched) && !hangs_within(&mut watched[0], 20));
+        thread::sleep(look_interval(LIMIT) * 2);
+        assert!(!went_off(&watched), "it rests");
+        turns.turn();
+        thread::sleep(look_interval(LIMIT) * 2);
+        assert!(went_off(&watched), "it works again");
     }
 
     #[test]
     fn a_thread_that_was_to_live_and_ended_is_named_with_why_and_one_that_may_end_is_not() {
-        let watchdog = Watchdog::default();
+        let watchdog = Watchdog::new().unwrap();
         let (go, gone) = channel::<()>();
         let lives = move || gone.recv().map_err(io::Error::other);
-        watchdog.keep(Some(threads::start("lives", lives).unwrap()));
-        watchdog.keep(Some(threads::start("may-end", || Ok(())).unwrap()));
-        watchdog.keep(Some(threads::start("fails", || Err(io::Error::other("no socket"))).unwrap()));
-        watchdog.keep(Some(threads::start("panics", || panic!("a fault")).unwrap()));
+        watchdog.keep(Some(threads::lasting("lives", lives).unwrap()));
+        watchdog.keep(Some(threads::lasting("may-end", || Ok(())).unwrap()));
+        watchdog.keep(Some(threads::lasting("fails", || Err(io::Error::other("no socket"))).unwrap()));
+        watchdog.keep(Some(threads::lasting("panics", || panic!("a fault")).unwrap()));
         let mut ended = Vec::new();
         while watchdog.kept.lock().unwrap().len() > 1 {
             ended.extend(watchdog.ended());

@@ -83,6 +83,18 @@ impl Server {
         Ok(self)
     }
 
+    /// The same, whose lock manager is lockd of a kernel, played by this process.
+    pub(super) fn beside_lockd(self, process: u32) -> Result<Self> {
+        let path = self.host.configuration();
+        let text = fs::read_to_string(&path)?;
+        let commands = |line: &&str| line.starts_with("incarnation = ") || line.starts_with("recognise = ");
+        let text: Vec<&str> = text.lines().filter(|line| !commands(line)).collect();
+        let text = text.join("\n").replace("type = \"command\"\nstrategy = \"command\"", "type = \"kernel\"");
+        fs::write(&path, text + "\n")?;
+        self.host.play_lockd(process)?;
+        Ok(self)
+    }
+
     /// heirlock's command line on this server.
     pub(super) fn heirlock(&self, arguments: &[&str]) -> Command {
         let mut command = self.host.command(&self.heirlock, arguments);
@@ -107,6 +119,11 @@ impl Server {
     /// Starts the agent and waits for nothing.
     pub(super) fn begin(&self) -> Result<Running> {
         Running::start(self.heirlock(&["agent"]))
+    }
+
+    /// Starts a supervisor with an agent.
+    pub(super) fn supervise(&self) -> Result<Running> {
+        Running::start(self.heirlock(&["supervise"]))
     }
 
     /// The report of `heirlock status`, if there is one.

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, adopt, callout, capture, churn, document, ground, mon, notify, scale};
+use super::{Options, adopt, callout, capture, churn, document, ground, idle, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -57,6 +57,8 @@ enum Name {
     Scale,
     /// How long clients wait while others come and leave, with very many of them. Not one of "all": it takes ten minutes.
     Churn,
+    /// How often an idle agent wakes, by thread. Not one of "all": it takes six minutes.
+    Idle,
     /// All of them.
     All,
 }
@@ -82,6 +84,7 @@ pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Res
         Name::Adopt => vec![adopt::run],
         Name::Scale => vec![scale::run],
         Name::Churn => vec![churn::run],
+        Name::Idle => vec![idle::run],
         Name::All => vec![mon::run, callout::run, capture::run, notify::run, adopt::run, scale::run],
     };
     let reports: Result<Vec<Report>> = wanted.into_iter().map(|bench| bench(&options)).collect();

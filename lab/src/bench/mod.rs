@@ -2,7 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs`, `churn.rs` | one bench each |
+//! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs`, `churn.rs`, `idle.rs` | one bench each |
 //! | `ground.rs`, `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
@@ -15,6 +15,7 @@ mod clients;
 pub mod command;
 pub mod document;
 mod ground;
+pub mod idle;
 pub mod mon;
 pub mod notify;
 mod played;

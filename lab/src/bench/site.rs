@@ -140,6 +140,13 @@ impl Host {
         Ok(fs::write(path, hosts)?)
     }
 
+    /// A process stands for the kernel's thread lockd, which serves and is not in grace (proc(5)).
+    pub(super) fn play_lockd(&self, process: u32) -> Result<()> {
+        let stat = format!("{process} (lockd) S 2 0 0 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0\n");
+        fs::write(self.folder.join("lockd"), stat)?;
+        Ok(fs::write(self.folder.join("lockd.pid"), process.to_string())?)
+    }
+
     /// A program that sees this server's folders. The settings of the machine's kernel are out of its reach.
     pub(super) fn command(&self, program: impl AsRef<Path>, arguments: &[&str]) -> Command {
         self.wrapped(&[], "exec \"$@\"", program.as_ref(), arguments)
@@ -161,6 +168,13 @@ impl Host {
              mount --bind \"$RUN\" /run
              test ! -d /var/lib/nfs || mount --bind \"$0/nfs\" /var/lib/nfs
              test ! -d /proc/sys/fs/nfs || mount -t tmpfs none /proc/sys/fs/nfs
+             test ! -f \"$0/lockd\" || {{
+                 mount --bind \"$0/lockd\" \"/proc/$(cat \"$0/lockd.pid\")/stat\"
+                 mount -t tmpfs none /proc/fs
+                 mkdir /proc/fs/nfsd /proc/fs/lockd
+                 echo 8 > /proc/fs/nfsd/threads
+                 echo Y > /proc/fs/lockd/nlm_end_grace
+             }}
              set +e; {run}"
         );
         let mut command = Command::new("setpriv");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::store::{Beaten, Decline, ServerHearts, ServerReport, Store, StoreError};
+use heirlock_core::store::{Asked, Beaten, Decline, Seen, ServerHearts, ServerReport, Store, StoreError};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
@@ -59,6 +59,15 @@ pub struct Condition {
     pub(crate) facts: BTreeMap<String, String>,
 }
 
+/// What the store shows at a beat.
+struct Shown {
+    /// Another agent lives under this server's name.
+    namesake: Option<Namesake>,
+    hearts: ServerHearts,
+    /// The claims of services, unless the look at them goes on still.
+    seen: Option<Vec<Seen>>,
+}
+
 impl Pulse {
     /// A heart that has not beaten yet.
     pub fn new(report: ServerReport, hearts: Hearts) -> Self {
@@ -91,10 +100,21 @@ impl Pulse {
         store: &dyn Store,
         condition: Condition,
     ) -> Result<Option<Namesake>, StoreError> {
-        match self.try_beat(store, condition) {
-            Ok((namesake, found)) => {
-                self.saw(now, found);
-                Ok(namesake)
+        self.beat_and_look(now, store, condition, &[]).map(|(namesake, _)| namesake)
+    }
+
+    /// The same, and looks at the claims of these services: nothing where that look goes on still.
+    pub(crate) fn beat_and_look(
+        &mut self,
+        now: Moment,
+        store: &dyn Store,
+        condition: Condition,
+        of: &[Asked],
+    ) -> Result<(Option<Namesake>, Option<Vec<Seen>>), StoreError> {
+        match self.try_beat(store, condition, of) {
+            Ok(Shown { namesake, hearts, seen }) => {
+                self.saw(now, hearts);
+                Ok((namesake, seen))
             }
             Err(error) => {
                 self.hearts.blind();
@@ -204,14 +224,15 @@ impl Pulse {
         &mut self,
         store: &dyn Store,
         condition: Condition,
-    ) -> Result<(Option<Namesake>, ServerHearts), StoreError> {
+        of: &[Asked],
+    ) -> Result<Shown, StoreError> {
         self.report.beat += 1;
         self.report.written_at_s = condition.written_at_s;
         self.report.incarnation = condition.incarnation;
         self.report.state = condition.state;
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
-        let Beaten { hearts: found, taken } = store.beat(&self.report)?;
+        let (Beaten { hearts: found, taken }, seen) = store.beat_and_look(&self.report, of)?;
         let ours = found.reports.get(&self.report.server);
         // One whose writing failed may be there all the same.
         let is_last =
@@ -219,7 +240,7 @@ impl Pulse {
         self.set_back = self.written.is_some_and(|written| !is_last(written));
         let namesake = self.look_for_namesake(ours.map(Arc::as_ref));
         self.written = Some(taken);
-        Ok((namesake, found))
+        Ok(Shown { namesake, hearts: found, seen })
     }
 
     /// A beat under our name that isn't ours and moves is another agent's. A beat that stands still was left by an

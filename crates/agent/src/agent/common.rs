@@ -12,7 +12,7 @@ use heirlock_core::ServiceName;
 use heirlock_core::claim::{Authority, Claim, OwnerHeart};
 use heirlock_core::liveness::Hearts;
 use heirlock_core::own_addresses::own_addresses;
-use heirlock_core::store::{Place, ServerReport, Store, StoreError, StoreErrorKind};
+use heirlock_core::store::{Asked, Place, Seen, ServerReport, Store, StoreError, StoreErrorKind};
 use heirlock_core::takeover::Trouble;
 use heirlock_core::wall_clock::WallClock;
 use heirlock_nsm::StateNumber;
@@ -55,8 +55,9 @@ pub(crate) enum Beat {
     Unwritten,
     /// Another agent lives under this server's name, and this one ends.
     GivesWay,
-    /// All other servers' were read. `met`: the store was recognised, so that more of it may be read.
-    Written { met: bool },
+    /// All other servers' were read. `met`: the store was recognised, so that more of it may be read. `seen`: the claims of
+    /// services, unless the look at them goes on still.
+    Written { met: bool, seen: Option<Vec<Seen>> },
 }
 
 /// The holder of a service.
@@ -192,8 +193,8 @@ impl<O: Outside> Common<O> {
         self.beat_due = self.beat_due.min(at);
     }
 
-    /// Says that this server lives, and reads what the others say.
-    pub(crate) fn beat(&mut self, now: Moment, condition: Condition) -> Beat {
+    /// Says that this server lives, reads what the others say, and looks at the claims of these services.
+    pub(crate) fn beat(&mut self, now: Moment, condition: Condition, of: &[Asked]) -> Beat {
         let met = self.meet_store();
         if let Err(error) = &met {
             self.fails(now, error);
@@ -204,30 +205,35 @@ impl<O: Outside> Common<O> {
             }
         }
         let began = self.now();
-        let beaten = self.pulse.beat(now, self.store.as_ref(), condition);
+        // Of a store that is not met nothing is read.
+        let of = if met.is_ok() { of } else { &[] };
+        let beaten = self.pulse.beat_and_look(now, self.store.as_ref(), condition, of);
         self.counts.heartbeats.ended(self.outside.now().since(began), beaten.is_ok());
         self.say_unreadable_hearts();
-        match beaten {
-            Ok(None) => {}
-            Ok(Some(Namesake::WasFirst)) => {
+        let (namesake, seen) = match beaten {
+            Ok(beaten) => beaten,
+            Err(error) => {
+                self.fails(now, &error);
+                return Beat::Unwritten;
+            }
+        };
+        match namesake {
+            None => {}
+            Some(Namesake::WasFirst) => {
                 self.must_end_because(format!(
                     "another agent lives under the name {} in this store: give each server a name of its own (server = …)",
                     self.settings.server
                 ));
                 return Beat::GivesWay;
             }
-            Ok(Some(Namesake::IsNew)) => {
+            Some(Namesake::IsNew) => {
                 tracing::error!(server = %self.settings.server, "another agent was started under this server's name {}", self.settings.server);
-            }
-            Err(error) => {
-                self.fails(now, &error);
-                return Beat::Unwritten;
             }
         }
         if self.pulse.was_set_back() {
             self.acquaintance.doubt();
         }
-        Beat::Written { met: met.is_ok() }
+        Beat::Written { met: met.is_ok(), seen }
     }
 
     /// From now on this server's silence is no reason to adopt.

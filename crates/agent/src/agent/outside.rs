@@ -199,6 +199,11 @@ pub trait Outside {
     /// The thing that is missing at each address that is not ready, of those that the last run brought up or waits for.
     fn unready(&self) -> Vec<Unready>;
 
+    /// Whether something rests upon the next looks at the lock manager ([`Message::Observed`](super::Message::Observed)). While
+    /// nothing does, a server may look less often, as far as it learns of the end of a life at once. Said at each turn of the
+    /// loop.
+    fn look_closely(&self, _close: bool) {}
+
     /// The lock manager, in words.
     fn lock_manager(&self) -> String;
 

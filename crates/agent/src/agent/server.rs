@@ -36,6 +36,8 @@ pub struct Server<O> {
     instance: Instance<O>,
     facts: Facts,
     protection: Protection,
+    /// With which step the next turn begins: those before it were done in the last one.
+    next_step: usize,
     /// How requests were answered.
     tally: Tally,
 }
@@ -64,6 +66,7 @@ impl<O: Outside> Server<O> {
             instance: Instance::new(),
             facts: Facts::default(),
             protection: Protection::default(),
+            next_step: 0,
             tally: Tally::default(),
         })
     }
@@ -144,23 +147,47 @@ impl<O: Outside> Server<O> {
     /// When there is something to do without a message.
     pub fn next_due(&self) -> Moment {
         let due = self.instance.next_due(&self.common);
-        due.into_iter().chain([self.common.beat_due()]).min().unwrap_or(Moment::START)
+        let left = (self.next_step > 0).then_some(Moment::START);
+        due.into_iter().chain(left).chain([self.common.beat_due()]).min().unwrap_or(Moment::START)
     }
 
     /// Does what time has brought about. To be called after every message, or after some that came together.
+    ///
+    /// On a slow store the steps of a turn together may take long. Once they have taken [`limits::TURN_TIME_MAX`], the turn ends:
+    /// messages are taken in, and the next turn goes on with the step that is next in order, so that each gets its turn.
     pub fn do_what_is_due(&mut self) {
-        let now = self.common.now();
-        self.instance.tend_capture(&mut self.common, now);
-        if now >= self.common.beat_due() {
-            self.common.beat_at(now + self.common.settings().heartbeat.interval);
-            self.beat(now);
-            self.instance.take_in_spool(&mut self.common, now);
+        let began = self.common.now();
+        for at in std::mem::take(&mut self.next_step)..Self::FIRST_STEPS.len() + Instance::<O>::STEPS.len() {
+            let now = self.common.now();
+            // The first is done in any case.
+            if now.since(began) >= limits::TURN_TIME_MAX {
+                self.next_step = at;
+                break;
+            }
+            match Self::FIRST_STEPS.get(at) {
+                Some(step) => step(self, now),
+                None => {
+                    Instance::STEPS[at - Self::FIRST_STEPS.len()](&mut self.instance, &mut self.common, now);
+                }
+            }
         }
-        self.instance.do_what_is_due(&mut self.common, now);
+        self.instance.end_turn(&mut self.common);
         self.note_protection();
         self.tally.settle();
         self.publish();
     }
+
+    /// The first steps of a turn; those of its lock manager follow.
+    const FIRST_STEPS: [fn(&mut Self, Moment); 2] = [
+        |server, now| server.instance.tend_capture(&mut server.common, now),
+        |server, now| {
+            if now >= server.common.beat_due() {
+                server.common.beat_at(now + server.common.settings().heartbeat.interval);
+                server.beat(now);
+                server.instance.take_in_spool(&mut server.common, now);
+            }
+        },
+    ];
 
     /// Says that this server lives, and takes in what the others say.
     pub fn beat(&mut self, now: Moment) {
@@ -174,10 +201,11 @@ impl<O: Outside> Server<O> {
         };
         self.instance.say_messages_put_off(now);
         self.instance.say_progress_asked(&self.common, now);
-        let is_met = match self.common.beat(now, condition) {
+        let of = self.instance.services_looked_at(&self.common);
+        let (is_met, seen) = match self.common.beat(now, condition, &of) {
             Beat::Unwritten => return self.instance.doubt_holdings(),
             Beat::GivesWay => return,
-            Beat::Written { met } => met,
+            Beat::Written { met, seen } => (met, seen),
         };
         if !is_met {
             self.instance.doubt_holdings();
@@ -186,7 +214,7 @@ impl<O: Outside> Server<O> {
         if !is_met {
             return;
         }
-        self.instance.refresh_holdings(&mut self.common, now);
+        self.instance.refresh_by(&mut self.common, now, seen);
         self.look_for_all(now);
         // Only what was looked at is well.
         if self.instance.knows_its_holdings() && self.instance.is_caught_up_with() {

@@ -51,7 +51,7 @@ impl Listener {
         if owner != rustix::process::geteuid().as_raw() {
             trusted::set_owner(&path, owner)?;
         }
-        let thread = threads::start("callouts", move || {
+        let thread = threads::lasting("callouts", move || {
             Err(accept_all(&listener, SOCKET, |stream| {
                 let mut waiting = Waiting(stream);
                 match waiting.hear(&sm) {

@@ -155,7 +155,7 @@ impl Listener {
         open(&path)?;
         let connections = Arc::new(Connections::default());
         let (requested, accepted) = (Arc::new(requested), Arc::clone(&connections));
-        let thread = threads::start(name, move || accept(&listener, &accepted, may_ask, &requested))?;
+        let thread = threads::lasting(name, move || accept(&listener, &accepted, may_ask, &requested))?;
         Ok(Self { path, own_folder: None, connections, thread: Some(thread) })
     }
 

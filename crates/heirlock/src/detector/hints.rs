@@ -1,6 +1,7 @@
 //! inotify's word that something happened in a directory. Hints may be lost, doubled and late; each only causes a look.
 
 use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::fs::inotify::{self, CreateFlags, ReadFlags, WatchFlags};
 use rustix::io::Errno;
 
@@ -18,31 +19,42 @@ use crate::threads::{self, Lasting};
 /// How often a directory that vanished is looked for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How often it is looked whether another directory has taken the place of a watched one, and a stop is noticed at the latest.
-const REPLACED_PATIENCE: Duration = Duration::from_secs(2);
+/// How often it is looked whether another directory has taken the place of a watched one, where neither a move above it nor a
+/// mount has told: a link above it may lead elsewhere.
+const REPLACED_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A thread that watches directories. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Hints {
-    stop: Arc<AtomicBool>,
+    stop: Arc<Stop>,
     thread: Option<Lasting>,
 }
 
+/// The word that the thread is to end.
+#[derive(Debug)]
+struct Stop {
+    is_said: AtomicBool,
+    /// Wakes the thread for it.
+    waker: OwnedFd,
+}
+
 impl Hints {
-    /// Watches these directories and calls `changed` for every batch of events, when a directory vanishes, and when
+    /// Watches these directories, and the table of mounts for a volume that is mounted over one of them, and calls `changed` for every batch of events, when a directory vanishes, and when
     /// one is back. Until `changed` answers, further events wait: a burst causes few calls.
     ///
     /// # Errors
-    /// Where no thread can be had.
+    /// Where no thread or no descriptor can be had.
     pub(crate) fn start(
         directories: Vec<PathBuf>,
+        mount_table: PathBuf,
         changed: impl Fn() + Send + 'static,
     ) -> std::io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
+        let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let stop = Arc::new(Stop { is_said: AtomicBool::new(false), waker });
         let stopped = Arc::clone(&stop);
-        let thread = threads::start("hints", move || {
-            while !stopped.load(Ordering::Relaxed) {
-                if let Err(error) = watch(&directories, &changed, &stopped) {
+        let thread = threads::lasting("hints", move || {
+            while !stopped.is_said.load(Ordering::Relaxed) {
+                if let Err(error) = watch(&directories, &mount_table, &changed, &stopped) {
                     tracing::debug!(error = %std::io::Error::from(error), "a watch ended and is begun anew");
                     thread::sleep(PATIENCE);
                 }
@@ -61,34 +73,46 @@ impl Hints {
 
 impl Drop for Hints {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.stop.is_said.store(true, Ordering::Relaxed);
+        let _ = rustix::io::write(&self.stop.waker, &1_u64.to_ne_bytes());
     }
 }
 
 /// Watches until a directory vanishes, a watch is lost, or the stop.
-fn watch(directories: &[PathBuf], changed: &impl Fn(), stop: &AtomicBool) -> Result<(), Errno> {
+fn watch(directories: &[PathBuf], mount_table: &Path, changed: &impl Fn(), stop: &Stop) -> Result<(), Errno> {
+    // Without it a mount is found by the look that comes in any case. The kernel tells of a change since the last poll (proc(5)).
+    let mounts = trusted::open(mount_table).ok();
     let queue = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
     // A watch stays on its directory when another takes its place: one above is moved, or a volume mounted over it.
     let watched = identities(directories);
     for directory in directories {
         add(&queue, directory)?;
+        for above in directory.ancestors().skip(1).filter(|above| above.parent().is_some()) {
+            add_above(&queue, above)?;
+        }
     }
     // This look sees all that happened before the watch was set.
     changed();
     let mut buffer = [MaybeUninit::uninit(); 16 * 1024];
     loop {
-        if stop.load(Ordering::Relaxed) {
+        if stop.is_said.load(Ordering::Relaxed) {
             return Ok(());
         }
         let is_whole = watched.iter().all(Option::is_some);
         let patience = if is_whole { REPLACED_PATIENCE } else { PATIENCE };
         let patience = Timespec::try_from(patience).map_err(|_| Errno::INVAL)?;
-        let ready = poll(&mut [PollFd::new(&queue, PollFlags::IN)], Some(&patience));
-        match ready {
-            Ok(0) if identities(directories) != watched => return Ok(()),
-            Ok(0) | Err(Errno::INTR) => continue,
-            Ok(_) => {}
+        let mut sources = vec![PollFd::new(&queue, PollFlags::IN), PollFd::new(&stop.waker, PollFlags::IN)];
+        sources.extend(mounts.iter().map(|mounts| PollFd::new(mounts, PollFlags::PRI)));
+        match poll(&mut sources, Some(&patience)) {
+            Err(Errno::INTR) => continue,
             Err(error) => return Err(error),
+            Ok(_) if sources[0].revents().is_empty() => {
+                if identities(directories) != watched {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(_) => {}
         }
         let lost = drain(&queue, &mut buffer)?;
         changed();
@@ -105,7 +129,7 @@ fn identities(directories: &[PathBuf]) -> Vec<Option<(u64, u64)>> {
 }
 
 /// Watches a directory, unless there is none.
-fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
+fn add(queue: &OwnedFd, directory: &Path) -> Result<(), Errno> {
     // No OPEN or MODIFY: a look itself would cause the next one.
     let wanted = WatchFlags::ONLYDIR
         | WatchFlags::DONT_FOLLOW
@@ -122,8 +146,18 @@ fn add(queue: &std::os::fd::OwnedFd, directory: &Path) -> Result<(), Errno> {
     }
 }
 
+/// Watches a directory above a watched one for a move of itself alone. A watch of one above does no harm to a watched one.
+fn add_above(queue: &OwnedFd, directory: &Path) -> Result<(), Errno> {
+    let wanted = WatchFlags::ONLYDIR | WatchFlags::MASK_ADD | WatchFlags::DELETE_SELF | WatchFlags::MOVE_SELF;
+    match inotify::add_watch(queue, directory, wanted) {
+        // One that may not be watched is found by the look that comes in any case.
+        Ok(_) | Err(Errno::NOENT | Errno::NOTDIR | Errno::ACCESS) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads all events that are there; says whether a watch was lost. An overflow needs nothing more: a look is due in any case.
-fn drain(queue: &std::os::fd::OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<bool, Errno> {
+fn drain(queue: &OwnedFd, buffer: &mut [MaybeUninit<u8>]) -> Result<bool, Errno> {
     let gone = ReadFlags::DELETE_SELF | ReadFlags::MOVE_SELF | ReadFlags::IGNORED | ReadFlags::UNMOUNT;
     let mut reader = inotify::Reader::new(queue, buffer);
     let mut lost = false;
@@ -152,7 +186,7 @@ mod tests {
     fn start(directory: &Path) -> (Hints, Receiver<()>) {
         let (sender, receiver) = channel();
         let watched = vec![directory.join("sm"), directory.join("sm.bak")];
-        let hints = Hints::start(watched, move || {
+        let hints = Hints::start(watched, "/proc/self/mounts".into(), move || {
             let _ = sender.send(());
         });
         (hints.unwrap(), receiver)
@@ -197,7 +231,7 @@ mod tests {
         let (sender, receiver) = channel();
         let sm = directory.path().join("sm");
         let (slow, let_go) = channel::<()>();
-        let hints = Hints::start(vec![sm.clone()], move || {
+        let hints = Hints::start(vec![sm.clone()], "/proc/self/mounts".into(), move || {
             let _ = sender.send(());
             // Holds the reader up until all files are made.
             let _ = let_go.recv();

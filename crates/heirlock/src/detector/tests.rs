@@ -43,9 +43,10 @@ impl Ground {
 
     fn hints(&self) -> (Hints, Receiver<()>) {
         let (sender, receiver) = channel();
-        let hints = Hints::start(vec![self.sm.clone(), self.bak.clone()], move || {
-            let _ = sender.send(());
-        });
+        let hints =
+            Hints::start(vec![self.sm.clone(), self.bak.clone()], "/proc/self/mounts".into(), move || {
+                let _ = sender.send(());
+            });
         (hints.unwrap(), receiver)
     }
 
@@ -81,11 +82,12 @@ fn a_burst_of_two_thousand_files_causes_few_looks() {
     let ground = Ground::new();
     let (sender, receiver) = channel();
     let (hold, held) = channel::<()>();
-    let _hints = Hints::start(vec![ground.sm.clone(), ground.bak.clone()], move || {
-        let _ = sender.send(());
-        // Held up until the burst is over, as a look of many files would.
-        let _ = held.recv();
-    });
+    let _hints =
+        Hints::start(vec![ground.sm.clone(), ground.bak.clone()], "/proc/self/mounts".into(), move || {
+            let _ = sender.send(());
+            // Held up until the burst is over, as a look of many files would.
+            let _ = held.recv();
+        });
     receiver.recv_timeout(Duration::from_secs(30)).unwrap();
     for i in 0..2_000 {
         fs::write(ground.sm.join(format!("10.2.{}.{}", i / 250, i % 250)), line("nfs-a")).unwrap();
@@ -222,9 +224,10 @@ fn a_state_directory_behind_a_link_is_watched() {
     let link = ground.state.with_extension("link");
     symlink(&ground.state, &link).unwrap();
     let (sender, receiver) = channel();
-    let _hints = Hints::start(vec![link.join("sm"), link.join("sm.bak")], move || {
-        let _ = sender.send(());
-    });
+    let _hints =
+        Hints::start(vec![link.join("sm"), link.join("sm.bak")], "/proc/self/mounts".into(), move || {
+            let _ = sender.send(());
+        });
     receiver.recv_timeout(Duration::from_secs(30)).unwrap();
     let put = || fs::write(ground.sm.join("10.0.0.1"), line("nfs-a")).unwrap();
     ground.hinted(&receiver, put, |scan| scan.files.len() == 1);

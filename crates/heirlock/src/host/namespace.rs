@@ -12,7 +12,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{Host, SELF};
 use crate::files::trusted;
-use crate::threads;
+use crate::threads::{self, Lasting};
 
 impl Host {
     /// Does something in a thread of this name that works for this host: it is in the host's network namespace, and so are all
@@ -27,6 +27,18 @@ impl Host {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
         self.within("enter", || threads::start(name, work))?
+    }
+
+    /// The same for a thread that is to live as long as the program. See [`threads::lasting`].
+    ///
+    /// # Errors
+    /// As for [`Host::start`].
+    pub(crate) fn lasting(
+        &self,
+        name: &'static str,
+        work: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> io::Result<Lasting> {
+        self.within("enter", || threads::lasting(name, work))?
     }
 
     /// Does something in the network namespace of this host: here, where it is this program's own, or else in a thread of this

@@ -5,6 +5,7 @@ mod exports;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
@@ -13,7 +14,7 @@ use std::time::{Duration, Instant};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 
 use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
@@ -48,6 +49,13 @@ struct Lockd {
     pid: u32,
     /// Clock ticks after boot.
     started: u64,
+}
+
+impl Lockd {
+    /// Tells this start from others of this boot.
+    fn start(&self) -> String {
+        format!("{}@{}", self.pid, self.started)
+    }
 }
 
 impl Kernel {
@@ -124,7 +132,7 @@ impl Kernel {
         Ok(Observation {
             boot: (self.nlm.host.boot())
                 .map_err(|source| LockManagerError::Read { what: "the boot id".into(), source })?,
-            start: lockd.map(|thread| format!("{}@{}", thread.pid, thread.started)),
+            start: lockd.as_ref().map(Lockd::start),
             in_grace: self.word("fs/lockd/nlm_end_grace").ok().map(|word| word == "N"),
             serving: self.threads() > 0,
         })
@@ -334,6 +342,14 @@ impl LockManager for Kernel {
 
     fn observe(&self) -> Result<Observation, LockManagerError> {
         self.look()
+    }
+
+    /// lockd is a thread of the kernel, and a pidfd tells of its end as of any process's (pidfd_open(2)).
+    fn end_of_life(&self, start: &str) -> Option<OwnedFd> {
+        let pid = self.last_seen.load(Ordering::Relaxed);
+        let end = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        // Else the number may be another process's since then.
+        self.lockd_at(pid).filter(|lockd| lockd.start() == start).map(|_| end)
     }
 
     fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError> {

@@ -10,6 +10,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -84,6 +85,13 @@ pub(crate) trait LockManager: Send + Sync {
 
     /// One look, without side effect.
     fn observe(&self) -> Result<Observation, LockManagerError>;
+
+    /// A descriptor that can be read once the life of this start ([`Observation::start`]) ends; nothing where its end can't be
+    /// told in that way. Such a lock manager is looked at less often.
+    fn end_of_life(&self, start: &str) -> Option<OwnedFd> {
+        let _ = start;
+        None
+    }
 
     /// Whether a strategy can work here, asked before anything is claimed. Refuses by name, and names one that can.
     fn usable(&self, strategy: Strategy) -> Result<(), LockManagerError>;

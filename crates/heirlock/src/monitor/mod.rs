@@ -111,12 +111,9 @@ impl OwnState {
         StateNumber(self.0.load(Ordering::Relaxed))
     }
 
-    /// Looks whether it is another one by now.
-    fn refresh(&self, state_directory: &Path) {
-        let read = Folder::open(state_directory).and_then(|folder| read_state(&folder));
-        if let Some(number) = read.ok().and_then(|bytes| StateNumber::parse_file(&bytes).ok()) {
-            self.0.store(number.0, Ordering::Relaxed);
-        }
+    /// It is this one by now, as the file says.
+    pub(crate) fn is_now(&self, number: StateNumber) {
+        self.0.store(number.0, Ordering::Relaxed);
     }
 }
 
@@ -128,7 +125,8 @@ pub(crate) fn read_state(state_directory: &Folder) -> std::io::Result<Vec<u8>> {
     state_directory.read("state", Links::One, STATE_FILE_BYTES_MAX)
 }
 
-/// Begins to be the status monitor of a lock manager that has these peers. `prepare` is called before the first question is answered: where no earlier run of this
+/// Begins to be the status monitor of a lock manager that has these peers. Its caller sees to it that the number which it answers
+/// with stays true. `prepare` is called before the first question is answered: where no earlier run of this
 /// boot has left a book, it tells the machine the records in the status monitor's directory.
 ///
 /// # Errors
@@ -140,12 +138,12 @@ pub(crate) fn start(
     prepare: impl FnOnce(&SharedMonitor) -> Result<()>,
     turns: Turns,
     wanted: impl Fn(Wanted) + Send + 'static,
-) -> Result<SharedMonitor> {
+) -> Result<(SharedMonitor, OwnState)> {
     registration::refuse_a_second_one(options, sockets.port())?;
     let places = sockets.transports();
     let (monitor, state) = serve(options, peers, sockets, prepare, turns, wanted)?;
-    registration::start(options.clone(), places, state)?;
-    Ok(monitor)
+    registration::start(options.clone(), places)?;
+    Ok((monitor, state))
 }
 
 /// Makes the status monitor's directory say all that the last agent of this boot was told, durably, so that rpc.statd begins

@@ -1,5 +1,5 @@
-//! Keeps rpcbind knowing where the status monitor is: looked at every second, and registered again when rpcbind was
-//! restarted or another program took the place. It is never taken away: a status monitor that is registered and gone
+//! Keeps rpcbind knowing where the status monitor is: looked at again and again, and registered again when rpcbind was
+//! restarted or another program took the place. A connection to rpcbind that is kept open tells of its end at once. It is never taken away: a status monitor that is registered and gone
 //! makes lockd refuse at once, one that is not registered makes it grant without a record after a minute.
 
 use std::io::{self, Read, Write};
@@ -12,14 +12,21 @@ use anyhow::{Result, bail};
 use heirlock_nsm::rpc::{Deframer, Reply, frame};
 use heirlock_nsm::rpcbind::{self, Registered, Transport};
 use heirlock_nsm::sm;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::Options;
 use super::sockets::Place;
-use super::{Options, OwnState};
 use crate::rpc_client;
 use crate::threads;
 
-/// How often it is looked at.
+/// How often it is looked at, where rpcbind can't be reached over its local socket or something is wrong.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often it is looked at while all is well, and rpcbind's end would be seen at once: another program may take the place.
+const INTERVAL_AT_REST: Duration = Duration::from_secs(5);
+
+/// How long after its end rpcbind is looked for again: it is being restarted.
+const RESTART_TIME: Duration = Duration::from_millis(300);
 
 /// How long rpcbind, or another status monitor, may take to answer.
 const PATIENCE: Duration = Duration::from_millis(700);
@@ -52,9 +59,9 @@ pub(super) fn refuse_a_second_one(options: &Options, port: u16) -> Result<()> {
 ///
 /// # Errors
 /// Where no thread can be had.
-pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io::Result<()> {
+pub(super) fn start(options: Options, places: Vec<Place>) -> io::Result<()> {
     threads::start("registration", move || {
-        let mut said = None;
+        let (mut said, mut held) = (None, Held::default());
         loop {
             let (problems, left_out) = keep_all(&options, &places);
             if said.as_ref() != Some(&(problems.clone(), left_out.clone())) {
@@ -73,11 +80,32 @@ pub(super) fn start(options: Options, places: Vec<Place>, state: OwnState) -> io
                 }
                 said = Some((problems, left_out));
             }
-            state.refresh(&options.state_directory);
-            thread::sleep(INTERVAL);
+            let is_well = said.as_ref().is_some_and(|(problems, _)| problems.is_empty());
+            held.wait(&options, is_well);
         }
     })?;
     Ok(())
+}
+
+/// A connection to rpcbind over which nothing is asked: rpcbind closes it when it ends, or when nothing was asked for long.
+#[derive(Default)]
+struct Held(Option<UnixStream>);
+
+impl Held {
+    /// Until rpcbind has ended, or is to be looked at in any case.
+    fn wait(&mut self, options: &Options, is_well: bool) {
+        if self.0.is_none() {
+            self.0 = UnixStream::connect(&options.rpcbind_socket).ok();
+        }
+        let Some(stream) = self.0.as_ref().filter(|_| is_well) else {
+            return thread::sleep(INTERVAL);
+        };
+        let limit = Timespec::try_from(INTERVAL_AT_REST).ok();
+        if let Ok(1..) = poll(&mut [PollFd::new(stream, PollFlags::IN)], limit.as_ref()) {
+            self.0 = None;
+            thread::sleep(RESTART_TIME);
+        }
+    }
 }
 
 /// Registers the transports that are not. Returns what is wrong, and which transports rpcbind does not serve at all.
@@ -263,22 +291,25 @@ mod tests {
         writer.into_bytes()
     }
 
-    fn keep_with(serves: &[&str]) -> (Vec<String>, Vec<&'static str>, Vec<String>) {
-        let directory = tempfile::tempdir().unwrap();
-        let socket = directory.path().join("rpcbind.sock");
-        let table = rpcbind(&socket, serves);
-        let options = Options {
+    fn options_in(directory: &std::path::Path) -> Options {
+        Options {
             rules: Rules {
                 mon_timeout: Duration::from_millis(500),
                 when_unprotected: WhenUnprotected::Refuse,
             },
-            state_directory: directory.path().into(),
-            runtime_directory: directory.path().into(),
+            state_directory: directory.into(),
+            runtime_directory: directory.into(),
             host: Host::here(),
             rpcbind_port: 9,
-            rpcbind_socket: socket,
+            rpcbind_socket: directory.join("rpcbind.sock"),
             trust: Trust::ANY_PORT,
-        };
+        }
+    }
+
+    fn keep_with(serves: &[&str]) -> (Vec<String>, Vec<&'static str>, Vec<String>) {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options_in(directory.path());
+        let table = rpcbind(&options.rpcbind_socket, serves);
         let place = |transport, address: &str| Place { transport, address: address.parse().unwrap() };
         let places = [
             place(Transport::Udp, "0.0.0.0:662"),
@@ -300,6 +331,28 @@ mod tests {
         assert_eq!(ours, ["tcp 0.0.0.0.2.150", "tcp6 ::.2.150"]);
         let (problems, left_out, ours) = keep_with(&["udp", "tcp"]);
         assert_eq!((problems.len(), left_out.len(), ours.len()), (0, 2, 2));
+    }
+
+    #[test]
+    fn the_end_of_rpcbind_is_seen_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let options = options_in(directory.path());
+        let listener = UnixListener::bind(&options.rpcbind_socket).unwrap();
+        let mut held = Held::default();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let (stream, _) = listener.accept().unwrap();
+                thread::sleep(Duration::from_millis(20));
+                drop(stream);
+            });
+            // One wait would not end by itself while the connection is there, and none of it is kept after its end.
+            let began = std::time::Instant::now();
+            while held.0.is_some() || began.elapsed() < Duration::from_millis(1) {
+                held.wait(&options, true);
+                assert!(began.elapsed() < Duration::from_secs(60), "its end was not seen");
+            }
+        });
+        assert!(held.0.is_none());
     }
 
     #[test]

@@ -30,9 +30,6 @@ use crate::host::Peers;
 use crate::threads;
 use crate::watchdog::Turns;
 
-/// How long at most between two turns: the watchdog counts them.
-const PATIENCE: Duration = Duration::from_millis(500);
-
 /// How long at most between two looks at silent connections.
 const TIDIED_AFTER: Duration = Duration::from_secs(1);
 
@@ -106,8 +103,10 @@ pub(super) fn start(
 impl<W: Fn(Wanted)> Server<W> {
     fn serve(&mut self) {
         loop {
+            self.turns.rest();
+            let found = self.wait();
             self.turns.turn();
-            let (own, others): (Vec<_>, Vec<_>) = self.wait().into_iter().partition(|(_, is_own)| *is_own);
+            let (own, others): (Vec<_>, Vec<_>) = found.into_iter().partition(|(_, is_own)| *is_own);
             // In two rounds also where the first has nothing to read: requests that the store or time has decided are
             // answered first.
             self.round(own);
@@ -148,14 +147,16 @@ impl<W: Fn(Wanted)> Server<W> {
         let has_turn = |is_own: bool| is_own || rest.is_none();
         let left = self.streams.with_more().map(|(id, is_own)| (Ready::Stream(id), is_own));
         let mut found: Vec<(Ready, bool)> = left.filter(|(_, is_own)| has_turn(*is_own)).collect();
-        let patience = if found.is_empty() { rest.unwrap_or(PATIENCE) } else { Duration::ZERO };
+        let goes_on = (!found.is_empty()).then_some(Duration::ZERO);
         let full = self.streams.full_for(now);
-        let patience = full.map_or(patience, |full| full.min(patience));
-        let due = monitor.next_timeout().map_or(patience, |due| due.since(now).min(patience));
+        let due = monitor.next_timeout().map(|due| due.since(now));
+        let tidies = (!self.streams.is_empty()).then_some(TIDIED_AFTER);
+        let due = [rest, goes_on, full, due, tidies].into_iter().flatten().min();
         // Rounded up: woken a moment too early, it would turn without pause until the time has come.
-        let nanos = due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999);
-        let timeout =
-            Timespec { tv_sec: i64::try_from(due.as_secs()).unwrap_or(1), tv_nsec: i64::from(nanos) };
+        let timeout = due.map(|due| Timespec {
+            tv_sec: i64::try_from(due.as_secs()).unwrap_or(1),
+            tv_nsec: i64::from(due.subsec_nanos().next_multiple_of(1_000_000).min(999_999_999)),
+        });
         let mut sources = vec![(Ready::Woken, true, monitor.waker())];
         let datagrams = self.datagrams.iter().enumerate();
         sources.extend(datagrams.map(|(at, socket)| (Ready::Datagrams(at), false, socket.as_fd())));
@@ -167,7 +168,7 @@ impl<W: Fn(Wanted)> Server<W> {
         sources.retain(|(_, is_own, _)| has_turn(*is_own));
         let mut fds: Vec<PollFd<'_>> =
             sources.iter().map(|(_, _, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
-        if let Ok(1..) = poll(&mut fds, Some(&timeout)) {
+        if let Ok(1..) = poll(&mut fds, timeout.as_ref()) {
             let readable = sources.iter().zip(&fds).filter(|(_, fd)| !fd.revents().is_empty());
             found.extend(readable.map(|((ready, is_own, _), _)| (*ready, *is_own)));
         }

@@ -69,6 +69,11 @@ impl Streams {
         Self { connections: BTreeMap::new(), next: 0, trust, full_until: Moment::START }
     }
 
+    /// Whether there is no connection.
+    pub(super) fn is_empty(&self) -> bool {
+        self.connections.is_empty()
+    }
+
     /// How long no connection is taken in, where there was no room for one.
     pub(super) fn full_for(&self, now: Moment) -> Option<Duration> {
         Some(self.full_until.since(now)).filter(|left| !left.is_zero())

@@ -34,8 +34,8 @@ pub(crate) use disk::faulty;
 pub(crate) use on_host::{Ground, PlaceFinding, StoreOnHost, Unusable};
 
 pub(crate) use heirlock_core::store::{
-    Account, Beaten, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
+    Account, Asked, Beaten, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place,
+    RecordChange, Seen, ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 
 use std::path::Path;

@@ -9,9 +9,15 @@
 //! slow disk a hundred thousand records need their time, and nothing hangs.
 //!
 //! Heartbeats have a thread besides. A record that hangs keeps no heart from beating, where the store takes that. A heartbeat
-//! that ends late tells its result at the next beat.
+//! that ends late tells its result at the next beat. The same thread looks at the claims after each beat; while such a look takes
+//! its time, the heart has another thread.
+//!
+//! A loop that waits for one call after the other, each of which makes progress, lives: where a heartbeat is due meanwhile, the
+//! caller itself repeats the last one ([`Timed::keep_heart`]), for so long as a loop may make no turn. A loop that hangs
+//! anywhere else makes no call, and its heart stops.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,10 +29,10 @@ use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
-    Account, Beaten, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
-    StoreError, StoreErrorKind, Told,
+    Account, Asked, Beaten, Change, ClaimAnswer, Commit, Contents, Past, Place, Seen, ServerHearts,
+    ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
-use crate::limits::{BEAT_LATE_MAX, BEAT_WAIT_MAX, STORE_WAIT_MAX};
+use crate::limits::{BEAT_LATE_MAX, BEAT_WAIT_MAX, BEATS_ALONE_MAX, LOOK_LATE_MAX, STORE_WAIT_MAX};
 use crate::threads;
 
 type Answer<T> = Result<T, StoreError>;
@@ -36,11 +42,34 @@ type Call = Box<dyn FnOnce(&dyn Store) + Send>;
 pub(crate) struct Timed {
     store: Arc<dyn Store>,
     calls: Lane,
-    beats: Lane,
-    /// The result of a heartbeat that ended after its caller had given it up.
-    late: Arc<Mutex<Option<Beaten>>>,
-    /// How late it may be for that to be of use.
+    /// A new one takes its place while it looks at the claims for long.
+    beats: Mutex<Arc<Lane>>,
+    heart: Mutex<Heart>,
+    found: Arc<FoundLate>,
+    /// How late a heartbeat may be for its result to be of use.
     late_max: Duration,
+}
+
+/// The results that came after their caller had given them up.
+#[derive(Default)]
+struct FoundLate {
+    beaten: Mutex<Option<Beaten>>,
+    /// And when that look began.
+    seen: Mutex<Option<(Instant, Vec<Seen>)>>,
+    /// A look at the claims is on.
+    is_looking: AtomicBool,
+}
+
+/// The heart, as far as it beats while the loop waits.
+#[derive(Default)]
+struct Heart {
+    /// How often it beats; nothing where it does so by the loop's own word alone.
+    interval: Option<Duration>,
+    /// The last heartbeat.
+    last: Option<ServerReport>,
+    /// When the loop gave its last word, and when the heart last beat.
+    said: Option<Instant>,
+    beaten: Option<Instant>,
 }
 
 /// Calls that are made one after the other, by one thread.
@@ -74,22 +103,35 @@ impl Timed {
     /// # Errors
     /// Where no thread can be had.
     pub(crate) fn new(store: Box<dyn Store>, ended: impl Fn() + Send + 'static) -> io::Result<Self> {
+        Self::with_waits(store, ended, [STORE_WAIT_MAX, BEAT_WAIT_MAX])
+    }
+
+    fn with_waits(
+        store: Box<dyn Store>,
+        ended: impl Fn() + Send + 'static,
+        [of_calls, of_beats]: [Duration; 2],
+    ) -> io::Result<Self> {
         let store: Arc<dyn Store> = Arc::from(store);
-        let (calls, asked) = Lane::new(STORE_WAIT_MAX);
-        let (beats, beaten) = Lane::new(BEAT_WAIT_MAX);
-        let works = |lane: &Lane| (Arc::clone(&store), Arc::clone(&lane.on));
-        let ((of_calls, on), (of_beats, beating)) = (works(&calls), works(&beats));
-        threads::start("store", move || work(of_calls.as_ref(), &asked, &on, ended))?;
-        threads::start("heartbeat", move || work(of_beats.as_ref(), &beaten, &beating, || {}))?;
-        Ok(Self { store, calls, beats, late: Arc::default(), late_max: BEAT_LATE_MAX })
+        Ok(Self {
+            calls: Lane::start("store", &store, of_calls, ended)?,
+            beats: Mutex::new(Arc::new(Lane::start("heartbeat", &store, of_beats, || {})?)),
+            store,
+            heart: Mutex::default(),
+            found: Arc::default(),
+            late_max: BEAT_LATE_MAX,
+        })
+    }
+
+    /// The heart beats so often, also while a caller waits for calls that make progress.
+    pub(crate) fn beating_every(self, interval: Duration) -> Self {
+        entered(&self.heart).interval = Some(interval);
+        self
     }
 
     /// A store that waits for so long, for tests that show something else.
     #[cfg(test)]
     pub(crate) fn patient(store: Box<dyn Store>, wait_max: Duration) -> Self {
-        let mut timed = Self::new(store, || {}).unwrap();
-        (timed.calls.wait_max, timed.beats.wait_max) = (wait_max, wait_max);
-        timed
+        Self::with_waits(store, || {}, [wait_max; 2]).unwrap()
     }
 
     fn brief<T: Send + 'static>(
@@ -97,7 +139,7 @@ impl Timed {
         what: &'static str,
         call: impl FnOnce(&dyn Store) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
-        self.calls.call(self.store.as_ref(), what, Wait::Brief, call)
+        self.calls.call(self.store.as_ref(), what, Wait::Brief, &|| self.keep_heart(), call)
     }
 
     fn long<T: Send + 'static>(
@@ -105,7 +147,105 @@ impl Timed {
         what: &'static str,
         call: impl FnOnce(&dyn Store) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
-        self.calls.call(self.store.as_ref(), what, Wait::WhileItProgresses, call)
+        self.calls.call(self.store.as_ref(), what, Wait::WhileItProgresses, &|| self.keep_heart(), call)
+    }
+
+    /// The caller waits for a call: where a heartbeat is due, the last one is repeated with the next number. Answers how long
+    /// it is until the next is due.
+    fn keep_heart(&self) -> Option<Duration> {
+        let mut heart = entered(&self.heart);
+        let interval = heart.interval?;
+        if heart.said?.elapsed() > BEATS_ALONE_MAX {
+            return None;
+        }
+        let left = interval.saturating_sub(heart.beaten?.elapsed());
+        if !left.is_zero() {
+            return Some(left);
+        }
+        heart.beaten = Some(Instant::now());
+        let report = heart.last.as_mut()?;
+        report.beat += 1;
+        let (report, found, late_max) = (report.clone(), Arc::clone(&self.found), self.late_max);
+        if let Ok(lane) = self.lane_of_beats() {
+            lane.begin("a heartbeat", move |store| {
+                let began = Instant::now();
+                if let Ok(beaten) = store.beat(&report)
+                    && began.elapsed() <= late_max
+                {
+                    *entered(&found.beaten) = Some(beaten);
+                }
+            });
+        }
+        Some(interval)
+    }
+
+    /// The thread of heartbeats; another one where that looks at the claims still.
+    fn lane_of_beats(&self) -> io::Result<Arc<Lane>> {
+        let mut beats = entered(&self.beats);
+        if beats.is_busy() && self.found.is_looking.load(Ordering::Acquire) {
+            *beats = Arc::new(Lane::start("heartbeat", &self.store, beats.wait_max, || {})?);
+        }
+        Ok(Arc::clone(&beats))
+    }
+
+    /// The loop's next heartbeat, with a number beyond those of all that were repeated.
+    fn numbered(&self, report: &ServerReport) -> ServerReport {
+        let mut heart = entered(&self.heart);
+        let mut report = report.clone();
+        if let Some(last) = heart.last.as_ref().filter(|last| last.agent == report.agent) {
+            report.beat = report.beat.max(last.beat + 1);
+        }
+        let now = Some(Instant::now());
+        (heart.said, heart.beaten, heart.last) = (now, now, Some(report.clone()));
+        report
+    }
+
+    /// The result of a look that ended after its beat, unless that is too long ago.
+    fn seen_late(&self) -> Option<Vec<Seen>> {
+        let (began, seen) = entered(&self.found.seen).take()?;
+        (began.elapsed() <= LOOK_LATE_MAX).then_some(seen)
+    }
+
+    fn beat_within_limits(&self, report: &ServerReport, of: &[Asked]) -> Answer<(Beaten, Option<Vec<Seen>>)> {
+        let (earlier, seen_late) = (entered(&self.found.beaten).take(), self.seen_late());
+        let (report, of, late_max) = (self.numbered(report), of.to_vec(), self.late_max);
+        let lane = self.lane_of_beats().map_err(|error| {
+            let sentence = format!("a heartbeat can't be written: {error}");
+            StoreError::new(StoreErrorKind::Unavailable, sentence)
+        })?;
+        let (found, on) = (Arc::clone(&self.found), Arc::clone(&lane.on));
+        let made = lane.call(self.store.as_ref(), "a heartbeat", Wait::Brief, &|| None, move |store| {
+            let began = Instant::now();
+            let beaten = store.beat(&report)?;
+            // An older result tells nothing of this moment.
+            if began.elapsed() <= late_max {
+                *entered(&found.beaten) = Some(beaten.clone());
+            }
+            if of.is_empty() || found.is_looking.swap(true, Ordering::AcqRel) {
+                return Ok((beaten, None));
+            }
+            let began = Instant::now();
+            let seen = store.look(&of);
+            *entered(&found.seen) = Some((began, seen.clone()));
+            found.is_looking.store(false, Ordering::Release);
+            // The heartbeat itself has not failed, whether the look was waited for or not.
+            entered(&on).take_if(|on| on.given_up);
+            Ok((beaten, Some(seen)))
+        });
+        match made {
+            Ok((beaten, seen)) => {
+                entered(&self.found.beaten).take();
+                if seen.is_some() {
+                    entered(&self.found.seen).take();
+                }
+                Ok((beaten, seen.or(seen_late)))
+            }
+            Err(error) => {
+                // It has beaten, and looks still; or this is the result of the beat before.
+                let beaten = entered(&self.found.beaten).take().or(earlier);
+                beaten.map(|beaten| (beaten, seen_late)).ok_or(error)
+            }
+        }
     }
 }
 
@@ -123,16 +263,39 @@ fn work(store: &dyn Store, calls: &Receiver<Call>, on: &Mutex<Option<On>>, ended
     }
 }
 
-fn entered<T>(on: &Mutex<Option<T>>) -> MutexGuard<'_, Option<T>> {
+fn entered<T>(on: &Mutex<T>) -> MutexGuard<'_, T> {
     // Its contents are still true after a thread has panicked.
     on.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Lane {
-    /// One whose calls wait to be made.
-    fn new(wait_max: Duration) -> (Self, Receiver<Call>) {
-        let (calls, made) = channel();
-        (Self { turn: Mutex::default(), calls, on: Arc::default(), wait_max }, made)
+    /// One with a thread of this name, which ends with it.
+    fn start(
+        name: &'static str,
+        store: &Arc<dyn Store>,
+        wait_max: Duration,
+        ended: impl Fn() + Send + 'static,
+    ) -> io::Result<Self> {
+        let (calls, asked) = channel();
+        let lane = Self { turn: Mutex::default(), calls, on: Arc::default(), wait_max };
+        let (store, on) = (Arc::clone(store), Arc::clone(&lane.on));
+        threads::start(name, move || work(store.as_ref(), &asked, &on, ended))?;
+        Ok(lane)
+    }
+
+    /// Begins a call, unless one is on, and waits for nothing.
+    fn begin(&self, what: &'static str, call: impl FnOnce(&dyn Store) + Send + 'static) {
+        let Ok(_turn) = self.turn.try_lock() else { return };
+        let mut is_on = entered(&self.on);
+        if is_on.is_some() {
+            return;
+        }
+        let on = Arc::clone(&self.on);
+        let made = self.calls.send(Box::new(move |store| {
+            call(store);
+            *entered(&on) = None;
+        }));
+        *is_on = made.is_ok().then(|| On { what, began: Instant::now(), given_up: false });
     }
 
     fn call<T: Send + 'static>(
@@ -140,6 +303,7 @@ impl Lane {
         store: &dyn Store,
         what: &'static str,
         wait: Wait,
+        meanwhile: &dyn Fn() -> Option<Duration>,
         call: impl FnOnce(&dyn Store) -> Answer<T> + Send + 'static,
     ) -> Answer<T> {
         let too_long = |what: &str| {
@@ -172,14 +336,16 @@ impl Lane {
         if made.is_err() {
             return Err(too_long(what));
         }
-        let mut progress = store.progress();
+        let (mut progress, mut since) = (store.progress(), Instant::now());
         loop {
-            match answered.recv_timeout(self.wait_max) {
+            let left = self.wait_max.saturating_sub(since.elapsed());
+            match answered.recv_timeout(meanwhile().map_or(left, |due| due.min(left))) {
                 Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if since.elapsed() < self.wait_max => {}
                 Err(RecvTimeoutError::Timeout)
                     if wait == Wait::WhileItProgresses && store.progress() != progress =>
                 {
-                    progress = store.progress();
+                    (progress, since) = (store.progress(), Instant::now());
                 }
                 Err(_) => break,
             }
@@ -358,25 +524,11 @@ impl Store for Timed {
     }
 
     fn beat(&self, report: &ServerReport) -> Answer<Beaten> {
-        let earlier = entered(&self.late).take();
-        let (report, late, late_max) = (report.clone(), Arc::clone(&self.late), self.late_max);
-        let beaten = self.beats.call(self.store.as_ref(), "a heartbeat", Wait::Brief, move |store| {
-            let began = Instant::now();
-            let beaten = store.beat(&report)?;
-            // An older result tells nothing of this moment.
-            if began.elapsed() <= late_max {
-                *entered(&late) = Some(beaten.clone());
-            }
-            Ok(beaten)
-        });
-        match (beaten, earlier) {
-            (Ok(beaten), _) => {
-                entered(&self.late).take();
-                Ok(beaten)
-            }
-            (Err(_), Some(earlier)) => Ok(earlier),
-            (Err(error), None) => Err(error),
-        }
+        self.beat_within_limits(report, &[]).map(|(beaten, _)| beaten)
+    }
+
+    fn beat_and_look(&self, report: &ServerReport, of: &[Asked]) -> Answer<(Beaten, Option<Vec<Seen>>)> {
+        self.beat_within_limits(report, of)
     }
 }
 

@@ -50,10 +50,11 @@ use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
 use crate::host::{Host, Peers};
-use crate::monitor::SharedMonitor;
 use crate::monitor::directory::Directory;
+use crate::monitor::{OwnState, SharedMonitor};
 use crate::store::memory::{StoreMemory, had_one};
 use crate::store::{self, StoreError};
+use crate::threads::Lasting;
 use crate::{from_elsewhere, limits, lock_manager, monitor, notifier};
 
 pub(crate) use clock::Clock;
@@ -63,6 +64,7 @@ pub(crate) use snapshot::Snapshot;
 use conveying::Conveying;
 use looker::Looker;
 use readiness::Readiness;
+use watch::Attention;
 use work::Workshop;
 
 /// How often it is looked anew since records were placed or taken away meanwhile. A run does each once.
@@ -84,9 +86,13 @@ pub(crate) struct ThisServer {
     memory: detector::Memory,
     /// heirlock is the status monitor.
     pub(crate) monitor: Option<SharedMonitor>,
+    /// This server's own number, with which the status monitor answers.
+    answered_number: Option<OwnState>,
     directory: monitoring::Read,
     /// From which addresses clients can be told, in the run that was brought up last.
     readiness: Arc<Readiness>,
+    /// How closely the lock manager is looked at.
+    attention: Arc<Attention>,
     /// Ends the telling that is on.
     stop: Arc<AtomicBool>,
     pub(crate) snapshot: Arc<Snapshot>,
@@ -127,8 +133,10 @@ impl ThisServer {
             hinted: Arc::default(),
             memory: detector::Memory::default(),
             monitor: None,
+            answered_number: None,
             directory: Arc::default(),
             readiness: Arc::default(),
+            attention: Arc::new(Attention::new().context("can't have a descriptor (raise LimitNOFILE=)")?),
             stop: Arc::default(),
             snapshot,
         })
@@ -148,12 +156,17 @@ impl ThisServer {
         }
         let directories = ["sm", "sm.bak"].map(|name| self.settings.state_directory.join(name)).to_vec();
         let (inbox, hinted) = (self.workshop.inbox.clone(), Arc::clone(&self.hinted));
-        let hints = Hints::start(directories, move || {
+        let hints = Hints::start(directories, self.host().mount_table(), move || {
             if !hinted.swap(true, Ordering::SeqCst) {
                 let _ = inbox.send(Message::Changed);
             }
         })?;
         Ok(Some(hints))
+    }
+
+    /// Begins to look at the lock manager, again and again.
+    fn watch_lock_manager(&self) -> std::io::Result<Lasting> {
+        watch::start(&self.workshop, Arc::clone(&self.attention))
     }
 
     /// Begins to listen to rpc.statd's callouts.
@@ -266,7 +279,12 @@ impl Outside for ThisServer {
     fn own_state(&self) -> Option<StateNumber> {
         let folder = Folder::open(&self.settings.state_directory).ok()?;
         let bytes = monitor::read_state(&folder).ok()?;
-        StateNumber::parse_file(&bytes).ok()
+        let number = StateNumber::parse_file(&bytes).ok()?;
+        if let Some(answered) = &self.answered_number {
+            // It is read at each heartbeat.
+            answered.is_now(number);
+        }
+        Some(number)
     }
 
     fn is_maintained(&self) -> bool {
@@ -410,6 +428,10 @@ impl Outside for ThisServer {
 
     fn unready(&self) -> Vec<Unready> {
         self.readiness.missing()
+    }
+
+    fn look_closely(&self, close: bool) {
+        self.attention.pay(close);
     }
 
     fn lock_manager(&self) -> String {

@@ -55,10 +55,11 @@ impl ThisServer {
             Ok(())
         };
         let (inbox, peers) = (self.workshop.inbox.clone(), self.workshop.lock_manager.peers());
-        let monitor = monitor::start(&options, peers, sockets, prepare, turns, move |wanted| {
+        let (monitor, number) = monitor::start(&options, peers, sockets, prepare, turns, move |wanted| {
             let _ = inbox.send(Message::Monitor(wanted));
         })?;
         self.monitor = Some(monitor.clone());
+        self.answered_number = Some(number);
         if differing.is_none() {
             let told = |read| Message::DirectoryRead(Box::new(read));
             self.workshop.in_thread("directory", told, move |_| {

@@ -11,7 +11,7 @@ use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Clock, Snapshot, ThisServer, watch};
+use super::{Clock, Snapshot, ThisServer};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, read_only, trust};
 use crate::detector::Hints;
@@ -29,7 +29,7 @@ use crate::{callout, guard, limits, store};
 pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let settings = Arc::new(settings);
     let watchdog = Watchdog::start().context("can't begin to look whether the agent hangs")?;
-    let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX);
+    let turns = watchdog.follow("agent", core_limits::LOOP_SILENCE_MAX)?;
     turns.turn();
     prepare(&host, &settings)?;
     let (inbox, messages) = channel();
@@ -43,6 +43,7 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&host, &settings), ended).context("can't begin to ask the store")?;
+    let store = store.beating_every(settings.heartbeat.interval);
     let changed = inbox.clone();
     store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
     let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;
@@ -56,7 +57,7 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     }
     let mut hints = agent.outside().watch_directory()?;
     watchdog.keep(hints.as_mut().and_then(Hints::take_thread));
-    watchdog.keep(Some(watch::start(&agent.outside().workshop)?));
+    watchdog.keep(Some(agent.outside().watch_lock_manager()?));
     let served = serve(&mut agent, &messages, &turns, &outbox);
     outbox.send();
     served
@@ -127,7 +128,7 @@ fn listen_for_group(
 
 fn stop_on_signal(inbox: Sender<Message>) -> Result<Lasting> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("can't wait for signals")?;
-    let thread = threads::start("signals", move || {
+    let thread = threads::lasting("signals", move || {
         for _ in signals.forever() {
             if inbox.send(Message::Stop).is_err() {
                 return Ok(());
@@ -154,7 +155,7 @@ fn begin_capture(
             Ok(Some(listener))
         },
         nsm: |agent, watchdog| {
-            let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX);
+            let turns = watchdog.follow("status monitor", core_limits::MONITOR_SILENCE_MAX)?;
             begin_monitoring(agent, turns).map(|()| None)
         },
     };
@@ -175,14 +176,14 @@ fn serve(
     outbox: &Outbox,
 ) -> Result<()> {
     loop {
-        turns.turn();
-        // Also where nothing is due for long: the watchdog counts the turns.
-        let patience = agent.next_due().since(agent.outside().now()).min(core_limits::LOOP_SILENCE_MAX / 4);
+        let patience = agent.next_due().since(agent.outside().now());
+        turns.rest();
         let first = match messages.recv_timeout(patience) {
             Ok(message) => Some(message),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => bail!("no thread can send the agent a message any more"),
         };
+        turns.turn();
         // Messages that have come together are looked at together: a burst of hints causes one scan, a burst of answers one sync.
         let more = messages.try_iter().take(limits::MESSAGES_AT_ONCE_MAX);
         for message in join_alike(first.into_iter().chain(more)) {

@@ -74,6 +74,8 @@ pub struct Instance<O> {
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
     holdings_known: bool,
+    /// When the claims of all services were last looked at.
+    claims_seen_at: Option<Moment>,
     /// Claims of services that another server holds, or none.
     others: BTreeMap<ServiceName, Claim>,
     /// Services of which the store can't say whose they are, and why.
@@ -108,6 +110,7 @@ impl<O: Outside> Instance<O> {
             nlm_ports: Vec::new(),
             held: BTreeMap::new(),
             holdings_known: false,
+            claims_seen_at: None,
             others: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             left_behind: LeftBehind::default(),
@@ -148,22 +151,37 @@ impl<O: Outside> Instance<O> {
         due.into_iter().flatten().min()
     }
 
-    /// Does what time has brought about, but for looks.
-    pub(crate) fn do_what_is_due(&mut self, server: &mut Common<O>, now: Moment) {
-        self.end_messages_put_off_too_long(server, now);
-        self.end_releases_that_hang(server, now);
-        self.say_who_came(server, now);
-        self.tick_asked(server, now);
-        self.tick_run(server, now);
-        self.say_if_conveyed_stays(server, now);
-        self.share_a_portion(server, now);
-        self.notify_once_shared(server, now);
-        self.follow_when_quiet(server, now);
-        if self.capture.has_looked() {
-            self.recover(server, now);
-        }
-        self.tend_directory(server, now);
+    /// The steps by which it does what time has brought about, in order: each may ask the store for something.
+    pub(crate) const STEPS: [fn(&mut Self, &mut Common<O>, Moment); 6] = [
+        |instance, server, now| {
+            instance.end_messages_put_off_too_long(server, now);
+            instance.end_releases_that_hang(server, now);
+        },
+        |instance, server, now| {
+            instance.say_who_came(server, now);
+            instance.tick_asked(server, now);
+        },
+        |instance, server, now| {
+            instance.tick_run(server, now);
+            instance.say_if_conveyed_stays(server, now);
+        },
+        |instance, server, now| {
+            instance.share_a_portion(server, now);
+            instance.notify_once_shared(server, now);
+        },
+        Self::follow_when_quiet,
+        |instance, server, now| {
+            if instance.capture.has_looked() {
+                instance.recover(server, now);
+            }
+        },
+    ];
+
+    /// Tends its status monitor, at the end of a turn. The store is not asked.
+    pub(crate) fn end_turn(&mut self, server: &mut Common<O>) {
+        self.tend_directory(server, server.now());
         self.tell_durable(server);
+        server.outside().look_closely(self.rests_upon_looks());
     }
 
     /// Does what follows from a look at the hearts of all servers and at what is held.

@@ -37,6 +37,17 @@ impl<O: Outside> Instance<O> {
         }
     }
 
+    /// Whether something is decided by the next looks at the lock manager: a run is on or owed, a service is being given up, a
+    /// deletion waits to be believed, or no lock manager is known to run.
+    pub(super) fn rests_upon_looks(&self) -> bool {
+        self.run.is_some()
+            || self.asked.is_some()
+            || self.releases_are_on()
+            || self.lives.is_reborn()
+            || self.lives.running().is_none()
+            || self.held.values().any(|held| held.ledger.next_tombstone_due().is_some())
+    }
+
     /// Another life of the lock manager began, without a run that made it so.
     pub(crate) fn life_began(&mut self, server: &mut Common<O>, Begun { life, since }: &Begun) {
         match since {

@@ -6,7 +6,7 @@ use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::planted::{Bug, planted};
-use heirlock_core::store::{Change, Contents, DamagedPart, StoreError, StoreErrorKind};
+use heirlock_core::store::{Asked, Change, Contents, DamagedPart, Place, Seen, StoreError, StoreErrorKind};
 use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -17,19 +17,51 @@ use crate::agent::common::Common;
 use crate::agent::holdings::{self, Found, Held};
 use crate::agent::outside::Outside;
 use crate::agent::running::Commission;
+use crate::limits::CLAIMS_AGE_MAX;
 use crate::words::counted;
 
 impl<O: Outside> Instance<O> {
     /// Compares what is held with what the store says, service by service.
     pub fn refresh_holdings(&mut self, server: &mut Common<O>, now: Moment) {
+        self.refresh(server, now, &[]);
+    }
+
+    /// The services whose claims are looked at with each heartbeat: those that are configured, and this server's own.
+    pub(crate) fn services_looked_at(&self, server: &Common<O>) -> Vec<Asked> {
+        let host = ServiceName::host(server.server());
+        let services = server.settings().services.iter().map(|s| s.name.clone()).chain([host]);
+        let held = |service: &ServiceName| self.held.get(service).map(|held| held.claim.generation);
+        services.map(|service| Asked { held: held(&service), service }).collect()
+    }
+
+    /// The same by a look that was made beside the loop. Where that goes on still, the one before holds good for a while.
+    pub(crate) fn refresh_by(&mut self, server: &mut Common<O>, now: Moment, seen: Option<Vec<Seen>>) {
+        if let Some(seen) = seen {
+            return self.refresh(server, now, &seen);
+        }
+        if self.put_off.may_have_come_about() {
+            self.holdings_known = false;
+        } else if self.claims_seen_at.is_none_or(|at| now.since(at) > CLAIMS_AGE_MAX) {
+            self.holdings_known = false;
+            let place = server.store().place(Place::Store);
+            let why = format!(
+                "{place}: a look at the claims takes longer than {} s; look at its disk, volume or network (dmesg)",
+                CLAIMS_AGE_MAX.as_secs()
+            );
+            server.fails(now, &why);
+        }
+    }
+
+    /// A service of which this look shows nothing new is not asked for again: each call of a slow store takes its time.
+    fn refresh(&mut self, server: &mut Common<O>, now: Moment, seen: &[Seen]) {
         self.holdings_known = false;
         if self.put_off.may_have_come_about() {
             return; // what that has done is its own to find
         }
-        let host = ServiceName::host(server.server());
-        let configured = server.settings().services.iter().map(|s| s.name.clone());
-        for service in configured.chain([host]).collect::<Vec<_>>() {
+        for Asked { service, .. } in self.services_looked_at(server) {
+            let shown = seen.iter().find(|seen| seen.service == service);
             let refreshed = match self.held.contains_key(&service) {
+                _ if shown.is_some_and(|seen| self.is_as_before(server, seen)) => Ok(()),
                 true => self.check_claim(server, &service),
                 false => self.look_for(server, &service),
             };
@@ -56,7 +88,39 @@ impl<O: Outside> Instance<O> {
                 }
             }
         }
-        self.holdings_known = true;
+        (self.holdings_known, self.claims_seen_at) = (true, Some(now));
+    }
+
+    /// Whether a look shows a service as this server knows it. Whatever else it shows is looked up step by step.
+    fn is_as_before(&mut self, server: &mut Common<O>, seen: &Seen) -> bool {
+        let (Ok(newest), Ok(begun)) = (&seen.newest, &seen.begun) else { return false };
+        let (service, us) = (&seen.service, server.server());
+        let is_readable = newest.as_ref().is_none_or(|claim| claim.unreadable.is_none());
+        let known = server.memory().known(service);
+        if let Some(held) = self.held.get(service) {
+            let run_of = self.run_that_has(server, service);
+            let was_here = known.expected.is_some();
+            let stands = standing(held.claim.generation, us, newest.as_ref(), *begun, run_of, was_here);
+            return is_readable && stands == Standing::Whole;
+        }
+        if self.run.as_ref().is_some_and(|running| running.machine.targets().contains(service)) {
+            return false; // it is being taken over right now
+        }
+        let Some(claim) = newest else {
+            return !self.is_at_home(server, service) && server.check_age(service, None).is_ok();
+        };
+        !claim.is_held_by(us)
+            && is_readable
+            && known.expected == Some(claim.generation)
+            && self.others.get(service) == Some(claim)
+            && server.check_age(service, *begun).is_ok()
+            && self.is_others(server, service, claim).is_ok()
+    }
+
+    /// This agent, where its run has this service among those that it takes over.
+    fn run_that_has<'a>(&self, server: &'a Common<O>, service: &ServiceName) -> Option<&'a str> {
+        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
+        of_run.then_some(server.id())
     }
 
     /// Whether a service that we hold is still ours, and the store still has it.
@@ -74,8 +138,7 @@ impl<O: Outside> Instance<O> {
             }
         };
         let begun = server.store().newest_generation(service, generation)?;
-        let of_run = self.run.as_ref().is_some_and(|running| running.machine.has_member(service));
-        let run_of = of_run.then_some(server.id());
+        let run_of = self.run_that_has(server, service);
         let was_here = server.memory().known(service).expected.is_some();
         let us = server.server();
         let stands = standing(generation, us, newest.as_ref(), begun, run_of, was_here);
@@ -316,11 +379,13 @@ impl<O: Outside> Instance<O> {
             server.settings().services.iter().filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
+                || self.unreadable.contains_key(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
             {
                 continue;
             }
-            let Ok(Some(claim)) = server.store().newest_claim(&service) else { continue };
+            // As the look of this heartbeat has shown it. A run that begins looks again before it claims.
+            let Some(claim) = self.others.get(&service).cloned() else { continue };
             let heart = server.pulse().heart_of(&claim.owner, now);
             let Some(for_time) = silence_to_act_on(&claim, server.server(), heart) else { continue };
             tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());

@@ -84,7 +84,7 @@ fn start_here() -> SharedMonitor {
     let (sender, receiver) = channel();
     let sockets = Sockets::bind(0).unwrap();
     let port = sockets.port();
-    let monitor =
+    let (monitor, _number) =
         start(&options, options.host.peers(), sockets, |_| Ok(()), Turns::unwatched(), wanted_by(sender))
             .unwrap();
     record(monitor.clone(), options, receiver, StoreIs::Well, Arc::default());

@@ -96,7 +96,7 @@ fn a_heartbeat_that_ends_late_tells_its_result_at_the_next_one() {
     place.gate.shut(&["put_server"]);
     assert_eq!(kind(place.store.beat(&report(1))), StoreErrorKind::TimedOut);
     place.gate.open();
-    while place.store.beats.is_busy() {
+    while entered(&place.store.beats).is_busy() {
         thread::yield_now();
     }
     place.gate.shut(&["put_server"]);
@@ -120,6 +120,7 @@ fn a_call_that_carries_much_is_waited_for_as_long_as_it_makes_progress() {
         Ok(())
     };
     let waits = [Wait::WhileItProgresses, Wait::Brief];
-    let done = waits.map(|wait| lane.call(inner.as_ref(), "work", wait, working).map_err(|e| e.is_late()));
+    let done =
+        waits.map(|wait| lane.call(inner.as_ref(), "work", wait, &|| None, working).map_err(|e| e.is_late()));
     assert_eq!(done, [Ok(()), Err(true)]);
 }
