@@ -62,6 +62,9 @@ pub struct Condition {
     pub(crate) facts: BTreeMap<String, String>,
 }
 
+/// The results of a beat that the store took: a namesake, the hearts of all servers, and the look at the claims, where that is over.
+type Tried = (Option<Namesake>, ServerHearts, Option<Vec<Seen>>);
+
 impl Pulse {
     /// A heart that has not beaten yet.
     pub fn new(report: ServerReport, hearts: Hearts) -> Self {
@@ -214,7 +217,7 @@ impl Pulse {
         store: &dyn Store,
         condition: Condition,
         of: &[Asked],
-    ) -> Result<(Option<Namesake>, ServerHearts, Option<Vec<Seen>>), StoreError> {
+    ) -> Result<Tried, StoreError> {
         self.report.beat += 1;
         self.report.written_at_s = condition.written_at_s;
         self.report.incarnation = condition.incarnation;
