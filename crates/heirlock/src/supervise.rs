@@ -132,7 +132,7 @@ fn hear_signals() -> Result<(Lasting, Signalled)> {
 
 fn wake(waker: &OwnedFd) {
     // A waker that is full wakes all the same.
-    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
+    let _ = rustix::io::write(waker, &1_u64.to_le_bytes());
 }
 
 impl Signalled {

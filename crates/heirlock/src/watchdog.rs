@@ -196,7 +196,7 @@ impl Watchdog {
 
 fn wake(waker: &OwnedFd) {
     // A waker that is full wakes all the same.
-    let _ = rustix::io::write(waker, &1_u64.to_ne_bytes());
+    let _ = rustix::io::write(waker, &1_u64.to_le_bytes());
 }
 
 fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {

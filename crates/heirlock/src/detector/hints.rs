@@ -74,7 +74,7 @@ impl Hints {
 impl Drop for Hints {
     fn drop(&mut self) {
         self.stop.is_said.store(true, Ordering::Relaxed);
-        let _ = rustix::io::write(&self.stop.waker, &1_u64.to_ne_bytes());
+        let _ = rustix::io::write(&self.stop.waker, &1_u64.to_le_bytes());
     }
 }
 

@@ -40,7 +40,7 @@ impl Attention {
     /// From now on something does, and the next look is made at once; or nothing does.
     pub(super) fn pay(&self, close: bool) {
         if !self.is_close.swap(close, Ordering::SeqCst) && close {
-            let _ = rustix::io::write(&self.waker, &1_u64.to_ne_bytes());
+            let _ = rustix::io::write(&self.waker, &1_u64.to_le_bytes());
         }
     }
 }
