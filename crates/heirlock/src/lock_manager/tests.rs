@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use heirlock_agent::{Message, Outside, RunNumber, RunWork, Work};
+use heirlock_agent::{InstanceOutside, News, RunNumber, RunWork, Work};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::Strategy;
@@ -120,7 +120,7 @@ fn with_stand_in() -> (Place, Arc<StandIn>) {
     let mut place = place();
     let stand_in = Arc::new(StandIn::default());
     let shared: Arc<dyn LockManager> = Arc::clone(&stand_in) as Arc<dyn LockManager>;
-    place.agent.outside_mut().workshop.lock_manager = shared;
+    place.agent.lock_manager_mut().workshop.lock_manager = shared;
     (place, stand_in)
 }
 
@@ -128,9 +128,9 @@ fn with_stand_in() -> (Place, Arc<StandIn>) {
 fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
     let (mut place, stand_in) = with_stand_in();
     let work = RunWork::CheckFit { targets: vec![service("nfs")], insists: false, brings: false };
-    place.agent.outside_mut().begin_for(RunNumber::default(), work);
+    place.agent.lock_manager_mut().begin_for(RunNumber::default(), work);
     let fit = place.next_that(|message| match message {
-        Message::Fit(_, fit) => Some(fit),
+        News::Fit(_, fit) => Some(fit),
         _ => None,
     });
     assert!(
@@ -143,16 +143,16 @@ fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
 #[test]
 fn a_kind_has_its_own_facts_and_its_own_question_for_grace() {
     let (mut place, _) = with_stand_in();
-    place.agent.outside_mut().begin(Work::GatherFacts);
+    place.agent.lock_manager_mut().begin(Work::GatherFacts);
     let facts = place.next_that(|message| match message {
-        Message::Facts(facts) => Some(facts.unwrap()),
+        News::Facts(facts) => Some(facts.unwrap()),
         _ => None,
     });
     assert_eq!(facts.get("server-scope").map(String::as_str), Some("site"));
     let life = Incarnation { boot: "b00t".into(), start: "epoch 7".into(), reopened: 0 };
-    place.agent.outside_mut().begin(Work::AskGrace(life));
+    place.agent.lock_manager_mut().begin(Work::AskGrace(life));
     let answer = place.next_that(|message| match message {
-        Message::GraceAsked(_, answer) => Some(answer),
+        News::GraceAsked(_, answer) => Some(answer),
         _ => None,
     });
     assert_eq!(answer.0, Probe::InGrace);
@@ -168,17 +168,17 @@ fn a_kind_recognises_and_lets_go_in_its_own_way() {
         grace_seen: None,
         owes: false,
     };
-    place.agent.outside_mut().begin_for(RunNumber::default(), work);
+    place.agent.lock_manager_mut().begin_for(RunNumber::default(), work);
     let done = place.next_that(|message| match message {
-        Message::Recognised(_, done) => Some(done.unwrap()),
+        News::Recognised(_, done) => Some(done.unwrap()),
         _ => None,
     });
     assert_eq!(
         (done.observation.start.as_deref(), done.grace_length),
         (Some("epoch 7"), Duration::from_secs(60))
     );
-    place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
-    place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+    place.agent.lock_manager_mut().begin(Work::TakeVolumeAway(service("nfs")));
+    place.next_that(|message| matches!(message, News::VolumeGone(..)).then_some(()));
     assert_eq!(*stand_in.asked.lock().unwrap(), ["recognise command", "let go 127.0.0.1"]);
 }
 
@@ -188,11 +188,11 @@ fn a_release_lets_go_of_no_file_system_while_its_other_exports_are_unknown() {
     for (hides, lets_go) in [(false, true), (true, false)] {
         let (mut place, stand_in) = with_stand_in();
         *stand_in.hides_its_exports.lock().unwrap() = hides;
-        let mut settings = Settings::clone(&place.agent.outside().workshop.settings);
+        let mut settings = Settings::clone(&place.agent.lock_manager().workshop.settings);
         settings.services[0].exports = vec![volume.path().to_owned()];
-        place.agent.outside_mut().workshop.settings = Arc::new(settings);
-        place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
-        place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+        place.agent.lock_manager_mut().workshop.settings = Arc::new(settings);
+        place.agent.lock_manager_mut().begin(Work::TakeVolumeAway(service("nfs")));
+        place.next_that(|message| matches!(message, News::VolumeGone(..)).then_some(()));
         let asked = stand_in.asked.lock().unwrap();
         assert_eq!(asked[0], "let go 127.0.0.1", "what came in by its address goes with that");
         let file_system = format!("let go of {}", volume.path().display());

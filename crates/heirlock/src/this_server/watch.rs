@@ -4,7 +4,7 @@ use std::io;
 use std::thread;
 
 use heirlock_agent::Look;
-use heirlock_agent::Message;
+use heirlock_agent::News;
 
 use super::work::Workshop;
 use crate::limits;
@@ -29,7 +29,7 @@ pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
                 let start = seen.as_ref().ok().and_then(|observation| observation.start.clone());
                 let look = seen.map(|observation| Look { at, observation });
                 // Sent within the turn: no look may come after the work that was done since.
-                if shop.inbox.send(Message::Observed(Box::new(look))).is_err() {
+                if shop.inbox.send(News::Observed(Box::new(look))).is_err() {
                     return Ok(());
                 }
                 drop(turn);
@@ -37,7 +37,7 @@ pub(super) fn start(workshop: &Workshop) -> io::Result<Lasting> {
             };
             if start != known || count.is_multiple_of(LOOKS_A_PORT) {
                 known = start;
-                let _ = shop.inbox.send(Message::NlmPorts(shop.lock_manager.ports()));
+                let _ = shop.inbox.send(News::NlmPorts(shop.lock_manager.ports()));
             }
             thread::sleep(limits::OBSERVE_INTERVAL);
         }

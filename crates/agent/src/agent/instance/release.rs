@@ -11,7 +11,7 @@ use heirlock_core::{Moment, ServiceName};
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::Later;
 use crate::agent::releases::Release;
 use crate::agent::running::Running;
@@ -104,7 +104,7 @@ impl<O: Outside> Instance<O> {
                 troubles: Vec::new(),
             },
         );
-        server.outside_mut().begin(Work::TakeAddressAway(service.clone()));
+        self.outside.begin(Work::TakeAddressAway(service.clone()));
     }
 
     /// A release is on, or what follows one.
@@ -186,7 +186,7 @@ impl<O: Outside> Instance<O> {
                 if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                 }
-                server.outside_mut().begin(Work::TakeVolumeAway(service.clone()));
+                self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
                 if let Some(held) = self.held.get_mut(service) {

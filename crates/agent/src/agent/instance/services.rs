@@ -17,7 +17,7 @@ use crate::agent::common::Common;
 use crate::agent::holdings::{self, Found, Held};
 use crate::agent::outside::Outside;
 use crate::agent::running::Commission;
-use crate::config::Mode;
+use crate::config::{InstanceNumber, Mode};
 use crate::words::counted;
 
 impl<O: Outside> Instance<O> {
@@ -27,9 +27,11 @@ impl<O: Outside> Instance<O> {
         if self.put_off.may_have_come_about() {
             return; // what that has done is its own to find
         }
-        let host = ServiceName::host(server.server());
-        let configured = server.settings().services.iter().map(|s| s.name.clone());
-        for service in configured.chain([host]).collect::<Vec<_>>() {
+        // The first lock manager serves what this server serves under its own name.
+        let is_first = self.number == InstanceNumber::FIRST;
+        let host = is_first.then(|| ServiceName::host(server.server()));
+        let configured = self.services(server).map(|s| s.name.clone());
+        for service in configured.chain(host).collect::<Vec<_>>() {
             let refreshed = match self.held.contains_key(&service) {
                 true => self.check_claim(server, &service),
                 false => self.look_for(server, &service),
@@ -242,7 +244,7 @@ impl<O: Outside> Instance<O> {
         tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
         let Mended { contents: base, sent, troubles } = base;
         let known = server.memory().known(service).sent();
-        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state(server)).chain(known).collect();
+        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
             // The claim changed nothing: the duties towards its clients are the same as before, and their outcomes stay
@@ -275,7 +277,7 @@ impl<O: Outside> Instance<O> {
         for (client, record) in &contents.records {
             learn_from_record(addresses, client, record);
         }
-        let (keeps_peers, delay) = (service.is_host(), server.settings().capture.tombstone_delay);
+        let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;
         let held = Held::new(claim, contents, journal, keeps_peers, delay);
         server.saw_generation(service, generation, Some(generation), Some(held.state));
@@ -296,7 +298,7 @@ impl<O: Outside> Instance<O> {
         let known = server.memory().known(service);
         let generation = known.above(Generation::FIRST, None);
         let claim = Claim::new(generation, server.server(), server.id(), server.wall_s());
-        let state = self.own_state(server).max(known.sent()).unwrap_or(StateNumber(1));
+        let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
         let journal = Journal::quiet(server.id(), server.server(), server.wall_s());
         let Some(contents) = holdings::claim_first(server.store(), service, &claim, state, &journal)? else {
             return Ok(());
@@ -313,8 +315,7 @@ impl<O: Outside> Instance<O> {
         if self.run.is_some() || self.asked.is_some() || server.pulse().is_paused() || !knows_all {
             return;
         }
-        let automatic =
-            server.settings().services.iter().filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
+        let automatic = self.services(server).filter(|s| s.mode == Mode::Automatic).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
@@ -334,7 +335,7 @@ impl<O: Outside> Instance<O> {
 
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, server: &mut Common<O>, now: Moment) {
-        let (forget_after, wall_s) = (server.settings().capture.forget_after, server.wall_s());
+        let (forget_after, wall_s) = (self.settings.capture.forget_after, server.wall_s());
         let wall_clock = server.wall_clock();
         // In another life than the one in which they were not told they are owed word once more.
         let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
@@ -360,7 +361,7 @@ impl<O: Outside> Instance<O> {
             };
             let gone: Vec<MonName> = gone
                 .into_iter()
-                .filter(|client| self.may_forget(server, client))
+                .filter(|client| self.may_forget(client))
                 // The others at the next beats: new clients wait for each removal.
                 .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();
