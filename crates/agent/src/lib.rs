@@ -1,7 +1,7 @@
 //! heirlock's agent: the work between two calls of its server and of its store. It touches nothing by itself: no file,
 //! thread, socket, clock or random number is here, and a test sees to that.
 //!
-//! A server implements [`Outside`], and hands its agent one [`Message`] at a time. The product's is `this_server/` in
+//! A server implements [`Outside`] and, for each of its lock managers, [`InstanceOutside`], and hands its agent one [`Message`] at a time. The product's is `this_server/` in
 //! `crates/heirlock`; a simulator has its own.
 //!
 //! | module | holds |
@@ -46,25 +46,33 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 pub use agent::look::{Basis, Found, Look, Looked, Placed, Recall};
-pub use agent::outside::{Outside, Unready};
+pub use agent::outside::{InstanceOutside, Outside, Unready};
 pub use agent::status::{first as first_status, past_report};
 pub use agent::work::{Fit, PlacedOf, Placing, RunNumber, RunWork, Telling, Unplaced, Work};
-pub use agent::{Answered, Message, join_alike};
+pub use agent::{Answered, Message, News, join_alike};
 
+use agent::instance::Instance;
+pub use config::InstanceNumber;
 use config::Settings;
 use control::report::StatusReport;
 
 /// The agent of one server. One loop owns it, and calls [`Agent::do_what_is_due`] after each message, or after some that came
 /// together, and when [`Agent::next_due`] has come.
-pub struct Agent<O>(agent::server::Server<O>);
+pub struct Agent<O: Outside>(agent::server::Server<O>);
 
 impl<O: Outside> Agent<O> {
-    /// One with this store, of which it has read nothing yet.
+    /// One with this store, of which it has read nothing yet, and with these lock managers, in the order of
+    /// [`Settings::instances`].
     ///
     /// # Errors
-    /// Where the store isn't what it should be, or what is remembered of it can't be read.
-    pub fn new(settings: Arc<Settings>, store: Box<dyn Store>, outside: O) -> Result<Self> {
-        agent::server::Server::new(settings, store, outside).map(Self)
+    /// Where the store isn't what it should be, what is remembered of it can't be read, or a lock manager is missing.
+    pub fn new(
+        settings: Arc<Settings>,
+        store: Box<dyn Store>,
+        outside: O,
+        lock_managers: Vec<O::Instance>,
+    ) -> Result<Self> {
+        agent::server::Server::new(settings, store, outside, lock_managers).map(Self)
     }
 
     /// Takes up what an earlier agent of this server held and left unfinished, as the store knows it. To be called once,
@@ -73,10 +81,10 @@ impl<O: Outside> Agent<O> {
         self.0.take_up();
     }
 
-    /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
-    /// directory was read; else [`Message::DirectoryRead`] tells.
-    pub fn monitors(&mut self, differing: Option<BTreeSet<MonName>>) {
-        self.0.monitors(differing);
+    /// heirlock is the status monitor of this lock manager from now on. `differing`: clients whose files are to follow, where its
+    /// directory was read; else [`News::DirectoryRead`] tells.
+    pub fn monitors(&mut self, number: InstanceNumber, differing: Option<BTreeSet<MonName>>) {
+        self.0.monitors(number, differing);
     }
 
     /// Takes in what callouts noted while no agent answered. The agent does so by itself at each heartbeat.
@@ -122,6 +130,16 @@ impl<O: Outside> Agent<O> {
         self.0.common_mut().outside_mut()
     }
 
+    /// One of its lock managers, where it has that.
+    pub fn lock_manager(&self, number: InstanceNumber) -> Option<&O::Instance> {
+        self.0.instances().get(number.place()).map(Instance::outside)
+    }
+
+    /// The same, to begin what it listens to.
+    pub fn lock_manager_mut(&mut self, number: InstanceNumber) -> Option<&mut O::Instance> {
+        self.0.instances_mut().get_mut(number.place()).map(Instance::outside_mut)
+    }
+
     /// How this server is, now.
     pub fn status(&self) -> StatusReport {
         self.0.status()
@@ -129,64 +147,66 @@ impl<O: Outside> Agent<O> {
 
     /// The services that this server holds, as far as the agent knows.
     pub fn held(&self) -> impl Iterator<Item = &ServiceName> {
-        self.0.instance().held().keys()
+        self.0.instances().iter().flat_map(|instance| instance.held().keys())
     }
 
     /// The claim by which it holds a service.
     pub fn claim_of(&self, service: &ServiceName) -> Option<&Claim> {
-        self.0.instance().held().get(service).map(|held| &held.claim)
+        self.0.instance_of(service)?.held().get(service).map(|held| &held.claim)
     }
 
     /// How far the run has come that began the generation of a service that it holds.
     pub fn journal_of(&self, service: &ServiceName) -> Option<&Journal> {
-        self.0.instance().held().get(service).map(|held| &held.journal)
+        self.0.instance_of(service)?.held().get(service).map(|held| &held.journal)
     }
 
     /// Which clients of a service that it holds are on record.
     pub fn ledger_of(&self, service: &ServiceName) -> Option<&Ledger> {
-        self.0.instance().held().get(service).map(|held| &held.ledger)
+        self.0.instance_of(service)?.held().get(service).map(|held| &held.ledger)
     }
 
     /// The last look into the store showed all that this server holds.
     pub fn knows_its_holdings(&self) -> bool {
-        self.0.instance().knows_its_holdings()
+        self.0.knows_its_holdings()
     }
 
-    /// Services whose adoption was interrupted, although it could be gone on with now and no run is on: none for longer than
-    /// it takes to begin one.
+    /// Services whose adoption was interrupted, although it could be gone on with now and no run of their lock manager is on: none
+    /// for longer than it takes to begin one.
     pub fn left_interrupted(&self) -> impl Iterator<Item = &ServiceName> {
-        self.0.instance().left_interrupted(self.0.common())
+        let common = self.0.common();
+        self.0.instances().iter().flat_map(|instance| instance.left_interrupted(common))
     }
 
     /// Whether the run that is on tells this service's clients.
     pub fn run_tells(&self, service: &ServiceName) -> bool {
-        self.0.instance().run_tells(service)
+        self.0.instance_of(service).is_some_and(|instance| instance.run_tells(service))
     }
 
     /// Whether a release of this service is on.
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
-        self.0.instance().is_releasing(service)
+        self.0.instance_of(service).is_some_and(|instance| instance.is_releasing(service))
     }
 
     /// How many runs it has begun or gone on with.
     pub fn run_count(&self) -> u64 {
-        self.0.instance().run_count()
+        self.0.instances().iter().map(Instance::run_count).sum()
     }
 
     /// Nothing is owed to any client of what this server holds, as far as is known.
     pub fn owes_nothing(&self) -> bool {
-        self.0.instance().owes_nothing()
+        self.0.instances().iter().all(Instance::owes_nothing)
     }
 
     /// Compares so many clients of a service at one turn, and not as many as [`limits`] says: for a simulation, in which a
     /// service has few.
     pub fn compare_at_once(&mut self, clients: usize) {
-        self.0.parts().0.compare_at_once(Portion::of(clients, clients, clients));
+        let portion = Portion::of(clients, clients, clients);
+        self.0.instances_mut().iter_mut().for_each(|instance| instance.compare_at_once(portion));
     }
 
     /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing
     /// that waits for the store. Captures and heartbeats go on.
     pub fn is_at_rest(&self) -> bool {
-        self.0.instance().is_at_rest()
+        self.0.instances().iter().all(Instance::is_at_rest)
     }
 }

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::sync::Arc;
 
-use heirlock_agent::{Message, Placing, RunNumber, Unplaced};
+use heirlock_agent::{News, Placing, RunNumber, Unplaced};
 use heirlock_core::ServiceName;
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::takeover::Conveyance;
@@ -134,13 +134,13 @@ impl World {
 
     fn conveyed(&mut self, at: AgentAt, task: Task) {
         let message = match task {
-            Task::Place { run, services, .. } => Message::Placed(
+            Task::Place { run, services, .. } => News::Placed(
                 run,
                 services.into_iter().map(|service| (service, Ok(Unplaced::new()))).collect(),
             ),
             Task::TakeAway => {
                 self.servers[at.0].book = Arc::default();
-                Message::PlacedTakenAway(Ok(Unplaced::new()))
+                News::PlacedTakenAway(Ok(Unplaced::new()))
             }
         };
         self.tell_agent(at, 1, message);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use heirlock_agent::control::report::StatusReport;
 use heirlock_agent::store_memory::StoreMemory;
-use heirlock_agent::{Basis, Found, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work};
+use heirlock_agent::{
+    Basis, Found, InstanceOutside, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work,
+};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
@@ -23,7 +25,8 @@ use crate::server::Files;
 use crate::settings::host_address;
 use crate::world::World;
 
-/// A server as one agent has it.
+/// A server, and its lock manager, as one agent has them.
+#[derive(Clone)]
 pub(crate) struct OutsideOf {
     world: Shared,
     server: usize,
@@ -104,6 +107,8 @@ impl World {
 }
 
 impl Outside for OutsideOf {
+    type Instance = Self;
+
     fn now(&self) -> Moment {
         self.world().moment(self.started)
     }
@@ -130,14 +135,51 @@ impl Outside for OutsideOf {
         Some(self.world().servers[self.server].boot_id.clone())
     }
 
-    fn node(&self) -> Option<String> {
-        Some(self.world().servers[self.server].name.to_string())
-    }
-
     fn interface_addresses(&self) -> Vec<IpAddr> {
         let world = self.world();
         let here = (0..world.services.len()).filter(|at| world.address_of(*at) == Some(self.server));
         here.filter_map(|at| world.services[at].address).chain([host_address(self.server)]).collect()
+    }
+
+    fn is_maintained(&self) -> bool {
+        self.world().servers[self.server].is_maintained
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        if let Some(mut world) = self.step() {
+            world.servers[self.server].is_maintained = on;
+        }
+        Ok(())
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        Ok(self.world().servers[self.server].memory.clone())
+    }
+
+    fn had_store(&self) -> bool {
+        false
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        let lives = self.world().step(self.server);
+        let mut memory = self.store_memory()?;
+        change(&mut memory);
+        if lives {
+            self.world().servers[self.server].memory = memory.clone();
+        }
+        Ok(memory)
+    }
+
+    fn shows_status(&self) -> bool {
+        false
+    }
+
+    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
+}
+
+impl InstanceOutside for OutsideOf {
+    fn node(&self) -> Option<String> {
+        Some(self.world().servers[self.server].name.to_string())
     }
 
     fn is_present(&self, address: IpAddr) -> bool {
@@ -162,17 +204,6 @@ impl Outside for OutsideOf {
         Some(StateNumber(self.world().servers[self.server].state))
     }
 
-    fn is_maintained(&self) -> bool {
-        self.world().servers[self.server].is_maintained
-    }
-
-    fn maintain(&mut self, on: bool) -> Result<(), String> {
-        if let Some(mut world) = self.step() {
-            world.servers[self.server].is_maintained = on;
-        }
-        Ok(())
-    }
-
     fn grace_note(&self) -> Option<Remembered> {
         self.world().servers[self.server].grace.clone()
     }
@@ -191,24 +222,6 @@ impl Outside for OutsideOf {
         if let Some(mut world) = self.step() {
             world.servers[self.server].registrations = Some(registrations.render());
         }
-    }
-
-    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
-        Ok(self.world().servers[self.server].memory.clone())
-    }
-
-    fn had_store(&self) -> bool {
-        false
-    }
-
-    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
-        let lives = self.world().step(self.server);
-        let mut memory = self.store_memory()?;
-        change(&mut memory);
-        if lives {
-            self.world().servers[self.server].memory = memory.clone();
-        }
-        Ok(memory)
     }
 
     fn placed(&self) -> Placed {
@@ -237,8 +250,6 @@ impl Outside for OutsideOf {
         }
         Ok(())
     }
-
-    // Of mode `nsm` is a world of its own: `desk`.
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         if let Some(mut world) = self.step() {
@@ -270,12 +281,6 @@ impl Outside for OutsideOf {
         "a simulated lock manager".to_owned()
     }
 
-    fn shows_status(&self) -> bool {
-        false
-    }
-
-    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
-
     fn run_ended(&mut self, run: &Takeover, end: &End) {
         if let Some(mut world) = self.alive() {
             world.run_ended(self.server, run, end);
@@ -285,19 +290,27 @@ impl Outside for OutsideOf {
 
 #[cfg(test)]
 mod tests {
-    use heirlock_agent::agent::outside::contract::keeps_its_promises;
+    use heirlock_agent::Message;
+    use heirlock_agent::agent::outside::contract::{
+        a_lock_manager_keeps_its_promises, a_server_keeps_its_promises,
+    };
 
     use super::*;
     use crate::process::tests::quiet_world;
 
     #[test]
-    fn a_server_of_the_simulation_keeps_the_promises_of_a_server() {
+    fn a_server_of_the_simulation_and_its_lock_manager_keep_their_promises() {
         let world = quiet_world();
         let begun = || OutsideOf::new(Arc::clone(&world), &entered(&world), 0);
-        let next = |_: &mut OutsideOf| entered(&world).next_message().unwrap();
-        keeps_its_promises(begun(), next, |before| {
+        let anew = |before| {
             drop(before);
             begun()
-        });
+        };
+        a_server_keeps_its_promises(begun(), anew);
+        let next = |_: &mut OutsideOf| match entered(&world).next_message().unwrap() {
+            Message::Of(_, news) => news,
+            _ => panic!("the store does not answer late here"),
+        };
+        a_lock_manager_keeps_its_promises(begun(), next, anew);
     }
 }

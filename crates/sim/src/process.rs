@@ -198,9 +198,10 @@ impl Simulation {
         let (id, started, memory) = (world.servers[server].agent, world.now, world.store.memory.clone());
         let settings = Arc::new(settings_of(&world, server));
         let outside = OutsideOf::new(Arc::clone(&self.world), &world, server);
+        let lock_manager = outside.clone();
         drop(world);
         let store = StoreOf { world: Arc::clone(&self.world), server, agent: id, memory };
-        let Ok(mut agent) = Agent::new(settings, Box::new(store), outside) else {
+        let Ok(mut agent) = Agent::new(settings, Box::new(store), outside, vec![lock_manager]) else {
             let mut world = entered(&self.world);
             world.driven = None;
             return world.died(server, Death::Agent);
@@ -256,6 +257,8 @@ impl Simulation {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use heirlock_agent::{InstanceNumber, News};
+
     use crate::schedule::{Incident, Levels, Schedule};
     use crate::teller::{Teller, Trace};
 
@@ -277,7 +280,14 @@ pub(crate) mod tests {
         assert!(beat.is_some(), "it began");
         world().befall(&Incident::StopAgent { server: 0, ms: 8_000 });
         let agent = world().servers[0].agent;
-        world().after(10, Happening::ToAgent { server: 0, agent, message: Box::new(Message::Changed) });
+        world().after(
+            10,
+            Happening::ToAgent {
+                server: 0,
+                agent,
+                message: Box::new(Message::Of(InstanceNumber::FIRST, News::Changed)),
+            },
+        );
         simulation.run_until(13_900);
         let waiting = || world().agents[0].as_ref().map(|it| it.inbox.len());
         assert_eq!(world().beat_at[0], beat, "its heart is silent");

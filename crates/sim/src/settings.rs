@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use heirlock_agent::config::{
-    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings, InstanceNumber,
     LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
 };
 use heirlock_core::takeover::{Conveyance, Strategy};
@@ -91,6 +91,7 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
             ..HookSettings::default()
         },
         services: floating.map(service_settings).collect(),
+        further: Vec::new(),
     }
 }
 
@@ -102,5 +103,6 @@ fn service_settings(service: &Service) -> ServiceSettings {
         exports: Vec::new(),
         home: Some(server_name(service.home)),
         mode: if service.automatic { Mode::Automatic } else { Mode::Manual },
+        instance: InstanceNumber::FIRST,
     }
 }

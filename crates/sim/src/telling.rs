@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use heirlock_agent::{Message, RunNumber, Telling};
+use heirlock_agent::{News, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave};
 use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
 use heirlock_core::takeover::Event;
@@ -92,7 +92,7 @@ impl World {
         if !is_over {
             if notification.has_just_tried_all(self.now) {
                 let event = Event::TriedAll { service: notification.service.clone() };
-                self.tell_agent(at, 1, Message::Event(notification.run, event));
+                self.tell_agent(at, 1, News::Event(notification.run, event));
             }
             let due = notification.notifier.next_timeout().map_or(PATIENCE_MS, |at| millis(at.since(now)));
             self.servers[server].tellings.push(notification);
@@ -102,7 +102,7 @@ impl World {
         let Notification { run, service, notifier, untold, .. } = notification;
         let mut left = notifier.stop("");
         left.extend(untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
-        self.tell_agent(at, 1, Message::Event(run, Event::NotifyEnded { service, left }));
+        self.tell_agent(at, 1, News::Event(run, Event::NotifyEnded { service, left }));
     }
 
     /// Sends what may leave; whether it is too late for that.
@@ -152,7 +152,7 @@ impl World {
             if let Heard::Acknowledged(client) = event {
                 let event =
                     Event::Acknowledged { service: notification.service.clone(), clients: vec![client] };
-                self.tell_agent(at, 1, Message::Event(notification.run, event));
+                self.tell_agent(at, 1, News::Event(notification.run, event));
             }
         }
     }

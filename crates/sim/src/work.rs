@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_agent::{Basis, Fit, Looked, Message, RunNumber, RunWork, Work};
+use heirlock_agent::{Basis, Fit, InstanceNumber, Looked, Message, News, RunNumber, RunWork, Work};
 use heirlock_core::grace::{Grace, Probe};
 use heirlock_core::ledger::Addresses;
 use heirlock_core::lives::{self, asks_first};
@@ -51,14 +51,15 @@ fn all_is_here() -> Fit {
 }
 
 impl World {
-    /// A message comes for an agent, after so long.
-    pub(crate) fn tell_agent(&mut self, (server, agent): AgentAt, after: Ms, message: Message) {
-        self.after(after, Happening::ToAgent { server, agent, message: Box::new(message) });
+    /// An agent hears something of its lock manager, after so long.
+    pub(crate) fn tell_agent(&mut self, (server, agent): AgentAt, after: Ms, news: News) {
+        let message = Box::new(Message::Of(InstanceNumber::FIRST, news));
+        self.after(after, Happening::ToAgent { server, agent, message });
     }
 
     pub(crate) fn begin_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
         match work {
-            RunWork::CheckFit { .. } => self.tell_agent(at, 20, Message::Fit(run, all_is_here())),
+            RunWork::CheckFit { .. } => self.tell_agent(at, 20, News::Fit(run, all_is_here())),
             RunWork::Place { services, how } => {
                 self.begin_to_convey(at, Conveying::place(run, services, how));
             }
@@ -88,22 +89,22 @@ impl World {
         let (server, _) = at;
         match work {
             Work::CheckHome(service) => {
-                self.tell_agent(at, 20, Message::HomeLookedFor(service, all_is_here()));
+                self.tell_agent(at, 20, News::HomeLookedFor(service, all_is_here()));
             }
-            Work::GatherFacts => self.tell_agent(at, 5, Message::Facts(Ok([].into()))),
+            Work::GatherFacts => self.tell_agent(at, 5, News::Facts(Ok([].into()))),
             Work::AskGrace(life) => {
                 let answer = (self.probe(server), "so it answers".to_owned());
-                self.tell_agent(at, 2, Message::GraceAsked(life, answer));
+                self.tell_agent(at, 2, News::GraceAsked(life, answer));
             }
             Work::LookUp(name) => {
                 let addresses = client_called(&name).into_iter().map(client_address).collect();
-                self.tell_agent(at, 15, Message::Resolved(name, Ok(addresses)));
+                self.tell_agent(at, 15, News::Resolved(name, Ok(addresses)));
             }
             Work::TakeAddressAway(service) => {
                 if let Some(at) = self.service(&service) {
                     self.lift_address(at);
                 }
-                self.tell_agent(at, 200, Message::AddressGone(service, Ok(())));
+                self.tell_agent(at, 200, News::AddressGone(service, Ok(())));
             }
             // Where the agents decide, there is a hook for that.
             Work::LeaveAddress(service) => {
@@ -115,9 +116,9 @@ impl World {
                 if let Some(at) = self.service(&service) {
                     self.let_go(server, at);
                 }
-                self.tell_agent(at, 30, Message::VolumeGone(service, Ok(())));
+                self.tell_agent(at, 30, News::VolumeGone(service, Ok(())));
             }
-            Work::SyncDirectory => self.tell_agent(at, 20, Message::DirectorySynced(Ok(()))),
+            Work::SyncDirectory => self.tell_agent(at, 20, News::DirectorySynced(Ok(()))),
             Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
             Work::Discard(_) => {}
         }
@@ -131,7 +132,7 @@ impl World {
 
     pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses) {
         let found = self.look_at_directory(at.0, &basis.placed, addresses);
-        self.tell_agent(at, 1, Message::Looked(Box::new(Looked { basis, found: Ok(found) })));
+        self.tell_agent(at, 1, News::Looked(Box::new(Looked { basis, found: Ok(found) })));
     }
 
     fn fence(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
@@ -145,7 +146,7 @@ impl World {
             }
         }
         let outcome = if confirmed { Ok(()) } else { Err("no fence confirms it".to_owned()) };
-        self.tell_agent(at, 900, Message::Event(run, Event::Fenced(outcome)));
+        self.tell_agent(at, 900, News::Event(run, Event::Fenced(outcome)));
     }
 
     fn recognise(
@@ -194,7 +195,7 @@ impl World {
         let work = lives::Recognising { strategy, before, grace_seen, answer };
         let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
         let after = self.chance(Purpose::LockManager, server).u64(1..15);
-        self.tell_agent(at, after, Message::Recognised(run, Box::new(done)));
+        self.tell_agent(at, after, News::Recognised(run, Box::new(done)));
     }
 
     pub(crate) fn probe(&mut self, server: usize) -> Probe {
@@ -212,7 +213,7 @@ impl World {
             false if self.now >= until => Err("grace is not open".to_owned()),
             false => return self.after(100, Happening::Prove { server, agent, run, grace, until }),
         };
-        self.tell_agent(at, 2, Message::Event(run, Event::Proved(proved)));
+        self.tell_agent(at, 2, News::Event(run, Event::Proved(proved)));
     }
 
     /// Where the agents decide, their hooks move the address; elsewhere the cluster manager does.
@@ -253,7 +254,7 @@ impl World {
         };
         let served = here.into_iter().map(Event::Served).filter(|_| brought.is_ok());
         for event in served.chain([Event::BroughtUp(brought.clone())]) {
-            self.tell_agent(at, 2, Message::Event(run, event));
+            self.tell_agent(at, 2, News::Event(run, event));
         }
     }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_agent::{Basis, Look, Message, RunNumber};
+use heirlock_agent::{Basis, InstanceNumber, Look, Message, News, RunNumber};
 use heirlock_core::grace::Grace;
 use heirlock_core::ledger::Addresses;
 use heirlock_core::takeover::Part;
@@ -433,7 +433,7 @@ impl World {
         if !self.servers[server].is_worked_on {
             self.notice_ends(server);
             let look = Look { at: self.moment(started), observation: self.servers[server].observe(self.now) };
-            self.tell_agent((server, agent), 1, Message::Observed(Box::new(Ok(look))));
+            self.tell_agent((server, agent), 1, News::Observed(Box::new(Ok(look))));
         }
         self.after(500, Happening::Look { server, agent });
     }
@@ -623,7 +623,7 @@ impl World {
     fn hinted(&mut self, server: usize, agent: u64) {
         let it = &mut self.servers[server];
         if it.agent == agent && !mem::replace(&mut it.is_hinted, true) {
-            self.hand_to_agent(server, agent, Message::Changed);
+            self.hand_to_agent(server, agent, Message::Of(InstanceNumber::FIRST, News::Changed));
         }
     }
 

@@ -55,6 +55,8 @@ pub struct Condition {
     pub(crate) written_at_s: u64,
     pub(crate) incarnation: Option<Incarnation>,
     pub(crate) state: Option<u32>,
+    /// Of further lock managers.
+    pub(crate) further_states: Vec<u32>,
     pub(crate) ailments: Vec<String>,
     pub(crate) facts: BTreeMap<String, String>,
 }
@@ -230,6 +232,7 @@ impl Pulse {
         self.report.written_at_s = condition.written_at_s;
         self.report.incarnation = condition.incarnation;
         self.report.state = condition.state;
+        self.report.further_states = condition.further_states;
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
         let (Beaten { hearts: found, taken }, seen) = store.beat_and_look(&self.report, of)?;

@@ -20,6 +20,7 @@ use heirlock_nsm::StateNumber;
 use super::acquaintance::Acquaintance;
 use super::attempts::LostClaim;
 use super::beat::{Condition, Namesake, Pulse};
+use super::grace::Clocks;
 use super::health::Health;
 use super::holdings::Committing;
 use super::outside::Outside;
@@ -77,11 +78,16 @@ impl<O: Outside> Common<O> {
     ///
     /// # Errors
     /// Where the store isn't what it should be, or what is remembered of it can't be read.
-    pub(crate) fn new(settings: Arc<Settings>, store: Box<dyn Store>, mut outside: O) -> Result<Self> {
+    pub(crate) fn new(
+        settings: Arc<Settings>,
+        store: Box<dyn Store>,
+        mut outside: O,
+        node: Option<String>,
+    ) -> Result<Self> {
         let id = format!("{:016x}", outside.random());
         let memory = outside.store_memory()?;
         meet_first(store.as_ref(), &memory)?;
-        let report = own_report(&settings, &id, &outside);
+        let report = own_report(&settings, &id, &outside, node);
         let (began, began_at_s) = (outside.now(), report.written_at_s);
         Ok(Self {
             id,
@@ -134,6 +140,11 @@ impl<O: Outside> Common<O> {
     /// The time by which everything is decided.
     pub fn now(&self) -> Moment {
         self.outside.now()
+    }
+
+    /// This moment, by the clock of the agent and by that of this boot.
+    pub(crate) fn clocks(&self) -> Clocks {
+        Clocks { now: self.now(), since_boot: self.outside.since_boot() }
     }
 
     /// Seconds since 1970 by its clock, for people.
@@ -466,11 +477,11 @@ pub fn floating(settings: &Settings) -> Vec<IpAddr> {
 }
 
 /// This server's report before its first heartbeat.
-fn own_report(settings: &Settings, id: &str, outside: &impl Outside) -> ServerReport {
+fn own_report(settings: &Settings, id: &str, outside: &impl Outside, node: Option<String>) -> ServerReport {
     ServerReport {
         paused: outside.is_maintained(),
         written_at_s: outside.wall_s(),
-        node: outside.node(),
+        node,
         addresses: own_addresses_of(settings, outside),
         ..ServerReport::new(settings.server.clone(), id)
     }

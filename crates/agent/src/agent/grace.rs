@@ -1,11 +1,20 @@
 //! What was seen of grace in the life that runs: noted where the agent's next start finds it, and asked where it isn't known.
 
+use std::time::Duration;
+
 use heirlock_core::Moment;
 use heirlock_core::grace::{Recalled, Remembered};
 use heirlock_core::incarnation::Incarnation;
 
-use super::outside::Outside;
+use super::outside::InstanceOutside;
 use crate::limits;
+
+/// This moment, by the clock of the agent and by that of this boot.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    pub now: Moment,
+    pub since_boot: Duration,
+}
 
 /// Since when grace has been open, and when it was last seen closed.
 #[derive(Debug, Default)]
@@ -16,24 +25,33 @@ pub struct GraceNote {
 
 impl GraceNote {
     /// The observations of the agent before us in the life that the store knows.
-    pub fn recall(&mut self, known: Option<&Incarnation>, outside: &impl Outside) -> Recalled {
+    pub fn recall(
+        &mut self,
+        known: Option<&Incarnation>,
+        outside: &impl InstanceOutside,
+        at: Clocks,
+    ) -> Recalled {
         self.noted = outside.grace_note();
         let recalled = self.noted.as_ref().zip(known);
-        recalled
-            .map(|(noted, life)| noted.recall(life, outside.now(), outside.since_boot()))
-            .unwrap_or_default()
+        recalled.map(|(noted, life)| noted.recall(life, at.now, at.since_boot)).unwrap_or_default()
     }
 
     /// Grace of this life did not open before `since`.
-    pub fn opened(&mut self, life: &Incarnation, since: Moment, outside: &mut impl Outside) {
-        let noted = Remembered::opened(life.clone(), since, outside.now(), outside.since_boot());
+    pub fn opened(
+        &mut self,
+        life: &Incarnation,
+        since: Moment,
+        outside: &mut impl InstanceOutside,
+        at: Clocks,
+    ) {
+        let noted = Remembered::opened(life.clone(), since, at.now, at.since_boot);
         outside.note_grace(self.noted.insert(noted));
     }
 
     /// Grace of this life is closed now.
-    pub fn closed(&mut self, life: &Incarnation, outside: &mut impl Outside) {
+    pub fn closed(&mut self, life: &Incarnation, outside: &mut impl InstanceOutside, at: Clocks) {
         let noted = self.noted.get_or_insert_with(|| Remembered::of(life.clone()));
-        if noted.sees_closed(life, outside.since_boot()) {
+        if noted.sees_closed(life, at.since_boot) {
             outside.note_grace(noted);
         }
     }

@@ -13,7 +13,7 @@ use heirlock_nsm::MonName;
 
 use super::look::{Look, Looked};
 use super::work::{Fit, PlacedOf, RunNumber, Unplaced};
-use crate::config::Hook;
+use crate::config::{Hook, InstanceNumber};
 use crate::control::{Request, Responder};
 use crate::status_monitor::{Said, Wanted};
 
@@ -22,6 +22,20 @@ pub type Answered = Box<dyn FnOnce(&Result<(), String>) + Send>;
 
 /// A message to the loop.
 pub enum Message {
+    /// What is new of a lock manager.
+    Of(InstanceNumber, News),
+    /// A caller asks over the control socket.
+    Request(Box<Request>, Responder),
+    /// A call of the store has ended that had been given up: the store is asked again.
+    StoreAnswers,
+    /// The store says that another server has made or given up a claim: a hint, which replaces no look.
+    StoreChanged,
+    /// Stop in order.
+    Stop,
+}
+
+/// What is new of one lock manager.
+pub enum News {
     /// Something happened in the status monitor's directory: a hint.
     Changed,
     /// The status monitor's directory was looked at.
@@ -58,18 +72,10 @@ pub enum Message {
     VolumeGone(ServiceName, Result<(), String>),
     /// A hook has run for so long, and succeeded or failed. Its result is told besides.
     HookRan(Hook, Duration, bool),
-    /// A caller asks over the control socket.
-    Request(Box<Request>, Responder),
-    /// A call of the store has ended that had been given up: the store is asked again.
-    StoreAnswers,
-    /// The store says that another server has made or given up a claim: a hint, which replaces no look.
-    StoreChanged,
     /// Our own status monitor wants something of the store.
     Monitor(Wanted),
     /// rpc.statd's callout says something, and waits for an answer.
     Callout(Said, Answered),
-    /// Stop in order.
-    Stop,
 }
 
 /// Clients of one service that answered one after the other answered together.
@@ -78,9 +84,9 @@ pub fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
     for message in messages {
         match (joined.last_mut(), message) {
             (
-                Some(Message::Event(run, Event::Acknowledged { service, clients })),
-                Message::Event(of, Event::Acknowledged { service: same, clients: more }),
-            ) if *run == of && *service == same => clients.extend(more),
+                Some(Message::Of(instance, News::Event(run, Event::Acknowledged { service, clients }))),
+                Message::Of(other, News::Event(of, Event::Acknowledged { service: same, clients: more })),
+            ) if *instance == other && *run == of && *service == same => clients.extend(more),
             (_, message) => joined.push(message),
         }
     }
@@ -91,16 +97,20 @@ pub fn join_alike(messages: impl Iterator<Item = Message>) -> Vec<Message> {
 mod tests {
     use super::*;
 
+    fn of_first(event: Event) -> Message {
+        Message::Of(InstanceNumber::FIRST, News::Event(RunNumber::default(), event))
+    }
+
     fn answered(service: &str, client: &str) -> Message {
         let clients = vec![MonName::parse(client).unwrap()];
         let service = ServiceName::parse(service).unwrap();
-        Message::Event(RunNumber::default(), Event::Acknowledged { service, clients })
+        of_first(Event::Acknowledged { service, clients })
     }
 
     #[test]
     fn answers_that_come_together_are_made_durable_together_and_nothing_overtakes_them() {
         let service = ServiceName::parse("nfs").unwrap();
-        let ended = Message::Event(RunNumber::default(), Event::NotifyEnded { service, left: vec![] });
+        let ended = of_first(Event::NotifyEnded { service, left: vec![] });
         let came = [
             answered("nfs", "192.0.2.1"),
             answered("nfs", "192.0.2.2"),
@@ -111,10 +121,10 @@ mod tests {
         let said: Vec<String> = join_alike(came.into_iter())
             .iter()
             .map(|message| match message {
-                Message::Event(_, Event::Acknowledged { service, clients }) => {
+                Message::Of(_, News::Event(_, Event::Acknowledged { service, clients })) => {
                     format!("{service} {}", clients.len())
                 }
-                Message::Event(..) => "ended".to_owned(),
+                Message::Of(_, News::Event(..)) => "ended".to_owned(),
                 _ => "other".to_owned(),
             })
             .collect();

@@ -14,7 +14,7 @@
 //! | `holdings.rs` | the services that are held |
 //! | `running.rs`, `attempts.rs`, `shared.rs`, `conveying.rs`, `grace.rs` | what is known of runs |
 //! | `releases.rs`, `home_requests.rs`, `put_off.rs` | what was asked for and waits |
-//! | `status.rs`, `tally.rs` | reports, and how requests were answered |
+//! | `status.rs`, `facts.rs`, `tally.rs` | reports, and how requests were answered |
 
 pub mod acquaintance;
 pub mod attempts;
@@ -22,6 +22,7 @@ pub mod beat;
 pub mod capture;
 pub mod common;
 pub mod conveying;
+pub mod facts;
 pub mod grace;
 pub mod health;
 pub mod holdings;
@@ -41,4 +42,4 @@ pub mod status;
 mod tally;
 pub mod work;
 
-pub use message::{Answered, Message, join_alike};
+pub use message::{Answered, Message, News, join_alike};

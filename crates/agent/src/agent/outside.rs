@@ -27,9 +27,12 @@ use crate::store_memory::StoreMemory;
 /// A service, and the thing that is missing at one of its addresses.
 pub type Unready = (ServiceName, String);
 
-/// A server as its agent deals with it. Errors are in words, for people. Where a method has no error, a thing that can't be
-/// read is answered as one that is not there.
+/// A server as its agent deals with it, but for its lock managers. Errors are in words, for people. Where a method has no error, a
+/// thing that can't be read is answered as one that is not there.
 pub trait Outside {
+    /// One of its lock managers.
+    type Instance: InstanceOutside;
+
     // Time and chance.
 
     /// The time by which everything is decided. It never goes back while the agent lives.
@@ -57,11 +60,43 @@ pub trait Outside {
     /// Which boot of this server runs; nothing where the kernel does not tell.
     fn boot(&self) -> Option<String>;
 
-    /// This server's node name, as its kernel announces it.
-    fn node(&self) -> Option<String>;
-
     /// The addresses on this server's interfaces.
     fn interface_addresses(&self) -> Vec<IpAddr>;
+
+    // Notes for the next agent of this server. Each is replaced whole, and survives a kill of the agent.
+
+    /// Whether this server is being maintained.
+    fn is_maintained(&self) -> bool;
+
+    /// This server is being maintained from now on, or is no more. It survives a boot.
+    fn maintain(&mut self, on: bool) -> Result<(), String>;
+
+    /// The memory of the store, of this agent, of earlier ones, and of `heirlock enable`.
+    fn store_memory(&self) -> Result<StoreMemory, StoreError>;
+
+    /// Whether this server had a store before it could remember which.
+    fn had_store(&self) -> bool;
+
+    /// Changes the memory of the store, durably. Changes that other processes wrote meanwhile stay. Answers all of it.
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError>;
+
+    // Its status.
+
+    /// Whether a status that is published now is kept for a reader. It is made at each turn of the loop.
+    fn shows_status(&self) -> bool {
+        true
+    }
+
+    /// Makes a status known to all clients that ask for it. `looked`: when the last look began that is over.
+    fn publish(&self, report: StatusReport, looked: Option<Moment>);
+}
+
+/// A lock manager of a server, with its status monitor, as the agent deals with it. As of [`Outside`].
+pub trait InstanceOutside {
+    // Where it serves.
+
+    /// The node name under which its status monitor registers clients, as the kernel announces it.
+    fn node(&self) -> Option<String>;
 
     /// Whether an address is on this server, and ready to be sent from.
     fn is_present(&self, address: IpAddr) -> bool;
@@ -76,13 +111,10 @@ pub trait Outside {
     /// This server's own state number, as its status monitor keeps it.
     fn own_state(&self) -> Option<StateNumber>;
 
-    // Notes for the next agent of this server. Each is replaced whole, and survives a kill of the agent.
+    /// The lock manager, in words.
+    fn lock_manager(&self) -> String;
 
-    /// Whether this server is being maintained.
-    fn is_maintained(&self) -> bool;
-
-    /// This server is being maintained from now on, or is no more. It survives a boot.
-    fn maintain(&mut self, on: bool) -> Result<(), String>;
+    // Notes for the next agent. Each is replaced whole, and survives a kill of the agent.
 
     /// The note on grace of this boot.
     fn grace_note(&self) -> Option<Remembered>;
@@ -96,15 +128,6 @@ pub trait Outside {
 
     /// Notes the registered clients. Where that fails it is said, and the agent goes on.
     fn note_registrations(&mut self, registrations: &Registrations);
-
-    /// The memory of the store, of this agent, of earlier ones, and of `heirlock enable`.
-    fn store_memory(&self) -> Result<StoreMemory, StoreError>;
-
-    /// Whether this server had a store before it could remember which.
-    fn had_store(&self) -> bool;
-
-    /// Changes the memory of the store, durably. Changes that other processes wrote meanwhile stay. Answers all of it.
-    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError>;
 
     // The status monitor's directory.
 
@@ -129,19 +152,19 @@ pub trait Outside {
     /// Why the directory can't be seen.
     fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String>;
 
-    /// Begins a look; [`Message::Looked`](super::Message::Looked) tells its end, also where it fails. `anew`: nothing that
+    /// Begins a look; [`News::Looked`](super::News::Looked) tells its end, also where it fails. `anew`: nothing that
     /// earlier looks of this kind read is relied upon.
     ///
     /// # Errors
     /// Where it can't be begun: then no message comes.
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String>;
 
-    /// The notes of callouts that found no agent. They stay until [`Outside::noted_is_durable`].
+    /// The notes of callouts that found no agent. They stay until [`InstanceOutside::noted_is_durable`].
     fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
         Ok(Vec::new())
     }
 
-    /// All that [`Outside::noted_by_callouts`] answered is durable.
+    /// All that [`InstanceOutside::noted_by_callouts`] answered is durable.
     fn noted_is_durable(&mut self) -> Result<(), String> {
         Ok(())
     }
@@ -199,21 +222,10 @@ pub trait Outside {
     /// The thing that is missing at each address that is not ready, of those that the last run brought up or waits for.
     fn unready(&self) -> Vec<Unready>;
 
-    /// Whether something rests upon the next looks at the lock manager ([`Message::Observed`](super::Message::Observed)). While
+    /// Whether something rests upon the next looks at the lock manager ([`News::Observed`](super::message::News::Observed)). While
     /// nothing does, a server may look less often, as far as it learns of the end of a life at once. Said at each turn of the
     /// loop.
     fn look_closely(&self, _close: bool) {}
-
-    /// The lock manager, in words.
-    fn lock_manager(&self) -> String;
-
-    /// Whether a status that is published now is kept for a reader. It is made at each turn of the loop.
-    fn shows_status(&self) -> bool {
-        true
-    }
-
-    /// Makes a status known to all clients that ask for it. `looked`: when the last look began that is over.
-    fn publish(&self, report: StatusReport, looked: Option<Moment>);
 
     /// A run is over, also one that no caller asked for. The log tells of it in any case.
     fn run_ended(&mut self, _run: &Takeover, _end: &End) {}

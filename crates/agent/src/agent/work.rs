@@ -12,7 +12,7 @@ use heirlock_core::takeover::{Conveyance, Notice, Part, Strategy, TimeLimits};
 use heirlock_core::{Moment, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
-use crate::config::{Command, Settings};
+use crate::config::{Command, LockManagerSettings, Settings};
 use crate::control::Missing;
 use crate::limits;
 
@@ -33,11 +33,11 @@ impl RunNumber {
     }
 }
 
-/// Work for a run. [`Message::Event`](super::Message::Event) tells its result, if nothing else is said.
+/// Work for a run. [`News::Event`](super::News::Event) tells its result, if nothing else is said.
 #[derive(Debug)]
 pub enum RunWork {
     /// The unmet needs of an adoption are looked for, before anything is claimed. Told by
-    /// [`Message::Fit`](super::Message::Fit).
+    /// [`News::Fit`](super::News::Fit).
     CheckFit {
         /// Of these services.
         targets: Vec<ServiceName>,
@@ -47,7 +47,7 @@ pub enum RunWork {
         brings: bool,
     },
     /// Records are placed into the status monitor's directory, durably. Earlier work of this kind, or of
-    /// [`Work::TakePlacedAway`], is done first. Told by [`Message::Placed`](super::Message::Placed).
+    /// [`Work::TakePlacedAway`], is done first. Told by [`News::Placed`](super::News::Placed).
     Place {
         /// Service by service.
         services: Vec<Placing>,
@@ -56,7 +56,7 @@ pub enum RunWork {
     },
     /// Owners are confirmed off.
     Fence(Vec<(ServiceName, ServerName)>),
-    /// The lock manager is made to recognise. Told by [`Message::Recognised`](super::Message::Recognised).
+    /// The lock manager is made to recognise. Told by [`News::Recognised`](super::News::Recognised).
     Recognise {
         /// In this way.
         strategy: Strategy,
@@ -92,29 +92,29 @@ pub enum RunWork {
 #[derive(Debug)]
 pub enum Work {
     /// The unmet needs of an adoption are looked for, for a service that is to come home, before its owner is asked for it. Told
-    /// by [`Message::HomeLookedFor`](super::Message::HomeLookedFor).
+    /// by [`News::HomeLookedFor`](super::News::HomeLookedFor).
     CheckHome(ServiceName),
-    /// The facts are gathered that other servers compare with their own. Told by [`Message::Facts`](super::Message::Facts).
+    /// The facts are gathered that other servers compare with their own. Told by [`News::Facts`](super::News::Facts).
     GatherFacts,
     /// The lock manager of this life is asked once whether grace is open. Told by
-    /// [`Message::GraceAsked`](super::Message::GraceAsked).
+    /// [`News::GraceAsked`](super::News::GraceAsked).
     AskGrace(Incarnation),
-    /// A client's name is looked up. Told by [`Message::Resolved`](super::Message::Resolved).
+    /// A client's name is looked up. Told by [`News::Resolved`](super::News::Resolved).
     LookUp(MonName),
     /// The address of a service that is being released is taken away, or the cluster manager that takes it away is waited for.
-    /// Told by [`Message::AddressGone`](super::Message::AddressGone).
+    /// Told by [`News::AddressGone`](super::News::AddressGone).
     TakeAddressAway(ServiceName),
     /// The address of a service that is another server's is taken away, where there is a hook for that. Nothing is told.
     LeaveAddress(ServiceName),
     /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume
-    /// is taken away. Told by [`Message::VolumeGone`](super::Message::VolumeGone).
+    /// is taken away. Told by [`News::VolumeGone`](super::News::VolumeGone).
     TakeVolumeAway(ServiceName),
     /// All placed records are taken away from the status monitor's directory. Earlier work of this kind, or of
     /// [`RunWork::Place`], is done first. A record that can't be taken away is remembered still. Told by
-    /// [`Message::PlacedTakenAway`](super::Message::PlacedTakenAway).
+    /// [`News::PlacedTakenAway`](super::News::PlacedTakenAway).
     TakePlacedAway,
     /// The changes of the status monitor's directory are made durable. Told by
-    /// [`Message::DirectorySynced`](super::Message::DirectorySynced).
+    /// [`News::DirectorySynced`](super::News::DirectorySynced).
     SyncDirectory,
     /// The memory of an earlier look's result is freed: with hundreds of thousands of records that takes long enough to be felt.
     /// Nothing is told.
@@ -164,12 +164,11 @@ pub struct Telling {
 
 /// How long work for a run may take: longer than the limits that it keeps to itself one after the other, so that late work hangs,
 /// however busy the machine is.
-pub fn time_limits(settings: &Settings) -> TimeLimits {
+pub fn time_limits(settings: &Settings, manager: &LockManagerSettings) -> TimeLimits {
     let services = u32::try_from(settings.services.len()).unwrap_or(u32::MAX);
     let hook = |command: Option<&Command>| {
         command.map_or(Duration::ZERO, |command| command.time_limit + limits::KILLED_TIME_MAX) * services
     };
-    let manager = &settings.lock_manager;
     let looked =
         limits::INTENT_TIME_MAX + manager.incarnation.as_ref().map_or(Duration::ZERO, |c| c.time_limit);
     let volumes = hook(settings.hooks.volume_up.as_ref());

@@ -43,6 +43,8 @@ pub struct Settings {
     pub hooks: HookSettings,
     /// The services.
     pub services: Vec<ServiceSettings>,
+    /// Lock managers besides the one of this server's own network namespace. A configuration file names none yet.
+    pub further: Vec<InstanceSettings>,
     /// The group that may read the status.
     pub control: ControlSettings,
 }
@@ -51,6 +53,21 @@ impl Settings {
     /// The settings of a service; none for a server's implicit one.
     pub fn service(&self, name: &ServiceName) -> Option<&ServiceSettings> {
         self.services.iter().find(|service| service.name == *name)
+    }
+
+    /// The lock managers of this server, and what is configured for each.
+    pub fn instances(&self) -> Vec<InstanceSettings> {
+        let first = InstanceSettings {
+            state_directory: self.state_directory.clone(),
+            capture: self.capture.clone(),
+            lock_manager: self.lock_manager.clone(),
+        };
+        std::iter::once(first).chain(self.further.iter().cloned()).collect()
+    }
+
+    /// Whose lock manager serves a service. The implicit service is the first's, and so is one that isn't configured.
+    pub fn instance_of(&self, service: &ServiceName) -> InstanceNumber {
+        self.service(service).map_or(InstanceNumber::FIRST, |configured| configured.instance)
     }
 
     /// All commands, by key.
@@ -77,6 +94,36 @@ impl Settings {
         });
         format!("{hash:016x}")
     }
+}
+
+/// Which lock manager of a server: its place among [`Settings::instances`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct InstanceNumber(usize);
+
+impl InstanceNumber {
+    /// The lock manager of this server's own network namespace.
+    pub const FIRST: Self = Self(0);
+
+    /// The one at this place.
+    pub const fn at(place: usize) -> Self {
+        Self(place)
+    }
+
+    /// Its place.
+    pub const fn place(self) -> usize {
+        self.0
+    }
+}
+
+/// What is configured for one lock manager.
+#[derive(Debug, Clone)]
+pub struct InstanceSettings {
+    /// Its status monitor's directory.
+    pub state_directory: PathBuf,
+    /// How records are noticed.
+    pub capture: CaptureSettings,
+    /// The lock manager.
+    pub lock_manager: LockManagerSettings,
 }
 
 /// `[store]`
@@ -209,6 +256,8 @@ pub struct ServiceSettings {
     pub home: Option<ServerName>,
     /// The authority that decides that its owner is dead.
     pub mode: Mode,
+    /// The lock manager that serves it.
+    pub instance: InstanceNumber,
 }
 
 impl ServiceSettings {

@@ -9,12 +9,12 @@ use heirlock_core::takeover::Phase;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::world::{World, adopt, ask, begun, record, service};
+use super::world::{Here, adopt, ask, begun, record, service};
 use crate::status_monitor::Said;
-use crate::{Agent, Message};
+use crate::{Agent, InstanceNumber, Message, News};
 
 /// Another server claims `new`, and the agent hears nothing of it. Answers the generation that the agent holds, and its contents.
-fn claimed_by_another(store: &InMemory, agent: &Agent<World>) -> (Generation, Contents) {
+fn claimed_by_another(store: &InMemory, agent: &Agent<Here>) -> (Generation, Contents) {
     let held = agent.claim_of(&service("new")).unwrap().generation;
     let newer = Claim::new(held.next(), &"nfs-a".parse().unwrap(), "run-c", 0);
     assert_eq!(store.claim(&service("new"), &newer).unwrap(), ClaimAnswer::Won);
@@ -22,20 +22,18 @@ fn claimed_by_another(store: &InMemory, agent: &Agent<World>) -> (Generation, Co
 }
 
 /// All that comes without time passing.
-fn settle(agent: &mut Agent<World>) {
+fn settle(agent: &mut Agent<Here>) {
     agent.do_what_is_due();
-    while let Some(message) = agent.outside_mut().said.pop_front() {
+    while let Some(message) = agent.outside().next() {
         agent.handle(message);
         agent.do_what_is_due();
     }
 }
 
 /// Time passes until there is something to do.
-fn pass(agent: &mut Agent<World>) {
+fn pass(agent: &mut Agent<Here>) {
     let due = agent.next_due();
-    let world = agent.outside_mut();
-    world.now = due.max(world.now + Duration::from_millis(1));
-    world.look_at_lock_manager();
+    agent.outside().pass(due);
 }
 
 fn newcomer() -> MonName {
@@ -47,7 +45,7 @@ fn host() -> ServiceName {
 }
 
 /// Whether the store has this client on record for the server's own service.
-fn is_on_record(store: &InMemory, agent: &Agent<World>) -> bool {
+fn is_on_record(store: &InMemory, agent: &Agent<Here>) -> bool {
     let generation = agent.claim_of(&host()).unwrap().generation;
     store.record(&host(), generation, &newcomer()).is_some()
 }
@@ -57,14 +55,13 @@ fn a_client_that_registers_after_another_server_has_claimed_a_service_is_kept_in
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
     let (held, contents) = claimed_by_another(&store, &agent);
-    let world = agent.outside_mut();
-    world.registered.insert(newcomer(), record(&newcomer()));
-    world.hinted = true;
-    let began = agent.outside().now;
+    agent.outside().world_mut().registered.insert(newcomer(), record(&newcomer()));
+    agent.outside().world_mut().hinted = true;
+    let began = agent.outside().world().now;
     while !is_on_record(&store, &agent) || agent.claim_of(&service("new")).is_some() {
         pass(&mut agent);
         settle(&mut agent);
-        assert!(agent.outside().now.since(began) < Duration::from_secs(5), "it is never on record");
+        assert!(agent.outside().world().now.since(began) < Duration::from_secs(5), "it is never on record");
         assert_eq!(agent.status().store.error, None, "the store is well");
     }
     assert_eq!(store.load(&service("new"), held).unwrap(), contents);
@@ -78,7 +75,7 @@ fn a_callout_that_comes_after_another_server_has_claimed_a_service_is_answered_b
     let (tell, told) = std::sync::mpsc::channel();
     let said = Said::Add { mon_name: newcomer(), my_name: None };
     let answered = Box::new(move |answer: &Result<(), String>| tell.send(answer.clone()).unwrap());
-    agent.handle(Message::Callout(said, answered));
+    agent.handle(Message::Of(InstanceNumber::FIRST, News::Callout(said, answered)));
     assert_eq!(told.try_recv().unwrap(), Ok(()));
     assert!(is_on_record(&store, &agent));
     assert_eq!(agent.claim_of(&service("new")), None, "it was looked up at once");
@@ -109,7 +106,7 @@ fn overtaken_after(messages: usize) -> bool {
             }
             _ => {}
         }
-        match agent.outside_mut().said.pop_front() {
+        match agent.outside().next() {
             Some(message) => {
                 came += 1;
                 agent.handle(message);
@@ -117,7 +114,7 @@ fn overtaken_after(messages: usize) -> bool {
             None => pass(&mut agent),
         }
     }
-    panic!("it goes on for ever after {messages} messages: {:?}", agent.outside().begun);
+    panic!("it goes on for ever after {messages} messages: {:?}", agent.outside().world().begun);
 }
 
 #[test]
@@ -135,11 +132,14 @@ fn a_hint_of_the_store_has_the_agent_look_before_its_next_heartbeat_was_due() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
     // Until nothing but a heartbeat is due, and that not soon.
-    let (began, mut due) = (agent.outside().now, agent.next_due());
-    while due <= agent.outside().now + Duration::from_millis(100) {
+    let (began, mut due) = (agent.outside().world().now, agent.next_due());
+    while due <= agent.outside().world().now + Duration::from_millis(100) {
         pass(&mut agent);
         settle(&mut agent);
-        assert!(agent.outside().now.since(began) < Duration::from_secs(600), "something is always due");
+        assert!(
+            agent.outside().world().now.since(began) < Duration::from_secs(600),
+            "something is always due"
+        );
         due = agent.next_due();
     }
     claimed_by_another(&store, &agent);
@@ -149,6 +149,6 @@ fn a_hint_of_the_store_has_the_agent_look_before_its_next_heartbeat_was_due() {
     while agent.claim_of(&service("new")).is_some() {
         pass(&mut agent);
         settle(&mut agent);
-        assert!(agent.outside().now < due, "it has not looked before");
+        assert!(agent.outside().world().now < due, "it has not looked before");
     }
 }

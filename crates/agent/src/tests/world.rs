@@ -1,7 +1,9 @@
 //! An agent in a world of a test: no thread, no clock and no file. Tests ask it by its public interface alone.
 
+use std::cell::{Ref, RefCell, RefMut};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,8 +31,8 @@ use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Re
 use crate::status_monitor::Said;
 use crate::store_memory::StoreMemory;
 use crate::{
-    Agent, Basis, Fit, Found, Look, Looked, Message, Outside, Placed, PlacedOf, Placing, Recall, RunNumber,
-    RunWork, Telling, Unplaced, Unready, Work,
+    Agent, Basis, Fit, Found, InstanceNumber, InstanceOutside, Look, Looked, Message, News, Outside, Placed,
+    PlacedOf, Placing, Recall, RunNumber, RunWork, Telling, Unplaced, Unready, Work,
 };
 
 const GRACE: Duration = Duration::from_secs(20);
@@ -38,10 +40,12 @@ const GRACE: Duration = Duration::from_secs(20);
 /// A server whose time passes when the test says so, and that does at once what is begun.
 #[derive(Default)]
 pub(super) struct World {
+    /// Which lock manager of its server it is.
+    pub(super) number: InstanceNumber,
     pub(super) now: Moment,
     numbers: u64,
     /// The messages that it has for its agent.
-    pub(super) said: VecDeque<Message>,
+    pub(super) said: VecDeque<News>,
     /// The strategies and other work that runs asked for, in order.
     pub(super) begun: Vec<String>,
     told: Vec<MonName>,
@@ -64,8 +68,8 @@ pub(super) struct World {
     /// The status monitor's directory hangs: work that was begun there is done, in order, when it doesn't any more.
     hangs: bool,
     /// What takes addresses and volumes away hangs.
-    keeps_services: bool,
-    hanging: VecDeque<Message>,
+    pub(super) keeps_services: bool,
+    pub(super) hanging: VecDeque<News>,
 }
 
 impl World {
@@ -92,7 +96,7 @@ impl World {
     }
 
     /// Something was done in the status monitor's directory, or hangs.
-    fn done_there(&mut self, message: Message) {
+    fn done_there(&mut self, message: News) {
         if self.hangs {
             self.hanging.push_back(message);
         } else {
@@ -128,13 +132,74 @@ impl World {
             Event::TriedAll { service: of.clone() },
             Event::NotifyEnded { service: of, left },
         ];
-        self.said.extend(events.map(|event| Message::Event(run, event)));
+        self.said.extend(events.map(|event| News::Event(run, event)));
+    }
+
+    fn wall_s(&self) -> u64 {
+        self.now.since_start().as_secs() + self.clock_set_forward_s
+    }
+
+    fn found(&self) -> Found {
+        let population = Population { clients: self.registered.clone(), ..Population::default() };
+        Found { population, ..Found::default() }
+    }
+
+    fn begin_look(&mut self, basis: Basis) {
+        let found = Ok(self.found());
+        self.said.push_back(News::Looked(Box::new(Looked { basis, found })));
+    }
+
+    fn begin_for(&mut self, run: RunNumber, work: RunWork) {
+        let (name, message) = match work {
+            RunWork::CheckFit { .. } => ("check", News::Fit(run, all_is_here())),
+            RunWork::Place { services, .. } => {
+                self.begun.push("place".to_owned());
+                let done = News::Placed(run, self.place(services));
+                return self.done_there(done);
+            }
+            RunWork::Fence(_) => ("fence", News::Event(run, Event::Fenced(Ok(())))),
+            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
+                let done = self.recognise(strategy, grace_seen, owes);
+                (strategy.as_str(), News::Recognised(run, Box::new(done)))
+            }
+            RunWork::Prove(_) => ("prove", News::Event(run, Event::Proved(Ok(())))),
+            RunWork::BringUp { .. } => ("bring up", News::Event(run, Event::BroughtUp(Ok(())))),
+            RunWork::Tell { tellings, .. } => {
+                self.begun.push("tell".to_owned());
+                return tellings.into_iter().for_each(|telling| self.tell(run, telling));
+            }
+        };
+        self.begun.push(name.to_owned());
+        self.said.push_back(message);
+    }
+
+    fn begin(&mut self, work: Work) {
+        let takes_away = matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_));
+        let message = match work {
+            Work::CheckHome(service) => Some(News::HomeLookedFor(service, all_is_here())),
+            Work::GatherFacts => Some(News::Facts(Ok(BTreeMap::new()))),
+            Work::AskGrace(life) => Some(News::GraceAsked(life, (self.probe(), "so it says".into()))),
+            Work::LookUp(name) => Some(News::Resolved(name, Ok(Vec::new()))),
+            Work::TakeAddressAway(service) => Some(News::AddressGone(service, Ok(()))),
+            Work::TakeVolumeAway(service) => Some(News::VolumeGone(service, Ok(()))),
+            Work::SyncDirectory => Some(News::DirectorySynced(Ok(()))),
+            Work::TakePlacedAway => {
+                self.placed = Placed::default();
+                self.done_there(News::PlacedTakenAway(Ok(Unplaced::new())));
+                None
+            }
+            Work::LeaveAddress(_) | Work::Discard(_) => None,
+        };
+        match takes_away && self.keeps_services {
+            true => self.hanging.extend(message),
+            false => self.said.extend(message),
+        }
     }
 
     /// The lock manager is looked at.
     pub(super) fn look_at_lock_manager(&mut self) {
         let look = Look { at: self.now, observation: self.observe() };
-        self.said.push_back(Message::Observed(Box::new(Ok(look))));
+        self.said.push_back(News::Observed(Box::new(Ok(look))));
     }
 }
 
@@ -142,22 +207,62 @@ fn all_is_here() -> Fit {
     Fit { missing: Vec::new(), said: Vec::new() }
 }
 
-impl Outside for World {
+/// A world, as the server and the lock manager in it have it.
+#[derive(Clone, Default)]
+pub(super) struct Here(Rc<RefCell<World>>);
+
+impl Here {
+    pub(super) fn of(world: World) -> Self {
+        Self(Rc::new(RefCell::new(world)))
+    }
+
+    pub(super) fn world(&self) -> Ref<'_, World> {
+        self.0.borrow()
+    }
+
+    pub(super) fn world_mut(&self) -> RefMut<'_, World> {
+        self.0.borrow_mut()
+    }
+
+    /// The world goes on without its agent.
+    pub(super) fn take(&self) -> World {
+        self.0.take()
+    }
+
+    /// The next message that it has for its agent.
+    pub(super) fn next(&self) -> Option<Message> {
+        let mut world = self.world_mut();
+        let news = world.said.pop_front()?;
+        Some(Message::Of(world.number, news))
+    }
+
+    /// Time goes on to this moment, and the lock manager is looked at.
+    pub(super) fn pass(&self, due: Moment) {
+        let mut world = self.world_mut();
+        world.now = due.max(world.now + Duration::from_millis(1));
+        world.look_at_lock_manager();
+    }
+}
+
+impl Outside for Here {
+    type Instance = Self;
+
     fn now(&self) -> Moment {
-        self.now
+        self.world().now
     }
 
     fn wall_s(&self) -> u64 {
-        self.now.since_start().as_secs() + self.clock_set_forward_s
+        self.world().wall_s()
     }
 
     fn since_boot(&self) -> Duration {
-        self.now.since_start()
+        self.world().now.since_start()
     }
 
     fn random(&mut self) -> u64 {
-        self.numbers += 1;
-        self.numbers
+        let mut world = self.world_mut();
+        world.numbers += 1;
+        world.numbers
     }
 
     fn may_say(&self, _: &'static str) -> bool {
@@ -167,15 +272,42 @@ impl Outside for World {
     fn say_suppressed_lines(&self, _: bool) {}
 
     fn boot(&self) -> Option<String> {
-        Some(self.observe().boot)
-    }
-
-    fn node(&self) -> Option<String> {
-        Some("nfs-b".to_owned())
+        Some(self.world().observe().boot)
     }
 
     fn interface_addresses(&self) -> Vec<IpAddr> {
         Vec::new()
+    }
+
+    fn is_maintained(&self) -> bool {
+        self.world().maintained
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        self.world_mut().maintained = on;
+        Ok(())
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        Ok(self.world().memory.clone())
+    }
+
+    fn had_store(&self) -> bool {
+        false
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        let mut world = self.world_mut();
+        change(&mut world.memory);
+        Ok(world.memory.clone())
+    }
+
+    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
+}
+
+impl InstanceOutside for Here {
+    fn node(&self) -> Option<String> {
+        Some("nfs-b".to_owned())
     }
 
     fn is_present(&self, _: IpAddr) -> bool {
@@ -194,112 +326,53 @@ impl Outside for World {
         Some(StateNumber(5))
     }
 
-    fn is_maintained(&self) -> bool {
-        self.maintained
-    }
-
-    fn maintain(&mut self, on: bool) -> Result<(), String> {
-        self.maintained = on;
-        Ok(())
+    fn lock_manager(&self) -> String {
+        "a lock manager of a test".to_owned()
     }
 
     fn grace_note(&self) -> Option<Remembered> {
-        self.grace.clone()
+        self.world().grace.clone()
     }
 
     fn note_grace(&mut self, noted: &Remembered) {
-        self.grace = Some(noted.clone());
+        self.world_mut().grace = Some(noted.clone());
     }
 
     fn registrations(&self, run: &str) -> Option<Registrations> {
-        Registrations::parse(self.registrations.as_ref()?, run)
+        Registrations::parse(self.world().registrations.as_ref()?, run)
     }
 
     fn note_registrations(&mut self, registrations: &Registrations) {
-        self.registrations = Some(registrations.render());
-    }
-
-    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
-        Ok(self.memory.clone())
-    }
-
-    fn had_store(&self) -> bool {
-        false
-    }
-
-    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
-        change(&mut self.memory);
-        Ok(self.memory.clone())
+        self.world_mut().registrations = Some(registrations.render());
     }
 
     fn placed(&self) -> Placed {
-        Arc::clone(&self.placed)
+        Arc::clone(&self.world().placed)
     }
 
     fn is_hinted(&self) -> bool {
-        self.hinted
+        self.world().hinted
     }
 
     fn forget_hints(&mut self) {
-        self.hinted = false;
+        self.world_mut().hinted = false;
     }
 
     fn look(&mut self, _: &Addresses, _: Recall) -> Result<Found, String> {
-        let population = Population { clients: self.registered.clone(), ..Population::default() };
-        Ok(Found { population, ..Found::default() })
+        Ok(self.world().found())
     }
 
-    fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, anew: bool) -> Result<(), String> {
-        let found = self.look(&addresses, Recall { anew, kept: false });
-        self.said.push_back(Message::Looked(Box::new(Looked { basis, found })));
+    fn begin_look(&mut self, basis: Basis, _: Arc<Addresses>, _: bool) -> Result<(), String> {
+        self.world_mut().begin_look(basis);
         Ok(())
     }
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
-        let (name, message) = match work {
-            RunWork::CheckFit { .. } => ("check", Message::Fit(run, all_is_here())),
-            RunWork::Place { services, .. } => {
-                self.begun.push("place".to_owned());
-                let done = Message::Placed(run, self.place(services));
-                return self.done_there(done);
-            }
-            RunWork::Fence(_) => ("fence", Message::Event(run, Event::Fenced(Ok(())))),
-            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
-                let done = self.recognise(strategy, grace_seen, owes);
-                (strategy.as_str(), Message::Recognised(run, Box::new(done)))
-            }
-            RunWork::Prove(_) => ("prove", Message::Event(run, Event::Proved(Ok(())))),
-            RunWork::BringUp { .. } => ("bring up", Message::Event(run, Event::BroughtUp(Ok(())))),
-            RunWork::Tell { tellings, .. } => {
-                self.begun.push("tell".to_owned());
-                return tellings.into_iter().for_each(|telling| self.tell(run, telling));
-            }
-        };
-        self.begun.push(name.to_owned());
-        self.said.push_back(message);
+        self.world_mut().begin_for(run, work);
     }
 
     fn begin(&mut self, work: Work) {
-        let takes_away = matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_));
-        let message = match work {
-            Work::CheckHome(service) => Some(Message::HomeLookedFor(service, all_is_here())),
-            Work::GatherFacts => Some(Message::Facts(Ok(BTreeMap::new()))),
-            Work::AskGrace(life) => Some(Message::GraceAsked(life, (self.probe(), "so it says".into()))),
-            Work::LookUp(name) => Some(Message::Resolved(name, Ok(Vec::new()))),
-            Work::TakeAddressAway(service) => Some(Message::AddressGone(service, Ok(()))),
-            Work::TakeVolumeAway(service) => Some(Message::VolumeGone(service, Ok(()))),
-            Work::SyncDirectory => Some(Message::DirectorySynced(Ok(()))),
-            Work::TakePlacedAway => {
-                self.placed = Placed::default();
-                self.done_there(Message::PlacedTakenAway(Ok(Unplaced::new())));
-                None
-            }
-            Work::LeaveAddress(_) | Work::Discard(_) => None,
-        };
-        match takes_away && self.keeps_services {
-            true => self.hanging.extend(message),
-            false => self.said.extend(message),
-        }
+        self.world_mut().begin(work);
     }
 
     fn stop_telling(&mut self) {}
@@ -307,12 +380,6 @@ impl Outside for World {
     fn unready(&self) -> Vec<Unready> {
         Vec::new()
     }
-
-    fn lock_manager(&self) -> String {
-        "a lock manager of a test".to_owned()
-    }
-
-    fn publish(&self, _: StatusReport, _: Option<Moment>) {}
 }
 
 pub(super) fn record(client: &MonName) -> Vec<u8> {
@@ -352,6 +419,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         exports: Vec::new(),
         home: None,
         mode: Mode::Manual,
+        instance: InstanceNumber::FIRST,
     };
     Arc::new(Settings {
         server: "nfs-b".parse().unwrap(),
@@ -371,23 +439,29 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         hooks: HookSettings::default(),
         control: ControlSettings::default(),
         services: vec![new],
+        further: Vec::new(),
     })
 }
 
+/// An agent that has read nothing yet, in this world, on this store.
+pub(super) fn started(settings: Arc<Settings>, store: &InMemory, world: World) -> Agent<Here> {
+    let here = Here::of(world);
+    Agent::new(settings, Box::new(store.clone()), here.clone(), vec![here]).unwrap()
+}
+
 /// An agent that begins in this world, on this store.
-pub(super) fn taken_up(store: &InMemory, world: World) -> Agent<World> {
-    let settings = settings(world.restarts_nfs);
-    let mut agent = Agent::new(settings, Box::new(store.clone()), world).unwrap();
+pub(super) fn taken_up(store: &InMemory, world: World) -> Agent<Here> {
+    let mut agent = started(settings(world.restarts_nfs), store, world);
     agent.take_up();
     agent
 }
 
 /// A store in which `new` is nfs-a's, with two clients, and the agent of nfs-b.
-pub(super) fn begun() -> (InMemory, Agent<World>) {
+pub(super) fn begun() -> (InMemory, Agent<Here>) {
     begun_in(World::default())
 }
 
-fn begun_in(world: World) -> (InMemory, Agent<World>) {
+fn begun_in(world: World) -> (InMemory, Agent<Here>) {
     let store = InMemory::new(StoreIdentity::of(7));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let records = clients().map(|client| (client.clone(), record(&client))).into();
@@ -412,7 +486,7 @@ impl Respond for Waits {
 }
 
 /// An operator insists on the adoption of `new`.
-pub(super) fn ask(agent: &mut Agent<World>) {
+pub(super) fn ask(agent: &mut Agent<Here>) {
     let request = Request::Adopt {
         service: service("new"),
         prepare: false,
@@ -426,7 +500,7 @@ pub(super) fn ask(agent: &mut Agent<World>) {
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many
 /// there were.
-pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Option<usize>) -> usize {
+pub(super) fn adopt(store: &InMemory, agent: &mut Agent<Here>, killed_after: Option<usize>) -> usize {
     let (mut of_runs, mut is_killed) = (0, false);
     for _ in 0..5_000 {
         agent.do_what_is_due();
@@ -436,21 +510,19 @@ pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Op
             None if agent.is_at_rest() && agent.knows_its_holdings() => ask(agent),
             _ => {}
         }
-        let Some(message) = agent.outside_mut().said.pop_front() else {
+        let Some(message) = agent.outside().next() else {
             let due = agent.next_due();
-            let world = agent.outside_mut();
-            world.now = due.max(world.now + Duration::from_millis(1));
-            world.look_at_lock_manager();
+            agent.outside().pass(due);
             continue;
         };
         of_runs += usize::from(matches!(
             message,
-            Message::Fit(..) | Message::Placed(..) | Message::Recognised(..) | Message::Event(..)
+            Message::Of(_, News::Fit(..) | News::Placed(..) | News::Recognised(..) | News::Event(..))
         ));
         agent.handle(message);
         if killed_after == Some(of_runs) && !is_killed {
             is_killed = true;
-            let mut world = std::mem::take(agent.outside_mut());
+            let mut world = agent.outside().take();
             // Work that was begun ends with the process.
             world.said.clear();
             world.hanging.clear();
@@ -458,11 +530,11 @@ pub(super) fn adopt(store: &InMemory, agent: &mut Agent<World>, killed_after: Op
             *agent = taken_up(store, world);
         }
     }
-    panic!("it never settles: {:?}", agent.outside().begun);
+    panic!("it never settles: {:?}", agent.outside().world().begun);
 }
 
 /// The outcomes of the clients in the generation that is held.
-fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
+fn outcomes(store: &InMemory, agent: &Agent<Here>) -> [Outcome; 2] {
     let held = agent.claim_of(&service("new")).unwrap().generation;
     let outcomes = store.account(&service("new"), held).unwrap().outcomes;
     let last = last_outcomes(&outcomes);
@@ -470,17 +542,19 @@ fn outcomes(store: &InMemory, agent: &Agent<World>) -> [Outcome; 2] {
 }
 
 #[test]
-fn the_world_of_the_tests_keeps_the_promises_of_a_server() {
-    let next = |world: &mut World| world.said.pop_front().unwrap();
-    contract::keeps_its_promises(World::default(), next, |world| World { said: VecDeque::new(), ..world });
+fn the_world_of_the_tests_keeps_the_promises_of_a_server_and_of_a_lock_manager() {
+    let anew = |here: Here| Here::of(World { said: VecDeque::new(), ..here.take() });
+    contract::a_server_keeps_its_promises(Here::default(), anew);
+    let next = |here: &mut Here| here.world_mut().said.pop_front().unwrap();
+    contract::a_lock_manager_keeps_its_promises(Here::default(), next, anew);
 }
 
 #[test]
 fn an_adoption_comes_to_its_end_in_a_world_without_threads_and_clocks() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
-    assert_eq!(agent.outside().begun, ["check", "place", "command", "prove", "bring up", "tell"]);
-    assert_eq!(agent.outside().told, clients());
+    assert_eq!(agent.outside().world().begun, ["check", "place", "command", "prove", "bring up", "tell"]);
+    assert_eq!(agent.outside().world().told, clients());
     assert_eq!(outcomes(&store, &agent), [Outcome::ReRegistered, Outcome::Acknowledged]);
     assert_eq!(agent.outside().placed(), Placed::default(), "what was conveyed is taken away");
     let ledger = agent.ledger_of(&service("new")).unwrap();
@@ -499,7 +573,7 @@ fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_agent_all_
         for killed_after in 1..=messages {
             let (store, mut agent) = anew();
             adopt(&store, &mut agent, Some(killed_after));
-            let begun = &agent.outside().begun;
+            let begun = &agent.outside().world().begun;
             let mut before = begun.iter().take_while(|work| *work != "killed");
             // Killed before the lock manager had recognised, nothing tells that the life which ran was not asked for their locks.
             let expected = match before.any(|work| work == "command" || work == "restart-nfs") {
@@ -508,7 +582,7 @@ fn an_agent_that_is_killed_after_any_message_of_a_run_leaves_the_next_agent_all_
             };
             assert_eq!(outcomes(&store, &agent), expected, "{killed_after}");
             assert!(begun.contains(&"killed".to_owned()), "{killed_after}");
-            let told: BTreeSet<_> = agent.outside().told.iter().cloned().collect();
+            let told: BTreeSet<_> = agent.outside().world().told.iter().cloned().collect();
             assert_eq!(told, clients().into(), "{killed_after}");
             assert_eq!(agent.outside().placed(), Placed::default(), "{killed_after}");
         }
@@ -531,5 +605,6 @@ mod conveying;
 mod counted;
 mod fencing;
 mod forgetting;
+mod instances;
 mod releasing;
 mod verbs;

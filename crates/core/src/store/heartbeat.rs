@@ -35,6 +35,9 @@ pub struct ServerReport {
     pub incarnation: Option<Incarnation>,
     /// Its own NSM state number.
     pub state: Option<u32>,
+    /// Those of further lock managers on it, where it has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_states: Vec<u32>,
     /// Seconds since 1970 by its own clock. For people; nothing is decided by it.
     pub written_at_s: u64,
     /// Its ailments, in words; empty where it is well.
@@ -92,6 +95,7 @@ impl ServerReport {
             paused: false,
             incarnation: None,
             state: None,
+            further_states: Vec::new(),
             written_at_s: 0,
             ailments: Vec::new(),
             wants: Vec::new(),
@@ -101,5 +105,10 @@ impl ServerReport {
             declines: BTreeMap::new(),
             facts: BTreeMap::new(),
         }
+    }
+
+    /// The state numbers that its status monitors may have sent.
+    pub fn states(&self) -> impl Iterator<Item = u32> {
+        self.state.into_iter().chain(self.further_states.iter().copied())
     }
 }

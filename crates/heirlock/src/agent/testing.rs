@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use heirlock_agent::agent::running::Commission;
 use heirlock_agent::agent::server::Server;
-use heirlock_agent::{Message, Outside, RunNumber};
+use heirlock_agent::{InstanceNumber, Message, News, Outside, RunNumber};
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Authority;
 use heirlock_core::takeover::{End, Event, Order, Phase};
@@ -103,15 +103,15 @@ fn taken_up(settings: Arc<Settings>) -> (Server<ThisServer>, Receiver<Message>) 
 /// An agent that has read nothing yet of what an earlier one left.
 pub(crate) fn begun(settings: Arc<Settings>) -> (Server<ThisServer>, Receiver<Message>) {
     let (inbox, messages) = channel();
-    let outside = ThisServer::begun(Host::here(), &settings, inbox);
+    let (outside, lock_manager) = ThisServer::begun(Host::here(), &settings, inbox);
     let store = crate::store::open(&Host::here(), &settings);
-    (Server::new(settings, store, outside).unwrap(), messages)
+    (Server::new(settings, store, outside, vec![lock_manager]).unwrap(), messages)
 }
 
 /// heirlock is the status monitor of this server, and its agent serves it.
 pub(crate) fn begin_monitoring(agent: &mut Server<ThisServer>) {
-    let differing = agent.outside_mut().begin_monitoring(Turns::unwatched()).unwrap();
-    agent.monitors(differing);
+    let differing = agent.lock_manager_mut().begin_monitoring(Turns::unwatched()).unwrap();
+    agent.monitors(InstanceNumber::FIRST, differing);
 }
 
 impl Place {
@@ -145,8 +145,8 @@ impl Place {
 
     /// Something happened in the status monitor's directory.
     pub(crate) fn hint(&mut self) {
-        self.agent.outside().hinted.store(true, Ordering::SeqCst);
-        self.agent.handle(Message::Changed);
+        self.agent.lock_manager().hinted.store(true, Ordering::SeqCst);
+        self.hear(News::Changed);
     }
 
     /// Does the work that is due, and waits for a look that this begins.
@@ -167,15 +167,30 @@ impl Place {
         self.agent.outside().snapshot.report(self.agent.outside().now())
     }
 
+    /// Something is new of the lock manager.
+    pub(crate) fn hear(&mut self, news: News) {
+        self.agent.handle(Message::Of(InstanceNumber::FIRST, news));
+    }
+
     /// The next message, of any kind: threads report in any order.
     pub(crate) fn next(&self) -> Message {
         self.messages.recv_timeout(PATIENCE).unwrap()
     }
 
-    /// The contents of the next message that is wanted; those that come before it are never handled.
-    pub(crate) fn next_that<T>(&self, wanted: impl Fn(Message) -> Option<T>) -> T {
+    /// The news that have come until now.
+    pub(crate) fn news(&self) -> impl Iterator<Item = News> {
+        self.messages.try_iter().filter_map(|message| match message {
+            Message::Of(_, news) => Some(news),
+            _ => None,
+        })
+    }
+
+    /// The contents of the next news that is wanted; messages that come before it are never handled.
+    pub(crate) fn next_that<T>(&self, wanted: impl Fn(News) -> Option<T>) -> T {
         loop {
-            if let Some(said) = wanted(self.next()) {
+            if let Message::Of(_, news) = self.next()
+                && let Some(said) = wanted(news)
+            {
                 return said;
             }
         }

@@ -13,16 +13,16 @@ fn facts_that_servers_compare_are_gathered_beside_the_loop_and_by_one_thread_at_
     assert_eq!(place.agent.facts(now), BTreeMap::new(), "nothing is waited for");
     place.agent.facts(now + limits::FACTS_INTERVAL * 3);
     let known = place.next_that(|message| match message {
-        Message::Facts(known) => Some(known),
+        News::Facts(known) => Some(known),
         _ => None,
     });
     let known = known.unwrap();
     assert!(*place.agent.facts_are_awaited() && known.contains_key("kernel"), "{known:?}");
-    place.agent.handle(Message::Facts(Ok(known.clone())));
+    place.hear(News::Facts(Ok(known.clone())));
     let now = place.agent.outside().now();
     assert_eq!(place.agent.facts(now), known);
     assert!(!*place.agent.facts_are_awaited(), "they are new");
-    let more = place.messages.try_iter().filter(|message| matches!(message, Message::Facts(_))).count();
+    let more = place.news().filter(|news| matches!(news, News::Facts(_))).count();
     assert_eq!(more, 0);
 }
 
@@ -30,9 +30,9 @@ fn facts_that_servers_compare_are_gathered_beside_the_loop_and_by_one_thread_at_
 fn facts_that_servers_compare_are_gathered_again_in_time_where_they_could_not_be() {
     let mut place = place();
     let known = BTreeMap::from([("kernel".to_owned(), "6.12".to_owned())]);
-    place.agent.handle(Message::Facts(Ok(known.clone())));
+    place.hear(News::Facts(Ok(known.clone())));
     *place.agent.facts_are_awaited() = true;
-    place.agent.handle(Message::Facts(Err("its thread ended without a report".into())));
+    place.hear(News::Facts(Err("its thread ended without a report".into())));
     let now = place.agent.outside().now();
     assert_eq!(place.agent.facts(now), known, "it is as it was");
     assert!(!*place.agent.facts_are_awaited(), "and not asked for at once");

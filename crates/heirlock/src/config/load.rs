@@ -16,8 +16,8 @@ use thiserror::Error;
 use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
     CaptureMode, CaptureSettings, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
-    LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings, ServiceSettings,
-    Settings, StoreSettings,
+    InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings,
+    ServiceSettings, Settings, StoreSettings,
 };
 use crate::files::trusted;
 use crate::limits as bounds;
@@ -134,6 +134,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
         hooks,
         control,
         services,
+        further: Vec::new(),
     })
 }
 
@@ -453,6 +454,7 @@ fn service(
         exports: values(exports),
         home,
         mode,
+        instance: InstanceNumber::FIRST,
     })
 }
 

@@ -6,7 +6,7 @@ mod reader;
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
     CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, HeartbeatSettings, Hook, HookSettings,
-    HostSettings, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings,
-    ServiceSettings, StoreSettings,
+    HostSettings, InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode,
+    NotifySettings, ServiceSettings, StoreSettings,
 };
 pub use load::{ConfigError, load, parse};

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heirlock_agent::{Message, Outside, RunNumber, RunWork, Work};
+use heirlock_agent::{InstanceOutside, Message, News, RunNumber, RunWork, Work};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::Strategy;
@@ -128,7 +128,7 @@ fn with_stand_in() -> (Place, Arc<StandIn>) {
     let mut place = place();
     let stand_in = Arc::new(StandIn::default());
     let shared: Arc<dyn LockManager> = Arc::clone(&stand_in) as Arc<dyn LockManager>;
-    place.agent.outside_mut().workshop.lock_manager = shared;
+    place.agent.lock_manager_mut().workshop.lock_manager = shared;
     (place, stand_in)
 }
 
@@ -136,9 +136,9 @@ fn with_stand_in() -> (Place, Arc<StandIn>) {
 fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
     let (mut place, stand_in) = with_stand_in();
     let work = RunWork::CheckFit { targets: vec![service("nfs")], insists: false, brings: false };
-    place.agent.outside_mut().begin_for(RunNumber::default(), work);
+    place.agent.lock_manager_mut().begin_for(RunNumber::default(), work);
     let fit = place.next_that(|message| match message {
-        Message::Fit(_, fit) => Some(fit),
+        News::Fit(_, fit) => Some(fit),
         _ => None,
     });
     assert!(
@@ -151,16 +151,16 @@ fn a_kind_of_lock_manager_tells_the_needs_of_an_adoption_itself() {
 #[test]
 fn a_kind_of_lock_manager_has_its_own_facts_and_its_own_question_for_grace() {
     let (mut place, _) = with_stand_in();
-    place.agent.outside_mut().begin(Work::GatherFacts);
+    place.agent.lock_manager_mut().begin(Work::GatherFacts);
     let facts = place.next_that(|message| match message {
-        Message::Facts(facts) => Some(facts.unwrap()),
+        News::Facts(facts) => Some(facts.unwrap()),
         _ => None,
     });
     assert_eq!(facts.get("server-scope").map(String::as_str), Some("site"));
     let life = Incarnation { boot: "b00t".into(), start: "epoch 7".into(), reopened: 0 };
-    place.agent.outside_mut().begin(Work::AskGrace(life));
+    place.agent.lock_manager_mut().begin(Work::AskGrace(life));
     let answer = place.next_that(|message| match message {
-        Message::GraceAsked(_, answer) => Some(answer),
+        News::GraceAsked(_, answer) => Some(answer),
         _ => None,
     });
     assert_eq!(answer.0, Probe::InGrace);
@@ -176,17 +176,17 @@ fn a_kind_of_lock_manager_recognises_and_lets_go_in_its_own_way() {
         grace_seen: None,
         owes: false,
     };
-    place.agent.outside_mut().begin_for(RunNumber::default(), work);
+    place.agent.lock_manager_mut().begin_for(RunNumber::default(), work);
     let done = place.next_that(|message| match message {
-        Message::Recognised(_, done) => Some(done.unwrap()),
+        News::Recognised(_, done) => Some(done.unwrap()),
         _ => None,
     });
     assert_eq!(
         (done.observation.start.as_deref(), done.grace_length),
         (Some("epoch 7"), Duration::from_secs(60))
     );
-    place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
-    place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+    place.agent.lock_manager_mut().begin(Work::TakeVolumeAway(service("nfs")));
+    place.next_that(|message| matches!(message, News::VolumeGone(..)).then_some(()));
     assert_eq!(*stand_in.asked.lock().unwrap(), ["recognise command", "let go 127.0.0.1"]);
 }
 
@@ -194,20 +194,20 @@ fn a_kind_of_lock_manager_recognises_and_lets_go_in_its_own_way() {
 fn a_lock_manager_that_hangs_while_it_lets_go_keeps_the_volume_and_not_its_own_turn() {
     let (mut place, stand_in) = with_stand_in();
     let kept = stand_in.keeps_locks.lock().unwrap();
-    let workshop = &mut place.agent.outside_mut().workshop;
+    let workshop = &mut place.agent.lock_manager_mut().workshop;
     workshop.let_go_time_max = Duration::from_millis(50);
     let turn = Arc::clone(&workshop.turn);
-    place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
+    place.agent.lock_manager_mut().begin(Work::TakeVolumeAway(service("nfs")));
     // It is looked at all the same, as the thread `watch` does.
     let end = Instant::now() + Duration::from_secs(60);
     while stand_in.asked.lock().unwrap().is_empty() || turn.try_lock().is_err() {
         assert!(Instant::now() < end, "its turn does not end");
         thread::sleep(Duration::from_millis(5));
     }
-    let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
-    assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "it may drop locks yet");
+    let is_gone = |message: Message| matches!(message, Message::Of(_, News::VolumeGone(..)));
+    assert!(!place.messages.try_iter().any(is_gone), "it may drop locks yet");
     drop(kept);
-    place.next_that(|message| is_gone(&message).then_some(()));
+    place.next_that(|message| matches!(message, News::VolumeGone(..)).then_some(()));
     assert_eq!(*stand_in.asked.lock().unwrap(), ["let go 127.0.0.1"]);
 }
 
@@ -217,11 +217,11 @@ fn a_release_lets_go_of_no_file_system_while_its_other_exports_are_unknown() {
     for (hides, lets_go) in [(false, true), (true, false)] {
         let (mut place, stand_in) = with_stand_in();
         *stand_in.hides_its_exports.lock().unwrap() = hides;
-        let mut settings = Settings::clone(&place.agent.outside().workshop.settings);
+        let mut settings = Settings::clone(&place.agent.lock_manager().workshop.settings);
         settings.services[0].exports = vec![volume.path().to_owned()];
-        place.agent.outside_mut().workshop.settings = Arc::new(settings);
-        place.agent.outside_mut().begin(Work::TakeVolumeAway(service("nfs")));
-        place.next_that(|message| matches!(message, Message::VolumeGone(..)).then_some(()));
+        place.agent.lock_manager_mut().workshop.settings = Arc::new(settings);
+        place.agent.lock_manager_mut().begin(Work::TakeVolumeAway(service("nfs")));
+        place.next_that(|message| matches!(message, News::VolumeGone(..)).then_some(()));
         let asked = stand_in.asked.lock().unwrap();
         assert_eq!(asked[0], "let go 127.0.0.1", "what came in by its address goes with that");
         let file_system = format!("let go of {}", volume.path().display());

@@ -646,6 +646,7 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
         paused: beat == 2,
         incarnation: None,
         state: Some(5),
+        further_states: vec![7],
         written_at_s: 7,
         ailments: vec!["a full disk".into()],
         node: Some("node".into()),

@@ -3,11 +3,12 @@
 use std::io;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_agent::{PlacedOf, Placing, RunNumber};
 use heirlock_core::ServiceName;
 use heirlock_core::takeover::Conveyance;
 
+use super::inbox::Inbox;
 use super::work::Report;
 use crate::convey::Conveyor;
 use crate::threads;
@@ -18,13 +19,13 @@ type Task = Box<dyn FnOnce(&Conveyor) + Send>;
 /// The thread.
 pub(super) struct Conveying {
     conveyor: Conveyor,
-    inbox: Sender<Message>,
+    inbox: Inbox,
     tasks: Option<Sender<Task>>,
 }
 
 impl Conveying {
     /// A conveying thread that has nothing to do yet.
-    pub(super) fn new(conveyor: Conveyor, inbox: Sender<Message>) -> Self {
+    pub(super) fn new(conveyor: Conveyor, inbox: Inbox) -> Self {
         Self { conveyor, inbox, tasks: None }
     }
 
@@ -33,7 +34,7 @@ impl Conveying {
         let names: Vec<ServiceName> = services.iter().map(|placing| placing.service.clone()).collect();
         let of_all = move |why: String| names.into_iter().map(|name| (name, Err(why.clone()))).collect();
         let message =
-            move |done: Result<Vec<PlacedOf>, String>| Message::Placed(run, done.unwrap_or_else(of_all));
+            move |done: Result<Vec<PlacedOf>, String>| News::Placed(run, done.unwrap_or_else(of_all));
         let mut report = Report::new(self.inbox.clone(), message);
         self.give(Box::new(move |conveyor| {
             let place = |placing: Placing| {
@@ -47,7 +48,7 @@ impl Conveying {
 
     /// See [`Work::TakePlacedAway`](heirlock_agent::Work::TakePlacedAway).
     pub(super) fn take_away(&mut self) {
-        let mut report = Report::new(self.inbox.clone(), Message::PlacedTakenAway);
+        let mut report = Report::new(self.inbox.clone(), News::PlacedTakenAway);
         self.give(Box::new(move |conveyor| {
             report.send(conveyor.clean_up().map_err(|error| error.to_string()));
         }));

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_agent::{Basis, Found, Looked};
 use heirlock_core::ledger::{Addresses, Population, population};
 use heirlock_nsm::MonName;
 
+use super::inbox::Inbox;
 use crate::{detector, threads};
 
 enum Task {
@@ -27,17 +28,17 @@ enum Task {
 #[derive(Debug)]
 pub(super) struct Looker {
     state_directory: PathBuf,
-    inbox: Sender<Message>,
+    inbox: Inbox,
     tasks: Option<Sender<Task>>,
 }
 
 impl Looker {
     /// A looker that has nothing to do yet.
-    pub(super) fn new(state_directory: PathBuf, inbox: Sender<Message>) -> Self {
+    pub(super) fn new(state_directory: PathBuf, inbox: Inbox) -> Self {
         Self { state_directory, inbox, tasks: None }
     }
 
-    /// Begins a look, which reports by [`Message::Looked`], also where it fails. `anew`: nothing that earlier looks read is
+    /// Begins a look, which reports by [`News::Looked`], also where it fails. `anew`: nothing that earlier looks read is
     /// relied upon.
     ///
     /// # Errors
@@ -86,7 +87,7 @@ pub(super) fn look(
     Ok(Found { population, problems: scan.problems, opened: memory.opened() })
 }
 
-fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Sender<Message>) {
+fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Inbox) {
     let mut memory = detector::Memory::default();
     for task in tasks {
         let (basis, addresses, anew) = match task {
@@ -111,14 +112,14 @@ const ENDED: &str = "the thread that looked at it has ended";
 
 /// Reports when it goes, also where the thread does.
 struct Report<'a> {
-    inbox: &'a Sender<Message>,
+    inbox: &'a Inbox,
     looked: Option<Looked>,
 }
 
 impl Drop for Report<'_> {
     fn drop(&mut self) {
         if let Some(looked) = self.looked.take() {
-            let _ = self.inbox.send(Message::Looked(Box::new(looked)));
+            let _ = self.inbox.send(News::Looked(Box::new(looked)));
         }
     }
 }

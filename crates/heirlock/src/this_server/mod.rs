@@ -8,9 +8,11 @@
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
 //! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; notes for the next agent; the last status |
+//! | `inbox.rs` | where the threads of a lock manager report |
 
 mod clock;
 mod conveying;
+mod inbox;
 pub(crate) mod look_up;
 mod looker;
 mod monitoring;
@@ -26,13 +28,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+#[cfg(test)]
 use std::sync::mpsc::Sender;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_agent::{Basis, Found, Recall};
-use heirlock_agent::{Outside, Placed, Unready};
+#[cfg(test)]
+use heirlock_agent::{InstanceNumber, Message};
+use heirlock_agent::{InstanceOutside, Outside, Placed, Unready};
 use heirlock_agent::{RunNumber, RunWork, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
@@ -58,6 +63,7 @@ use crate::threads::Lasting;
 use crate::{from_elsewhere, limits, lock_manager, monitor, notifier};
 
 pub(crate) use clock::Clock;
+pub(crate) use inbox::Inbox;
 pub(crate) use run::run;
 pub(crate) use snapshot::Snapshot;
 
@@ -73,7 +79,14 @@ const LOOKS_MET_MAX: usize = 16;
 /// The server that this process runs on.
 pub(crate) struct ThisServer {
     settings: Arc<Settings>,
+    host: Host,
     pub(crate) clock: Clock,
+    pub(crate) snapshot: Arc<Snapshot>,
+}
+
+/// A lock manager on it.
+pub(crate) struct ThisLockManager {
+    settings: Arc<Settings>,
     pub(crate) conveyor: Conveyor,
     conveying: Conveying,
     peers: Peers,
@@ -95,27 +108,40 @@ pub(crate) struct ThisServer {
     attention: Arc<Attention>,
     /// Ends the telling that is on.
     stop: Arc<AtomicBool>,
-    pub(crate) snapshot: Arc<Snapshot>,
 }
 
 impl ThisServer {
+    /// With the files that an earlier agent left here.
+    pub(crate) fn new(host: Host, settings: &Arc<Settings>, clock: Clock, snapshot: Arc<Snapshot>) -> Self {
+        Self { settings: Arc::clone(settings), host, clock, snapshot }
+    }
+
+    /// The same, whose status no client asks for, and its lock manager.
+    #[cfg(test)]
+    pub(crate) fn begun(
+        host: Host,
+        settings: &Arc<Settings>,
+        inbox: Sender<Message>,
+    ) -> (Self, ThisLockManager) {
+        let snapshot = Arc::new(Snapshot::new(&host, settings));
+        let clock = Clock::start();
+        let inbox = Inbox::new(InstanceNumber::FIRST, inbox);
+        let lock_manager = ThisLockManager::open(host.clone(), settings, clock, inbox).unwrap();
+        (Self::new(host, settings, clock, snapshot), lock_manager)
+    }
+}
+
+impl ThisLockManager {
     /// With the files that an earlier agent left here. Work that is begun reports to `inbox`.
     ///
     /// # Errors
     /// Where what was conveyed can't be known.
-    pub(crate) fn open(
-        host: Host,
-        settings: &Arc<Settings>,
-        clock: Clock,
-        snapshot: Arc<Snapshot>,
-        inbox: Sender<Message>,
-    ) -> Result<Self> {
+    pub(crate) fn open(host: Host, settings: &Arc<Settings>, clock: Clock, inbox: Inbox) -> Result<Self> {
         let conveyor = open_conveyor(settings)?;
         let lock_manager = lock_manager::open_on(settings, &host);
         lock_manager.tidy();
         Ok(Self {
             settings: Arc::clone(settings),
-            clock,
             conveying: Conveying::new(conveyor.clone(), inbox.clone()),
             conveyor,
             peers: lock_manager.peers(),
@@ -138,15 +164,7 @@ impl ThisServer {
             readiness: Arc::default(),
             attention: Arc::new(Attention::new().context("can't have a descriptor (raise LimitNOFILE=)")?),
             stop: Arc::default(),
-            snapshot,
         })
-    }
-
-    /// The same, whose status no client asks for.
-    #[cfg(test)]
-    pub(crate) fn begun(host: Host, settings: &Arc<Settings>, inbox: Sender<Message>) -> Self {
-        let snapshot = Arc::new(Snapshot::new(&host, settings));
-        Self::open(host, settings, Clock::start(), snapshot, inbox).unwrap()
     }
 
     /// Begins to watch the status monitor's directory, where that is how records are noticed.
@@ -158,7 +176,7 @@ impl ThisServer {
         let (inbox, hinted) = (self.workshop.inbox.clone(), Arc::clone(&self.hinted));
         let hints = Hints::start(directories, self.host().mount_table(), move || {
             if !hinted.swap(true, Ordering::SeqCst) {
-                let _ = inbox.send(Message::Changed);
+                let _ = inbox.send(News::Changed);
             }
         })?;
         Ok(Some(hints))
@@ -175,7 +193,7 @@ impl ThisServer {
         let sm = self.settings.state_directory.join("sm");
         let listener =
             callout::Listener::start(&self.settings.runtime_directory, sm, move |said, waiting| {
-                let _ = inbox.send(Message::Callout(said, Box::new(move |done| waiting.answer(done))));
+                let _ = inbox.send(News::Callout(said, Box::new(move |done| waiting.answer(done))));
             });
         listener.with_context(|| {
             format!("can't listen for callouts in {}", self.settings.runtime_directory.display())
@@ -205,7 +223,7 @@ impl ThisServer {
     /// Makes the changes of the status monitor's directory durable, in time.
     fn sync_directory(&self) {
         let state_directory = self.settings.state_directory.clone();
-        self.workshop.in_thread("sync", Message::DirectorySynced, move |_| {
+        self.workshop.in_thread("sync", News::DirectorySynced, move |_| {
             Directory::sync(&state_directory).map_err(|error| error.to_string())
         });
     }
@@ -224,6 +242,8 @@ fn open_conveyor(settings: &Settings) -> Result<Conveyor> {
 }
 
 impl Outside for ThisServer {
+    type Instance = ThisLockManager;
+
     fn now(&self) -> Moment {
         self.clock.now()
     }
@@ -253,15 +273,41 @@ impl Outside for ThisServer {
     }
 
     fn boot(&self) -> Option<String> {
-        self.host().boot().ok()
-    }
-
-    fn node(&self) -> Option<String> {
-        self.host().node()
+        self.host.boot().ok()
     }
 
     fn interface_addresses(&self) -> Vec<IpAddr> {
-        self.host().addresses()
+        self.host.addresses()
+    }
+
+    fn is_maintained(&self) -> bool {
+        notes::is_maintained(&self.settings)
+    }
+
+    fn maintain(&mut self, on: bool) -> Result<(), String> {
+        notes::maintain(&self.settings, on)
+    }
+
+    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
+        store::memory::load(&self.settings.local_directory)
+    }
+
+    fn had_store(&self) -> bool {
+        had_one(&self.settings.local_directory)
+    }
+
+    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
+        store::memory::update(&self.settings.local_directory, change)
+    }
+
+    fn publish(&self, report: StatusReport, looked: Option<Moment>) {
+        self.snapshot.set(self.clock.now(), report, looked);
+    }
+}
+
+impl InstanceOutside for ThisLockManager {
+    fn node(&self) -> Option<String> {
+        self.host().node()
     }
 
     fn is_present(&self, address: IpAddr) -> bool {
@@ -287,14 +333,6 @@ impl Outside for ThisServer {
         Some(number)
     }
 
-    fn is_maintained(&self) -> bool {
-        notes::is_maintained(&self.settings)
-    }
-
-    fn maintain(&mut self, on: bool) -> Result<(), String> {
-        notes::maintain(&self.settings, on)
-    }
-
     fn grace_note(&self) -> Option<Remembered> {
         notes::grace(&self.settings.runtime_directory)
     }
@@ -309,18 +347,6 @@ impl Outside for ThisServer {
 
     fn note_registrations(&mut self, registrations: &Registrations) {
         notes::note_registrations(&self.settings.runtime_directory, registrations);
-    }
-
-    fn store_memory(&self) -> Result<StoreMemory, StoreError> {
-        store::memory::load(&self.settings.local_directory)
-    }
-
-    fn had_store(&self) -> bool {
-        had_one(&self.settings.local_directory)
-    }
-
-    fn remember_store(&mut self, change: &dyn Fn(&mut StoreMemory)) -> Result<StoreMemory, StoreError> {
-        store::memory::update(&self.settings.local_directory, change)
     }
 
     fn placed(&self) -> Placed {
@@ -437,10 +463,6 @@ impl Outside for ThisServer {
     fn lock_manager(&self) -> String {
         self.workshop.lock_manager.describe()
     }
-
-    fn publish(&self, report: StatusReport, looked: Option<Moment>) {
-        self.snapshot.set(self.clock.now(), report, looked);
-    }
 }
 
 #[cfg(test)]
@@ -449,18 +471,28 @@ mod tests {
 
     use super::*;
     use crate::agent::testing::settings_in;
-    use heirlock_agent::agent::outside::contract::keeps_its_promises;
+    use heirlock_agent::agent::outside::contract::{
+        a_lock_manager_keeps_its_promises, a_server_keeps_its_promises,
+    };
 
     #[test]
-    fn this_server_keeps_the_promises_of_a_server() {
+    fn this_server_and_its_lock_manager_keep_the_promises_of_theirs() {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings_in(&directory);
         let (inbox, messages) = channel();
         let begun = || ThisServer::begun(Host::here(), &settings, inbox.clone());
-        let next = |_: &mut ThisServer| messages.recv_timeout(Duration::from_secs(120)).unwrap();
-        keeps_its_promises(begun(), next, |before| {
+        a_server_keeps_its_promises(begun().0, |before| {
             drop(before);
-            begun()
+            begun().0
+        });
+        let next = |_: &mut ThisLockManager| loop {
+            if let Message::Of(_, news) = messages.recv_timeout(Duration::from_secs(120)).unwrap() {
+                return news;
+            }
+        };
+        a_lock_manager_keeps_its_promises(begun().1, next, |before| {
+            drop(before);
+            begun().1
         });
     }
 }

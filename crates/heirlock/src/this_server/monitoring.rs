@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_core::monitor::{Rules, key};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, MonitorLine};
 
-use super::ThisServer;
+use super::ThisLockManager;
 use crate::host::Host;
 use crate::monitor::directory::Directory;
 use crate::monitor::sockets::Sockets;
@@ -20,11 +20,11 @@ use crate::watchdog::Turns;
 /// The status monitor's directory, once it was read. The thread that reads it at the start fills it in.
 pub(super) type Read = Arc<Mutex<Option<Directory>>>;
 
-impl ThisServer {
+impl ThisLockManager {
     /// Becomes the status monitor; its thread counts its turns.
     ///
     /// Where an earlier run of this boot has left what it was told, its clients are answered from now on, before the store
-    /// and the status monitor's directory are read; [`Message::DirectoryRead`] tells when that is read. Else it is read first,
+    /// and the status monitor's directory are read; [`News::DirectoryRead`] tells when that is read. Else it is read first,
     /// and the answer says of which clients the files are to follow.
     ///
     /// # Errors
@@ -56,12 +56,12 @@ impl ThisServer {
         };
         let (inbox, peers) = (self.workshop.inbox.clone(), self.workshop.lock_manager.peers());
         let (monitor, number) = monitor::start(&options, peers, sockets, prepare, turns, move |wanted| {
-            let _ = inbox.send(Message::Monitor(wanted));
+            let _ = inbox.send(News::Monitor(wanted));
         })?;
         self.monitor = Some(monitor.clone());
         self.answered_number = Some(number);
         if differing.is_none() {
-            let told = |read| Message::DirectoryRead(Box::new(read));
+            let told = |read| News::DirectoryRead(Box::new(read));
             self.workshop.in_thread("directory", told, move |_| {
                 read(&directory, &host, &state_directory, &monitor, &placed)
                     .map_err(|error| format!("{error:#}"))

@@ -219,7 +219,7 @@ mod tests {
     use crate::config::Settings;
     use crate::fake_programs::rpcbind_and_programs;
     use crate::lock_manager;
-    use heirlock_agent::Message;
+    use heirlock_agent::{Message, News};
 
     /// The things that are missing at the addresses of one service.
     fn missing_of(readiness: &Readiness, service: &str) -> Vec<String> {
@@ -234,7 +234,7 @@ mod tests {
         port: u16,
         within: Duration,
     ) -> (Result<(), String>, Arc<Readiness>) {
-        let mut shop = place.agent.outside().workshop.clone();
+        let mut shop = place.agent.lock_manager().workshop.clone();
         let mut settings = Settings::clone(&shop.settings);
         settings.services[0].addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
         settings.notify.rpcbind_port = port;
@@ -244,7 +244,7 @@ mod tests {
         let last_call = shop.clock.now() + within;
         shop.bring_up(&[(service("nfs"), Part::Target)], last_call, Some("no volume"), &readiness);
         let result = loop {
-            if let Message::Event(_, Event::BroughtUp(result)) = place.next() {
+            if let Message::Of(_, News::Event(_, Event::BroughtUp(result))) = place.next() {
                 break result;
             }
         };

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use heirlock_agent::Outside;
-use heirlock_agent::{Agent, Message, join_alike};
+use heirlock_agent::{Agent, InstanceNumber, Message, join_alike};
 use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::{Clock, Snapshot, ThisServer};
+use super::{Clock, Inbox, Snapshot, ThisLockManager, ThisServer};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, read_only, trust};
 use crate::detector::Hints;
@@ -46,8 +46,10 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let store = store.beating_every(settings.heartbeat.interval);
     let changed = inbox.clone();
     store.on_change(Box::new(move || drop(changed.send(Message::StoreChanged))));
-    let outside = ThisServer::open(host, &settings, clock, snapshot, inbox)?;
-    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside)?;
+    let inbox = Inbox::new(InstanceNumber::FIRST, inbox);
+    let lock_manager = ThisLockManager::open(host.clone(), &settings, clock, inbox)?;
+    let outside = ThisServer::new(host, &settings, clock, snapshot);
+    let mut agent = Agent::new(Arc::clone(&settings), Box::new(store), outside, vec![lock_manager])?;
     // A status monitor that resumes answers from now on, while the store is read.
     let _callouts = begin_capture(&settings, &mut agent, &watchdog)?;
     agent.take_up();
@@ -55,9 +57,9 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
         // The status monitor answers known clients also where this loop hangs, as it may where a store does.
         turns.only_say();
     }
-    let mut hints = agent.outside().watch_directory()?;
+    let mut hints = first_of(&mut agent)?.watch_directory()?;
     watchdog.keep(hints.as_mut().and_then(Hints::take_thread));
-    watchdog.keep(Some(agent.outside().watch_lock_manager()?));
+    watchdog.keep(Some(first_of(&mut agent)?.watch_lock_manager()?));
     let served = serve(&mut agent, &messages, &turns, &outbox);
     outbox.send();
     served
@@ -149,7 +151,7 @@ fn begin_capture(
     let each = ForEach::<Begin> {
         watch: |_, _| Ok(None),
         callout: |agent, watchdog| {
-            let mut listener = agent.outside().listen_to_callouts()?;
+            let mut listener = first_of(agent)?.listen_to_callouts()?;
             watchdog.keep(listener.take_thread());
             agent.take_in_spool();
             Ok(Some(listener))
@@ -162,10 +164,15 @@ fn begin_capture(
     settings.capture.mode.choose(each)(agent, watchdog)
 }
 
+/// The lock manager of this network namespace.
+fn first_of(agent: &mut Agent<ThisServer>) -> Result<&mut ThisLockManager> {
+    agent.lock_manager_mut(InstanceNumber::FIRST).context("the agent has no lock manager")
+}
+
 /// This server's status monitor begins, and its agent serves it.
 fn begin_monitoring(agent: &mut Agent<ThisServer>, turns: Turns) -> Result<()> {
-    let differing = agent.outside_mut().begin_monitoring(turns)?;
-    agent.monitors(differing);
+    let differing = first_of(agent)?.begin_monitoring(turns)?;
+    agent.monitors(InstanceNumber::FIRST, differing);
     Ok(())
 }
 

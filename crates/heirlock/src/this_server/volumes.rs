@@ -32,7 +32,7 @@ pub(super) fn leaving(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Mode;
+    use crate::config::{InstanceNumber, Mode};
     use std::fs;
 
     fn service(name: &str, export: &Path) -> ServiceSettings {
@@ -43,6 +43,7 @@ mod tests {
             exports: vec![export.to_owned()],
             home: None,
             mode: Mode::Manual,
+            instance: InstanceNumber::FIRST,
         }
     }
 

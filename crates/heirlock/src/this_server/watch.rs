@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use heirlock_agent::Look;
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_core::incarnation::Observation;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
@@ -68,7 +68,7 @@ pub(super) fn start(workshop: &Workshop, attention: Arc<Attention>) -> io::Resul
                 let seen = shop.lock_manager.observe().map_err(|error| error.to_string());
                 let look = seen.clone().map(|observation| Look { at, observation });
                 // Sent within the turn: no look may come after the work that was done since.
-                if shop.inbox.send(Message::Observed(Box::new(look))).is_err() {
+                if shop.inbox.send(News::Observed(Box::new(look))).is_err() {
                     return Ok(());
                 }
                 drop(turn);
@@ -77,7 +77,7 @@ pub(super) fn start(workshop: &Workshop, attention: Arc<Attention>) -> io::Resul
             let start = |of: &Option<Observation>| of.as_ref().and_then(|seen| seen.start.clone());
             let is_new = start(&seen) != start(&watched.last);
             if is_new || count.is_multiple_of(LOOKS_A_PORT) {
-                let _ = shop.inbox.send(Message::NlmPorts(shop.lock_manager.ports()));
+                let _ = shop.inbox.send(News::NlmPorts(shop.lock_manager.ports()));
             }
             if is_new || watched.end.is_none() {
                 watched.end = start(&seen).and_then(|start| shop.lock_manager.end_of_life(&start));

@@ -3,12 +3,12 @@
 use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_agent::{Fit, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
@@ -19,6 +19,7 @@ use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::clock::Clock;
+use super::inbox::Inbox;
 use super::look_up::resolve;
 use super::readiness::Readiness;
 use super::volumes;
@@ -42,7 +43,7 @@ pub(crate) struct Workshop {
     pub(crate) turn: Arc<Mutex<()>>,
     /// How long that is kept for a lock manager that is to let go of locks: [`limits::LET_GO_TIME_MAX`], and less in tests.
     pub(crate) let_go_time_max: Duration,
-    pub(crate) inbox: Sender<Message>,
+    pub(crate) inbox: Inbox,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
 }
@@ -95,14 +96,14 @@ impl notifier::Principal for Notification<'_> {
 }
 
 /// The report of a thread to the loop, made once. A thread that ends without it, as by a panic, reports that.
-pub(super) struct Report<T, M: FnOnce(Result<T, String>) -> Message> {
-    inbox: Sender<Message>,
+pub(super) struct Report<T, M: FnOnce(Result<T, String>) -> News> {
+    inbox: Inbox,
     message: Option<M>,
     of: PhantomData<T>,
 }
 
-impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
-    pub(super) fn new(inbox: Sender<Message>, message: M) -> Self {
+impl<T, M: FnOnce(Result<T, String>) -> News> Report<T, M> {
+    pub(super) fn new(inbox: Inbox, message: M) -> Self {
         Self { inbox, message: Some(message), of: PhantomData }
     }
 
@@ -114,7 +115,7 @@ impl<T, M: FnOnce(Result<T, String>) -> Message> Report<T, M> {
     }
 }
 
-impl<T, M: FnOnce(Result<T, String>) -> Message> Drop for Report<T, M> {
+impl<T, M: FnOnce(Result<T, String>) -> News> Drop for Report<T, M> {
     fn drop(&mut self) {
         self.send(Err("its thread ended without a report".to_owned()));
     }
@@ -137,20 +138,20 @@ impl Workshop {
 
     pub(super) fn report(&self, event: Event) {
         // The loop is gone only when the whole agent stops.
-        let _ = self.inbox.send(Message::Event(self.run, event));
+        let _ = self.inbox.send(News::Event(self.run, event));
     }
 
     /// The message of a run's event.
-    fn event<T>(&self, event: fn(T) -> Event) -> impl FnOnce(T) -> Message + Clone + Send + use<T> {
+    fn event<T>(&self, event: fn(T) -> Event) -> impl FnOnce(T) -> News + Clone + Send + use<T> {
         let run = self.run;
-        move |of| Message::Event(run, event(of))
+        move |of| News::Event(run, event(of))
     }
 
     /// Does something in a thread of this name. The loop is told what came of it, or why there is no thread for it.
     pub(super) fn in_thread<T>(
         &self,
         name: &'static str,
-        message: impl FnOnce(Result<T, String>) -> Message + Clone + Send + 'static,
+        message: impl FnOnce(Result<T, String>) -> News + Clone + Send + 'static,
         work: impl FnOnce(&Self) -> Result<T, String> + Send + 'static,
     ) {
         let (shop, told) = (self.clone(), message.clone());
@@ -172,14 +173,14 @@ impl Workshop {
     /// See [`RunWork::CheckFit`](heirlock_agent::RunWork::CheckFit).
     pub(super) fn check_fit(&self, targets: Vec<ServiceName>, insists: bool, brings: bool) {
         let run = self.run;
-        let message = move |fit: Result<Fit, String>| Message::Fit(run, fit.unwrap_or_else(no_thread));
+        let message = move |fit: Result<Fit, String>| News::Fit(run, fit.unwrap_or_else(no_thread));
         self.in_thread("check-fit", message, move |shop| Ok(shop.look_in_time(targets, insists, brings)));
     }
 
     /// The same for a service that is to come home, before its owner is asked for it.
     pub(super) fn check_home(&self, service: &ServiceName) {
         let (of, targets) = (service.clone(), vec![service.clone()]);
-        let message = |fit: Result<Fit, String>| Message::HomeLookedFor(of, fit.unwrap_or_else(no_thread));
+        let message = |fit: Result<Fit, String>| News::HomeLookedFor(of, fit.unwrap_or_else(no_thread));
         self.in_thread("check-home", message, move |shop| Ok(shop.look_in_time(targets, false, true)));
     }
 
@@ -236,7 +237,7 @@ impl Workshop {
         owes: bool,
     ) {
         let run = self.run;
-        let message = move |done| Message::Recognised(run, Box::new(done));
+        let message = move |done| News::Recognised(run, Box::new(done));
         self.in_thread("recognise", message, move |shop| {
             shop.try_recognise(strategy, &targets, grace_seen, owes)
         });
@@ -285,7 +286,7 @@ impl Workshop {
 
     /// Gathers what other servers compare with their own.
     pub(super) fn gather_facts(&self) {
-        self.in_thread("facts", Message::Facts, |shop| {
+        self.in_thread("facts", News::Facts, |shop| {
             Ok(guard::facts(&shop.settings, shop.lock_manager.as_ref()))
         });
     }
@@ -295,7 +296,7 @@ impl Workshop {
         let of = name.clone();
         self.in_thread(
             "resolve",
-            |found| Message::Resolved(of, found),
+            |found| News::Resolved(of, found),
             move |shop| Ok(resolve(&shop.host, &name)),
         );
     }
@@ -303,7 +304,7 @@ impl Workshop {
     /// Asks the lock manager of this life once whether grace is open.
     pub(super) fn ask_grace(&self, life: Incarnation) {
         let message = |answer: Result<(Probe, String), String>| {
-            Message::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
+            News::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
         };
         self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
     }
@@ -313,7 +314,7 @@ impl Workshop {
         let (of, service) = (service.clone(), service.clone());
         self.in_thread(
             "address-down",
-            |gone| Message::AddressGone(of, gone),
+            |gone| News::AddressGone(of, gone),
             move |shop| shop.try_take_address_away(&service),
         );
     }
@@ -403,7 +404,7 @@ impl Workshop {
     /// Lets go of the locks of a service that was released, which would keep its volume busy, and takes the volume away.
     pub(super) fn take_volume_away(&self, service: &ServiceName) {
         let (of, service) = (service.clone(), service.clone());
-        self.in_thread("volume-down", |gone| Message::VolumeGone(of, gone), move |shop| {
+        self.in_thread("volume-down", |gone| News::VolumeGone(of, gone), move |shop| {
             if let Err(why) = shop.let_go_of_locks(&service) {
                 tracing::error!(%service, why, "{service}: released, but its locks are still held here and may keep its volume busy: {why}");
             }
@@ -495,7 +496,7 @@ impl Workshop {
         let ran = hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string());
         let took = self.clock.now().since(began);
         // The loop is gone only when the whole agent stops.
-        let _ = self.inbox.send(Message::HookRan(hook, took, ran.is_ok()));
+        let _ = self.inbox.send(News::HookRan(hook, took, ran.is_ok()));
         Some(ran)
     }
 }
@@ -513,7 +514,7 @@ mod tests {
     #[test]
     fn a_hook_that_ran_is_told_by_its_name_with_the_time_it_took_and_whether_it_failed() {
         let place = place();
-        let mut shop = place.agent.outside().workshop.clone();
+        let mut shop = place.agent.lock_manager().workshop.clone();
         let mut settings = (*shop.settings).clone();
         for hook in Hook::ALL {
             assert_eq!(settings.hooks.command(hook), None, "{}", hook.as_str());
@@ -529,7 +530,7 @@ mod tests {
         assert_eq!(shop.hook(Hook::Fence, &nfs, None), None, "none is configured");
         for expected in [(Hook::VolumeUp, true), (Hook::AddressDown, false)] {
             let ran = place.next_that(|message| match message {
-                Message::HookRan(hook, _, is_done) => Some((hook, is_done)),
+                News::HookRan(hook, _, is_done) => Some((hook, is_done)),
                 _ => None,
             });
             assert_eq!(ran, expected);
@@ -538,7 +539,7 @@ mod tests {
 
     #[test]
     fn a_fence_is_told_the_owner_that_it_is_to_confirm_off() {
-        let mut shop = place().agent.outside().workshop.clone();
+        let mut shop = place().agent.lock_manager().workshop.clone();
         let mut settings = (*shop.settings).clone();
         let script = r#"test "$HEIRLOCK_OWNER" = nfs-a && test "$HEIRLOCK_PEER" = nfs-a"#;
         let argv = ["sh", "-c", script].map(str::to_owned).into();
@@ -553,10 +554,10 @@ mod tests {
     #[test]
     fn work_whose_thread_ends_without_a_report_is_reported_as_failed() {
         let place = place();
-        let message = |done: Result<(), String>| Message::AddressGone(service("nfs"), done);
-        place.agent.outside().workshop.in_thread("address-down", message, |_| panic!("a fault"));
+        let message = |done: Result<(), String>| News::AddressGone(service("nfs"), done);
+        place.agent.lock_manager().workshop.in_thread("address-down", message, |_| panic!("a fault"));
         let why = place.next_that(|message| match message {
-            Message::AddressGone(_, Err(why)) => Some(why),
+            News::AddressGone(_, Err(why)) => Some(why),
             _ => None,
         });
         assert_eq!(why, "its thread ended without a report");

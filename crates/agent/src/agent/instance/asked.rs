@@ -8,7 +8,7 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::Running;
 use crate::agent::status;
 use crate::agent::work::{RunNumber, RunWork};
@@ -81,7 +81,7 @@ impl<O: Outside> Instance<O> {
                     Some(why) => self.advance_asked(server, Event::Fit(Err(why))),
                     None => {
                         let work = RunWork::CheckFit { targets: targets.clone(), insists, brings };
-                        server.outside_mut().begin_for(number, work);
+                        self.outside.begin_for(number, work);
                     }
                 },
                 Action::Fence(services) => match self.may_fence(server, &services) {
@@ -91,7 +91,7 @@ impl<O: Outside> Instance<O> {
                             .iter()
                             .filter_map(|service| Some((service.clone(), server.owner_of(service)?)));
                         let work = RunWork::Fence(owners.collect());
-                        server.outside_mut().begin_for(number, work);
+                        self.outside.begin_for(number, work);
                     }
                 },
                 Action::Claim { services, authority } => {
@@ -119,7 +119,7 @@ impl<O: Outside> Instance<O> {
                 "the run {} tells clients of a restart; it makes way for the adoption that was asked for",
                 running.machine.run()
             );
-            server.outside_mut().stop_telling();
+            self.outside.stop_telling();
         }
         self.run = self.asked.take();
         if let Some(running) = &mut self.run {

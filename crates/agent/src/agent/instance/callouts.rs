@@ -7,7 +7,7 @@ use heirlock_nsm::MyName;
 use super::Instance;
 use crate::agent::Answered;
 use crate::agent::common::Common;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::Later;
 use crate::status_monitor::Said;
 use crate::words::counted;
@@ -51,7 +51,7 @@ impl<O: Outside> Instance<O> {
     /// Takes in the notes of callouts that found no agent. It is tried again until the store has taken it in, in every capture
     /// mode: the mode may have been changed since, and until it is restarted rpc.statd runs the callout all the same.
     pub(crate) fn take_in_spool(&mut self, server: &mut Common<O>, now: Moment) {
-        let noted = match server.outside_mut().noted_by_callouts() {
+        let noted = match self.outside.noted_by_callouts() {
             Ok(noted) if noted.is_empty() => return,
             Ok(noted) => noted,
             Err(error) => {
@@ -72,7 +72,7 @@ impl<O: Outside> Instance<O> {
             "{} got locks before they were durable, since no agent answered in time; they are durable now",
             counted(noted.len(), "client")
         );
-        if let Err(error) = server.outside_mut().noted_is_durable() {
+        if let Err(error) = self.outside.noted_is_durable() {
             tracing::warn!(%error, "what callouts noted could not be put away, and will be read again: {error}");
         }
     }

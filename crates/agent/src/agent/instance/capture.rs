@@ -19,7 +19,7 @@ use crate::agent::capture::{Comparing, Learnt, Looking};
 use crate::agent::common::Common;
 use crate::agent::holdings::{Committing, Held, commit_all};
 use crate::agent::look::{Basis, Found, Looked, Recall};
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::work::Work;
 use crate::limits::{LOOK_PAUSE, LOOK_TIME_MAX, STORE_RETRY};
 use crate::words::counted;
@@ -35,7 +35,7 @@ impl<O: Outside> Instance<O> {
         self.say_if_a_look_hangs(now);
         let anew =
             self.deletions_due().is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
-        let hinted = server.outside().is_hinted();
+        let hinted = self.outside.is_hinted();
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides, anew) {
             (true, true) => self.scan(server, now),
@@ -52,7 +52,7 @@ impl<O: Outside> Instance<O> {
             return None;
         }
         let deletions = self.deletions_due().map(|at| at.max(server.now() + STORE_RETRY));
-        self.capture.next_due(server.outside().is_hinted()).into_iter().chain(deletions).min()
+        self.capture.next_due(self.outside.is_hinted()).into_iter().chain(deletions).min()
     }
 
     /// When a deletion may be believed and is looked for.
@@ -72,14 +72,14 @@ impl<O: Outside> Instance<O> {
     /// Looks, if more may have changed than the last look showed, before something is decided that rests upon the clients that
     /// are there.
     pub(crate) fn settle_capture(&mut self, server: &mut Common<O>, now: Moment) {
-        if self.capture.looking.is_some() || server.outside().is_hinted() {
+        if self.capture.looking.is_some() || self.outside.is_hinted() {
             self.look(server, now, false);
         }
     }
 
     /// Looks at the directory, reads all of it, and makes the store know what it shows, before anything else is done.
     pub fn scan(&mut self, server: &mut Common<O>, now: Moment) {
-        self.capture.due = Some(now + server.settings().capture.scan_interval);
+        self.capture.due = Some(now + self.settings.capture.scan_interval);
         self.look(server, now, true);
     }
 
@@ -90,7 +90,7 @@ impl<O: Outside> Instance<O> {
         }
         let basis = self.begin_basis(server, now);
         let kept = self.run.is_some() || self.asked.is_some();
-        let found = server.outside_mut().look(&self.capture.addresses, Recall { anew, kept });
+        let found = self.outside.look(&self.capture.addresses, Recall { anew, kept });
         self.take_look(server, now, Looked { basis, found });
         self.record(server, now);
         self.report_registrations(server);
@@ -102,11 +102,11 @@ impl<O: Outside> Instance<O> {
             return;
         }
         if anew {
-            self.capture.due = Some(now + server.settings().capture.scan_interval);
+            self.capture.due = Some(now + self.settings.capture.scan_interval);
         }
         let basis = self.begin_basis(server, now);
         self.capture.learnt.clear();
-        match server.outside_mut().begin_look(basis, Arc::clone(&self.capture.addresses), anew) {
+        match self.outside.begin_look(basis, Arc::clone(&self.capture.addresses), anew) {
             Ok(()) => self.capture.looking = Some(Looking { began: now, counts: true }),
             Err(why) => {
                 self.say_blind(Some(why));
@@ -117,9 +117,9 @@ impl<O: Outside> Instance<O> {
 
     /// A look begins: it may not see any change from now on.
     fn begin_basis(&mut self, server: &mut Common<O>, now: Moment) -> Basis {
-        server.outside_mut().forget_hints();
+        self.outside.forget_hints();
         self.follow_all(server, now);
-        let (life, placed) = (self.life_that_deletes(server), server.outside().placed());
+        let (life, placed) = (self.life_that_deletes(server), self.outside.placed());
         Basis { began: now, began_at: server.now(), life, placed }
     }
 
@@ -128,7 +128,7 @@ impl<O: Outside> Instance<O> {
         let Some(looking) = self.capture.looking.take() else { return };
         let took = now.since(looking.began);
         self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
-        let rests = Arc::ptr_eq(&looked.basis.placed, &server.outside().placed());
+        let rests = Arc::ptr_eq(&looked.basis.placed, &self.outside.placed());
         if !looking.counts || self.run.is_some() || !rests {
             // It may show a conveyed record as if its client had registered, or a client that was there before as if it had come
             // back.
@@ -157,7 +157,7 @@ impl<O: Outside> Instance<O> {
         self.speak_of_problems(server, problems);
         let known = population.keys.keys();
         for name in self.capture.resolver.ask(&population.unresolved, known, now) {
-            server.outside_mut().begin(Work::LookUp(name));
+            self.outside.begin(Work::LookUp(name));
         }
         for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
             match learnt {
@@ -166,9 +166,9 @@ impl<O: Outside> Instance<O> {
             }
         }
         let before = std::mem::replace(&mut self.capture.found, population);
-        server.outside_mut().begin(Work::Discard(before));
+        self.outside.begin(Work::Discard(before));
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
-        let roles = server.outside_mut().roles(&self.nlm_ports, remembers);
+        let roles = self.outside.roles(&self.nlm_ports, remembers);
         let begin =
             |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
         let services = self.held.iter_mut().map(begin).collect();
@@ -212,7 +212,7 @@ impl<O: Outside> Instance<O> {
                 comparing.services.remove(service);
                 say_refused(service, held.ledger.refused());
             }
-            let entries = self.only_forgettable(server, entries);
+            let entries = self.only_forgettable(entries);
             if !entries.is_empty() {
                 work.push((service, held, entries));
             }

@@ -193,10 +193,8 @@ impl<O: Outside> Instance<O> {
         let Attempt { claim, newest, lost } = attempt;
         let (newest, lost) = (newest.as_ref(), lost.as_ref());
         let known = server.memory().known(service);
-        let mut base = Base {
-            sent: self.own_state(server).into_iter().chain(known.sent()).collect(),
-            ..Base::default()
-        };
+        let mut base =
+            Base { sent: self.own_state().into_iter().chain(known.sent()).collect(), ..Base::default() };
         // Loaded after the claim: the owner before us adds nothing any more.
         let before = server.store().newest_generation(service, claim.generation)?;
         if let Some(before) = before {
@@ -217,8 +215,8 @@ impl<O: Outside> Instance<O> {
             base.troubles.push(server.claim_trouble(service, newest.generation, why));
         }
         if let Some(claim) = newest {
-            let of_owner = server.pulse().servers().get(&claim.owner).and_then(|report| report.state);
-            base.sent.extend(of_owner.map(StateNumber));
+            let of_owner = server.pulse().servers().get(&claim.owner);
+            base.sent.extend(of_owner.into_iter().flat_map(|report| report.states()).map(StateNumber));
         }
         let held = self.held.get(service).map(|held| {
             let told = held.told_in(self.lives.current());

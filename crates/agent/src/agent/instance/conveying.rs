@@ -9,7 +9,7 @@ use heirlock_nsm::MonName;
 
 use super::Instance;
 use crate::agent::common::Common;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::Running;
 use crate::agent::work::{PlacedOf, Placing, RunNumber, RunWork, Unplaced, Work};
 use crate::limits::TAKEN_AWAY_TIME_MAX;
@@ -37,7 +37,7 @@ impl<O: Outside> Instance<O> {
             return;
         }
         let now = server.now();
-        server.outside_mut().begin_for(run, RunWork::Place { services: placings, how });
+        self.outside.begin_for(run, RunWork::Place { services: placings, how });
         if let Some(running) = &mut self.run {
             let beside = running.machine.step(now, Event::Begun(Waited::Conveying));
             self.carry_on(server, beside);
@@ -47,7 +47,7 @@ impl<O: Outside> Instance<O> {
     /// Records were placed. Records that could not be placed are named, also where the run is over; their clients are told all
     /// the same, for the files are read by none but the tools that would tell them without heirlock.
     pub(crate) fn placed(&mut self, server: &mut Common<O>, run: RunNumber, done: Vec<PlacedOf>) {
-        let directory = server.settings().state_directory.display().to_string();
+        let directory = self.settings.state_directory.display().to_string();
         let mut troubles = Vec::new();
         for (service, placed) in done {
             let unplaced = match placed {
@@ -72,7 +72,7 @@ impl<O: Outside> Instance<O> {
     /// Begins to remove the conveyed records. A record that can't be removed is remembered, so that it counts as no registration.
     pub(crate) fn take_conveyed_away(&mut self, server: &mut Common<O>) {
         self.conveying.begins(server.now() + TAKEN_AWAY_TIME_MAX);
-        server.outside_mut().begin(Work::TakePlacedAway);
+        self.outside.begin(Work::TakePlacedAway);
     }
 
     /// The conveyed records were removed.
@@ -112,7 +112,7 @@ impl<O: Outside> Instance<O> {
             let seconds = TAKEN_AWAY_TIME_MAX.as_secs();
             tracing::error!(
                 "conveyed records have not been taken away within {seconds} s: a disk or a thread hangs (look with 'heirlock doctor'); until they are, they lie in {}/sm",
-                server.settings().state_directory.display()
+                self.settings.state_directory.display()
             );
             self.say_ends(server);
         }

@@ -19,7 +19,7 @@ use heirlock_nsm::{MonName, MonitorLine};
 
 use super::Instance;
 use crate::agent::common::{Common, floating};
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 
 /// Where a client registered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,15 +53,15 @@ impl<O: Outside> Instance<O> {
                 }
             }
         }
-        let mut addresses: Vec<Destination> = server.outside().destination_of(client).into_iter().collect();
+        let mut addresses: Vec<Destination> = self.outside.destination_of(client).into_iter().collect();
         let further = resolved(client).into_iter().map(Destination::from);
         let further = further.chain(lines.iter().flat_map(|line| {
             let by_name = resolved(&line.mon_name).into_iter().map(Destination::from);
-            server.outside().destination_of(&line.mon_name).into_iter().chain(by_name)
+            self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
         }));
         for address in further {
             // Further addresses may be such as many hosts have; this server's own address leads to no other host.
-            let is_own = !addresses.is_empty() && server.outside().is_present(address.ip);
+            let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
             if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -86,7 +86,7 @@ impl<O: Outside> Instance<O> {
         let Some(address) = client.address() else {
             return client.scoped().is_some() || client.as_str().eq_ignore_ascii_case("localhost");
         };
-        let services = server.settings().services.iter();
+        let services = self.services(server);
         let mut ours =
             services.clone().flat_map(|service| &service.addresses).chain(&server.settings().host.addresses);
         if address.is_loopback() {
@@ -99,7 +99,7 @@ impl<O: Outside> Instance<O> {
     }
 
     fn registered_at(&self, server: &Common<O>, lines: &[MonitorLine], part: Part) -> Registered {
-        let node = server.outside().node().unwrap_or_default();
+        let node = self.outside.node().unwrap_or_default();
         let mut names = lines.iter().map(|line| line.my_name.as_str());
         let is_here = |name: &str| is_same(name, &node) || is_same(name, server.server().as_str());
         if names.clone().any(is_here) {
@@ -143,7 +143,7 @@ impl<O: Outside> Instance<O> {
         let further = server.pulse().servers().iter().filter(|(name, _)| *name != other);
         let others: Vec<IpAddr> = further.flat_map(|(_, report)| report.addresses.iter().copied()).collect();
         let floating = floating(server.settings());
-        let is_present = |address| server.outside().is_present(address);
+        let is_present = |address| self.outside.is_present(address);
         let addresses = addresses_from_elsewhere(said, &floating, &others, is_present);
         let addresses: Vec<Destination> = addresses.into_iter().map(Destination::from).collect();
         match addresses.is_empty() {

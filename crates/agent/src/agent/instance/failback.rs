@@ -10,7 +10,7 @@ use super::Instance;
 use super::requests::Adoption;
 use crate::agent::common::Common;
 use crate::agent::home_requests::HomeRequest;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::{Waiting, unfit};
 use crate::agent::status;
 use crate::agent::work::{Fit, Work};
@@ -45,7 +45,7 @@ impl<O: Outside> Instance<O> {
         if let Err(why) = self.knows_its_own(server, false) {
             return waiting.responder.failed(&why, true);
         }
-        server.outside_mut().begin(Work::CheckHome(service.clone()));
+        self.outside.begin(Work::CheckHome(service.clone()));
         let until = now + limits::GIVE_UP_TIME_MAX;
         self.home_requests.add(HomeRequest { service, asked_at: None, until, waiting, told: Vec::new() });
     }
@@ -183,8 +183,7 @@ impl<O: Outside> Instance<O> {
 
     /// Gives up what its home asks for, or says why it can't.
     pub fn answer_home_requests(&mut self, server: &mut Common<O>, now: Moment) {
-        let homes: Vec<_> =
-            server.settings().services.iter().map(|s| (s.name.clone(), s.home.clone())).collect();
+        let homes: Vec<_> = self.services(server).map(|s| (s.name.clone(), s.home.clone())).collect();
         for (service, home) in homes {
             let home = home.filter(|home| *home != *server.server() && self.held.contains_key(&service));
             let asked = home.and_then(|home| server.pulse().asked_by(&home, &service));

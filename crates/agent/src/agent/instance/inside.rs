@@ -1,4 +1,6 @@
-//! The inside of an agent, for tests of the program: single steps of its lock manager, and what it knows.
+//! The inside of an agent, for tests of the program: single steps of its first lock manager, and what that knows.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,11 +15,13 @@ use heirlock_core::takeover::{End, Event, Journal, Part, Strategy};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
+use super::Instance;
 use super::requests::Adoption;
 use crate::agent::acquaintance::Acquaintance;
 use crate::agent::attempts::Attempts;
 use crate::agent::beat::Pulse;
 use crate::agent::capture::Capture;
+use crate::agent::common::Common;
 use crate::agent::holdings::Held;
 use crate::agent::look::Looked;
 use crate::agent::outside::Outside;
@@ -26,7 +30,7 @@ use crate::agent::running::{Commission, Running, Waiting};
 use crate::agent::server::Server;
 use crate::agent::shared::Shared;
 use crate::agent::work::RunNumber;
-use crate::config::Settings;
+use crate::config::{InstanceNumber, Settings};
 use crate::control::Responder;
 use crate::control::report::Problem;
 use crate::status_monitor::Wanted;
@@ -36,7 +40,7 @@ macro_rules! steps {
     ($($name:ident($($argument:ident: $type:ty),*) $(-> $answer:ty)?;)*) => {
         impl<O: Outside> Server<O> {
             $(pub fn $name(&mut self, $($argument: $type),*) $(-> $answer)? {
-                let (instance, common) = self.parts();
+                let (instance, common) = self.first_parts();
                 instance.$name(common, $($argument),*)
             })*
         }
@@ -56,7 +60,6 @@ steps! {
     note_others(service: &ServiceName, claim: &Claim, has_address: bool) -> Result<(), StoreError>;
     wanted(now: Moment, wanted: Wanted);
     protect(now: Moment, mon_name: &MonName, my_name: &MyName) -> Result<(), String>;
-    tell_durable();
     adopt(now: Moment, adoption: Adoption, waiting: Waiting);
     begin_run(now: Moment, commission: Commission);
     worked_for(run: RunNumber, event: Event);
@@ -78,15 +81,13 @@ macro_rules! questions {
     ($($name:ident($($argument:ident: $type:ty),*) -> $answer:ty;)*) => {
         impl<O: Outside> Server<O> {
             $(pub fn $name(&self, $($argument: $type),*) -> $answer {
-                self.instance().$name(self.common(), $($argument),*)
+                self.first().$name(self.common(), $($argument),*)
             })*
         }
     };
 }
 
 questions! {
-    may_forget(client: &MonName) -> bool;
-    monitor_problems() -> Vec<Problem>;
     addresses_of(service: &ServiceName, part: Part, client: &MonName) -> Result<Vec<Destination>, String>;
     means_the_same_here(client: &MonName, record: &[u8]) -> bool;
 }
@@ -96,11 +97,11 @@ macro_rules! fields {
     ($($name:ident $name_mut:ident: $type:ty;)*) => {
         impl<O: Outside> Server<O> {
             $(pub fn $name(&self) -> &$type {
-                &self.instance().$name
+                &self.first().$name
             }
 
             pub fn $name_mut(&mut self) -> &mut $type {
-                &mut self.parts().0.$name
+                &mut self.first_parts().0.$name
             })*
         }
     };
@@ -118,6 +119,31 @@ fields! {
 }
 
 impl<O: Outside> Server<O> {
+    fn first(&self) -> &Instance<O> {
+        &self.instances()[0]
+    }
+
+    fn first_parts(&mut self) -> (&mut Instance<O>, &mut Common<O>) {
+        self.parts(InstanceNumber::FIRST).unwrap()
+    }
+
+    pub fn lock_manager(&self) -> &O::Instance {
+        self.first().outside()
+    }
+
+    pub fn lock_manager_mut(&mut self) -> &mut O::Instance {
+        self.first_parts().0.outside_mut()
+    }
+
+    pub fn facts(&mut self, now: Moment) -> BTreeMap<String, String> {
+        let (instance, common) = self.first_parts();
+        instance.facts(common, now)
+    }
+
+    pub fn facts_are_awaited(&mut self) -> &mut bool {
+        self.first_parts().0.facts.awaited_mut()
+    }
+
     pub fn settings(&self) -> &Arc<Settings> {
         self.common().settings()
     }
@@ -178,7 +204,7 @@ impl<O: Outside> Server<O> {
         authority: &Authority,
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
-        let (instance, common) = self.parts();
+        let (instance, common) = self.first_parts();
         instance.try_to_claim(common, services, authority, attempts)
     }
 
@@ -187,27 +213,39 @@ impl<O: Outside> Server<O> {
     }
 
     pub fn holdings_known(&self) -> bool {
-        self.instance().holdings_known
+        self.first().holdings_known
     }
 
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
-        self.instance().is_releasing(service)
+        self.first().is_releasing(service)
     }
 
     pub fn releases_are_on(&self) -> bool {
-        self.instance().releases_are_on()
+        self.first().releases_are_on()
+    }
+
+    pub fn may_forget(&self, client: &MonName) -> bool {
+        self.first().may_forget(client)
+    }
+
+    pub fn monitor_problems(&self) -> Vec<Problem> {
+        self.first().monitor_problems()
+    }
+
+    pub fn tell_durable(&mut self) {
+        self.first_parts().0.tell_durable();
     }
 
     pub fn awaits_directory(&self) -> bool {
-        self.instance().awaits_directory()
+        self.first().awaits_directory()
     }
 
     pub fn left_behind_problems(&self) -> Vec<String> {
-        self.instance().left_behind_problems()
+        self.first().left_behind_problems()
     }
 
     pub fn earlier_lock_problems(&self) -> Vec<Problem> {
-        self.instance().earlier_lock_problems()
+        self.first().earlier_lock_problems()
     }
 
     pub fn would_drop_locks_at(
@@ -215,14 +253,14 @@ impl<O: Outside> Server<O> {
         strategy: Strategy,
         has_address: impl Fn(&ServiceName) -> bool,
     ) -> Option<String> {
-        self.instance().would_drop_locks_at(strategy, has_address)
+        self.first().would_drop_locks_at(strategy, has_address)
     }
 
     pub fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {
-        self.parts().0.volume_gone(service, gone);
+        self.first_parts().0.volume_gone(service, gone);
     }
 
     pub fn say_messages_put_off(&mut self, now: Moment) {
-        self.parts().0.say_messages_put_off(now);
+        self.first_parts().0.say_messages_put_off(now);
     }
 }

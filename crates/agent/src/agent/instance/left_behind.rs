@@ -10,7 +10,7 @@ use heirlock_core::{ServerName, ServiceName};
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::holdings;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::work::Work;
 
 impl<O: Outside> Instance<O> {
@@ -38,7 +38,7 @@ impl<O: Outside> Instance<O> {
         self.left_behind = left_behind;
         if goes? {
             self.left_behind_problems().iter().for_each(|problem| tracing::error!("{problem}"));
-            server.outside_mut().begin(Work::LeaveAddress(service.clone()));
+            self.outside.begin(Work::LeaveAddress(service.clone()));
         }
         Ok(())
     }
@@ -81,7 +81,7 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn has_address_of(&self, server: &Common<O>, service: &ServiceName) -> bool {
         let configured = server.settings().service(service);
         let is_here =
-            |address: &std::net::IpAddr| !address.is_loopback() && server.outside().is_present(*address);
+            |address: &std::net::IpAddr| !address.is_loopback() && self.outside.is_present(*address);
         configured.is_some_and(|service| service.addresses.iter().any(is_here))
     }
 

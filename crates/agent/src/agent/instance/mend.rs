@@ -96,9 +96,9 @@ impl<O: Outside> Instance<O> {
         service: &ServiceName,
         generation: Generation,
     ) -> Result<Option<StateNumber>, StoreError> {
-        let known = server.pulse().servers().values().filter_map(|report| report.state);
+        let known = server.pulse().servers().values().flat_map(|report| report.states());
         let remembered = server.memory().known(service).sent();
-        let own = self.own_state(server).into_iter().chain(remembered).map(|state| state.0);
+        let own = self.own_state().into_iter().chain(remembered).map(|state| state.0);
         let mut highest = known.chain(own).max();
         let mut at_most = Generation(generation.0.saturating_sub(1));
         while let Some(earlier) = server.store().newest_generation(service, at_most)? {

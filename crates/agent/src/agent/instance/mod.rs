@@ -36,7 +36,6 @@ mod shared;
 mod status;
 
 use std::collections::BTreeMap;
-use std::marker::PhantomData;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Owed;
@@ -50,20 +49,25 @@ use heirlock_nsm::StateNumber;
 use super::capture::Capture;
 use super::common::Common;
 use super::conveying::Conveying;
+use super::facts::Facts;
 use super::grace::{GraceInquiry, GraceNote};
 use super::holdings::Held;
 use super::home_requests::HomeRequests;
+use super::message::News;
 use super::monitoring::Monitoring;
-use super::outside::Outside;
+use super::outside::{InstanceOutside, Outside};
 use super::put_off::PutOff;
 use super::releases::Releases;
 use super::running::Running;
 use super::shared::Shared;
-use super::work::RunNumber;
+use super::work::{RunNumber, Work};
+use crate::config::{InstanceNumber, InstanceSettings, ServiceSettings};
 
 /// One lock manager, and its services.
-pub struct Instance<O> {
-    of: PhantomData<O>,
+pub struct Instance<O: Outside> {
+    number: InstanceNumber,
+    settings: InstanceSettings,
+    outside: O::Instance,
     capture: Capture,
     /// In mode `nsm`.
     monitoring: Option<Monitoring>,
@@ -71,6 +75,7 @@ pub struct Instance<O> {
     grace_inquiry: GraceInquiry,
     grace_note: GraceNote,
     nlm_ports: Vec<u16>,
+    facts: Facts,
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
     holdings_known: bool,
@@ -99,15 +104,18 @@ pub struct Instance<O> {
 
 impl<O: Outside> Instance<O> {
     /// One of which nothing is known yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(number: InstanceNumber, settings: InstanceSettings, outside: O::Instance) -> Self {
         Self {
-            of: PhantomData,
+            number,
+            settings,
+            outside,
             capture: Capture::new(),
             monitoring: None,
             lives: Lives::default(),
             grace_inquiry: GraceInquiry::default(),
             grace_note: GraceNote::default(),
             nlm_ports: Vec::new(),
+            facts: Facts::default(),
             held: BTreeMap::new(),
             holdings_known: false,
             claims_seen_at: None,
@@ -129,9 +137,58 @@ impl<O: Outside> Instance<O> {
     /// Takes up what an earlier agent left. What is held was looked up before.
     pub(crate) fn take_up(&mut self, server: &mut Common<O>) {
         let known = self.known_life(server);
-        let recalled = self.grace_note.recall(known.as_ref(), server.outside());
+        let recalled = self.grace_note.recall(known.as_ref(), &self.outside, server.clocks());
         self.lives = Lives::new(known, recalled);
         self.tidy_conveyed(server);
+    }
+
+    /// Takes in what is new, and does at once what follows from it.
+    pub(crate) fn hear(&mut self, server: &mut Common<O>, now: Moment, news: News) {
+        match news {
+            News::Looked(looked) => self.looked(server, now, *looked),
+            News::DirectoryRead(read) => self.directory_read(server, *read),
+            News::DirectorySynced(synced) => self.directory_synced(synced),
+            News::Observed(look) => self.observed(server, *look),
+            News::GraceAsked(life, answer) => self.grace_asked(&life, answer),
+            News::NlmPorts(ports) => self.nlm_ports = ports,
+            News::Event(run, event) => self.worked_for(server, run, event),
+            News::Fit(run, fit) => self.looked_for_needs(server, run, fit),
+            News::HomeLookedFor(service, fit) => self.home_looked_for(server, &service, fit),
+            News::Placed(run, done) => self.placed(server, run, done),
+            News::PlacedTakenAway(done) => self.placed_taken_away(server, now, done),
+            News::Recognised(run, done) => self.recognised(server, run, *done),
+            News::Facts(known) => {
+                if self.facts.gathered(now, known) {
+                    server.beat_at(now); // other servers compare it with their own
+                }
+            }
+            News::Resolved(name, found) => self.resolved(server, now, &name, found),
+            News::AddressGone(service, gone) => self.address_gone(server, now, &service, gone),
+            News::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
+            News::HookRan(hook, took, is_done) => server.counts_mut().hooks.of(hook).ended(took, is_done),
+            News::Monitor(wanted) => self.wanted(server, now, wanted),
+            News::Callout(said, answered) => self.called_out(server, now, now, said, answered),
+            // The hint is noted where the next look finds it; this only wakes the loop.
+            News::Changed => {}
+        }
+    }
+
+    /// The facts that other servers compare with their own.
+    pub(crate) fn facts(&mut self, server: &mut Common<O>, now: Moment) -> BTreeMap<String, String> {
+        if self.facts.begins(now) {
+            server.look_at_addresses();
+            self.outside.begin(Work::GatherFacts);
+        }
+        self.facts.known().clone()
+    }
+
+    /// The configured services that it serves.
+    pub(crate) fn services<'a>(
+        &self,
+        server: &'a Common<O>,
+    ) -> impl Iterator<Item = &'a ServiceSettings> + Clone + use<'a, O> {
+        let number = self.number;
+        server.settings().services.iter().filter(move |service| service.instance == number)
     }
 
     /// When there is something to do without a message.
@@ -169,7 +226,7 @@ impl<O: Outside> Instance<O> {
             instance.share_a_portion(server, now);
             instance.notify_once_shared(server, now);
         },
-        Self::follow_when_quiet,
+        |instance, _, now| instance.follow_when_quiet(now),
         |instance, server, now| {
             if instance.capture.has_looked() {
                 instance.recover(server, now);
@@ -178,10 +235,10 @@ impl<O: Outside> Instance<O> {
     ];
 
     /// Tends its status monitor, at the end of a turn. The store is not asked.
-    pub(crate) fn end_turn(&mut self, server: &mut Common<O>) {
-        self.tend_directory(server, server.now());
-        self.tell_durable(server);
-        server.outside().look_closely(self.rests_upon_looks());
+    pub(crate) fn end_turn(&mut self, server: &Common<O>) {
+        self.tend_directory(server.now());
+        self.tell_durable();
+        self.outside.look_closely(self.rests_upon_looks());
     }
 
     /// Does what follows from a look at the hearts of all servers and at what is held.
@@ -195,18 +252,13 @@ impl<O: Outside> Instance<O> {
 
     /// Ends what would outlive its agent.
     pub(crate) fn stop(&mut self, server: &mut Common<O>) {
-        self.stop_notifying(server);
+        self.stop_notifying();
         self.say_ends(server);
     }
 
     /// This server's own NSM state number, as its status monitor keeps it.
-    pub(crate) fn own_state(&self, server: &Common<O>) -> Option<StateNumber> {
-        server.outside().own_state()
-    }
-
-    /// Where NLM listens over TCP.
-    pub(crate) fn nlm_listens_at(&mut self, ports: Vec<u16>) {
-        self.nlm_ports = ports;
+    pub(crate) fn own_state(&self) -> Option<StateNumber> {
+        self.outside.own_state()
     }
 
     /// The store could not be read: what is held may not be all.
@@ -222,6 +274,16 @@ impl<O: Outside> Instance<O> {
     /// Everything that a look found is in the store.
     pub(crate) fn is_caught_up_with(&self) -> bool {
         !self.capture.behind
+    }
+
+    /// As the agent deals with it.
+    pub(crate) fn outside(&self) -> &O::Instance {
+        &self.outside
+    }
+
+    /// The same, to change something there.
+    pub(crate) fn outside_mut(&mut self) -> &mut O::Instance {
+        &mut self.outside
     }
 
     /// The services that it holds.

@@ -17,7 +17,7 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::holdings::{Held, commit_all};
 use crate::agent::monitoring::Monitoring;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::Later;
 use crate::agent::work::Work;
 use crate::control::report::{Problem, ProblemKind};
@@ -56,15 +56,15 @@ impl From<StoreError> for NotDurable {
 
 impl<O: Outside> Instance<O> {
     /// heirlock is the status monitor of this server from now on. `differing`: clients whose files are to follow, where its
-    /// directory was read; else [`Message::DirectoryRead`](crate::agent::Message::DirectoryRead) tells.
+    /// directory was read; else [`News::DirectoryRead`](crate::agent::News::DirectoryRead) tells.
     pub fn monitors(&mut self, server: &mut Common<O>, differing: Option<BTreeSet<MonName>>) {
-        let registered = self.monitor_standing(server).map_or(0, |standing| standing.registered);
+        let registered = self.monitor_standing().map_or(0, |standing| standing.registered);
         tracing::info!(registered, "heirlock is the status monitor of {}", counted(registered, "client"));
         self.monitoring = Some(Monitoring { began: server.now(), ..Monitoring::default() });
         if let Some(differing) = differing {
             self.directory_read(server, Ok(differing));
         }
-        self.tell_durable(server);
+        self.tell_durable();
     }
 
     /// The status monitor's directory was read.
@@ -111,7 +111,7 @@ impl<O: Outside> Instance<O> {
             Wanted::Commit { batch, arrivals } => self.commit_arrivals(server, now, now, batch, arrivals),
             Wanted::Probe => {
                 let works = !self.held.is_empty() && server.store().probe().is_ok();
-                server.outside().tell_monitor(MonitorEvent::Probed(works));
+                self.outside.tell_monitor(MonitorEvent::Probed(works));
             }
             Wanted::Changed(client) => {
                 if let Some(monitoring) = &mut self.monitoring {
@@ -136,7 +136,7 @@ impl<O: Outside> Instance<O> {
         arrivals: Vec<Arrival>,
     ) {
         let in_step = self.is_told();
-        let newcomers = self.newcomers(server, &arrivals);
+        let newcomers = self.newcomers(&arrivals);
         let durable = self.make_durable(server, now, &newcomers).is_ok();
         if !durable && server.store().is_busy() {
             return self.put_off(Later::Commit(heard, batch, arrivals));
@@ -144,7 +144,7 @@ impl<O: Outside> Instance<O> {
         server.answered_registrations(heard, arrivals.len(), durable);
         let arrived = self.arrived();
         if let Some(monitoring) = &mut self.monitoring {
-            server.outside().tell_monitor(MonitorEvent::Committed { batch, durable });
+            self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
             // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
             // failed has stored all the same it does not.
             if in_step && durable {
@@ -155,7 +155,7 @@ impl<O: Outside> Instance<O> {
 
     /// A client that registers was there in this life of the lock manager, even where it is gone again before its file follows.
     fn saw(&mut self, server: &Common<O>, client: &MonName) {
-        if !server.outside().registered_lines(client).is_empty() {
+        if !self.outside.registered_lines(client).is_empty() {
             let (known_as, life) = (self.store_key(client), self.life_that_deletes(server));
             for held in self.held.values_mut() {
                 let life = held.where_deletions_count(life.as_ref());
@@ -166,9 +166,9 @@ impl<O: Outside> Instance<O> {
 
     /// Some files follow, once no registration waits. The store has all that counts, and in a storm of registrations the clients
     /// that still wait for it come first.
-    pub(crate) fn follow_when_quiet(&mut self, server: &mut Common<O>, now: Moment) {
+    pub(crate) fn follow_when_quiet(&mut self, now: Moment) {
         if self.files_due().is_some_and(|due| now >= due) {
-            self.follow_some(server, now);
+            self.follow_some(now);
         }
     }
 
@@ -176,19 +176,19 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn follow_all(&mut self, server: &mut Common<O>, now: Moment) {
         if self.awaits_directory() {
             // A look comes before the thread that reads the directory is done.
-            let read = server.outside_mut().read_directory();
+            let read = self.outside.read_directory();
             self.directory_read(server, read);
         }
         while self.files_due().is_some() {
-            self.follow_some(server, now);
+            self.follow_some(now);
         }
     }
 
-    fn follow_some(&mut self, server: &mut Common<O>, now: Moment) {
+    fn follow_some(&mut self, now: Moment) {
         for _ in 0..limits::FOLLOWED_AT_ONCE_MAX {
             let next = self.monitoring.as_mut().and_then(|monitoring| monitoring.changed.pop_first());
             let Some(client) = next else { return };
-            self.follow(server, now, &client);
+            self.follow(now, &client);
         }
     }
 
@@ -215,31 +215,27 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Whether a client may be removed from the store.
-    pub fn may_forget(&self, server: &Common<O>, client: &MonName) -> bool {
-        self.monitoring.is_none() || server.outside().may_forget(client)
+    pub fn may_forget(&self, client: &MonName) -> bool {
+        self.monitoring.is_none() || self.outside.may_forget(client)
     }
 
     /// The same for all that are to be removed at a time.
-    pub(crate) fn only_forgettable(
-        &self,
-        server: &Common<O>,
-        entries: Vec<RecordChange>,
-    ) -> Vec<RecordChange> {
+    pub(crate) fn only_forgettable(&self, entries: Vec<RecordChange>) -> Vec<RecordChange> {
         let may = |entry: &RecordChange| match entry {
             RecordChange::Put(..) => true,
             // A client that is known by its address now has not left.
             RecordChange::Remove(client) => {
-                self.capture.found.keys.contains_key(client) || self.may_forget(server, client)
+                self.capture.found.keys.contains_key(client) || self.may_forget(client)
             }
         };
         entries.into_iter().filter(may).collect()
     }
 
     /// A client that has registered in the very moment in which it is to be retired stays.
-    pub(crate) fn spare_the_living(&self, server: &Common<O>, portion: Vec<Persist>) -> Vec<Persist> {
+    pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
-                clients.retain(|client| self.may_forget(server, client));
+                clients.retain(|client| self.may_forget(client));
                 Persist::Retire { service, generation, clients }
             }
             other => other,
@@ -255,7 +251,7 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Tells the status monitor which clients are durable, where it does not know that.
-    pub fn tell_durable(&mut self, server: &Common<O>) {
+    pub fn tell_durable(&mut self) {
         // Before the store is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
         if self.monitoring.is_none() || knows_nothing || self.is_told() {
@@ -263,7 +259,7 @@ impl<O: Outside> Instance<O> {
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
         if let Some(monitoring) = &mut self.monitoring {
-            server.outside().tell_monitor(MonitorEvent::Durable(durable));
+            self.outside.tell_monitor(MonitorEvent::Durable(durable));
             monitoring.told = Some(arrived);
         }
     }
@@ -276,17 +272,17 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Files that could not be written are tried again, and written ones become durable in time.
-    pub(crate) fn tend_directory(&mut self, server: &mut Common<O>, now: Moment) {
+    pub(crate) fn tend_directory(&mut self, now: Moment) {
         let Some(monitoring) = &mut self.monitoring else { return };
         let behind = std::mem::take(&mut monitoring.behind);
         let is_due = now.since(monitoring.synced) >= limits::DIRECTORY_SYNC_INTERVAL;
         if monitoring.unsynced && is_due && !monitoring.syncing {
             (monitoring.unsynced, monitoring.synced) = (false, now);
             monitoring.syncing = true;
-            server.outside_mut().begin(Work::SyncDirectory);
+            self.outside.begin(Work::SyncDirectory);
         }
         for client in behind.into_keys() {
-            self.follow(server, now, &client);
+            self.follow(now, &client);
         }
     }
 
@@ -301,8 +297,8 @@ impl<O: Outside> Instance<O> {
     }
 
     /// The problems of the status monitor, for `status`.
-    pub fn monitor_problems(&self, server: &Common<O>) -> Vec<Problem> {
-        let both = self.monitoring.as_ref().zip(self.monitor_standing(server));
+    pub fn monitor_problems(&self) -> Vec<Problem> {
+        let both = self.monitoring.as_ref().zip(self.monitor_standing());
         let Some((monitoring, standing)) = both else { return Vec::new() };
         let (at_risk, behind) = (standing.at_risk.len(), monitoring.behind.len());
         let refused = usize::try_from(standing.refused).unwrap_or(usize::MAX);
@@ -326,19 +322,19 @@ impl<O: Outside> Instance<O> {
     }
 
     /// How our own status monitor stands; nothing where rpc.statd is it.
-    pub(crate) fn monitor_standing(&self, server: &Common<O>) -> Option<Standing> {
-        server.outside().monitor_standing()
+    pub(crate) fn monitor_standing(&self) -> Option<Standing> {
+        self.outside.monitor_standing()
     }
 
     /// A client's registrations changed: its files follow, and a run that waits for it is told.
-    fn follow(&mut self, server: &mut Common<O>, now: Moment, client: &MonName) {
+    fn follow(&mut self, now: Moment, client: &MonName) {
         let Some(monitoring) = &mut self.monitoring else { return };
         if !monitoring.is_read {
             return;
         }
-        let lines = server.outside().registered_lines(client);
+        let lines = self.outside.registered_lines(client);
         monitoring.unsynced = true;
-        if let Err(error) = server.outside_mut().write_registrations(client, &lines) {
+        if let Err(error) = self.outside.write_registrations(client, &lines) {
             // Once for each of them, also where it is tried at every turn.
             if monitoring.said.insert(client.clone()) {
                 tracing::error!(%client, error, "the file of {client} in the status monitor's directory can't be written, though the store has its record: {error}");
@@ -386,11 +382,11 @@ impl<O: Outside> Instance<O> {
     }
 
     /// The new record of each arrival, with the lines that the client has registered before.
-    fn newcomers(&self, server: &Common<O>, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
+    fn newcomers(&self, arrivals: &[Arrival]) -> BTreeMap<MonName, Newcomer> {
         let mut lines: BTreeMap<MonName, (Vec<MonitorLine>, bool)> = BTreeMap::new();
         for Arrival { line, peer } in arrivals {
             let client = key(&line.mon_name);
-            let known = || server.outside().registered_lines(&client);
+            let known = || self.outside.registered_lines(&client);
             let entry = lines.entry(self.store_key(&client)).or_insert_with(|| (known(), true));
             entry.1 &= *peer;
             // The same registration with another cookie takes its place.

@@ -13,7 +13,7 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::grace::GraceInquiry;
 use crate::agent::look::Look;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::Commission;
 use crate::agent::status;
 use crate::agent::work::Work;
@@ -33,7 +33,7 @@ impl<O: Outside> Instance<O> {
             self.life_began(server, &begun);
         }
         if let Some(life) = self.lives.seen_closed(&look.observation) {
-            self.grace_note.closed(life, server.outside_mut());
+            self.grace_note.closed(life, &mut self.outside, server.clocks());
         }
     }
 
@@ -53,7 +53,7 @@ impl<O: Outside> Instance<O> {
         match since {
             Some(since) => {
                 tracing::info!(%life, "another life of the lock manager begins ({life}): the locks of the one before are gone");
-                self.grace_note.opened(life, *since, server.outside_mut());
+                self.grace_note.opened(life, *since, &mut self.outside, server.clocks());
             }
             // Of locks of a life before it the look into the store knows.
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
@@ -75,7 +75,7 @@ impl<O: Outside> Instance<O> {
         if !owed.fresh.is_empty() || !owed.unknown.is_empty() {
             let life = life.clone();
             self.give_life_to_fresh(server, &owed.fresh, &life);
-            self.find_out_about(server, now, &owed.unknown, &life);
+            self.find_out_about(now, &owed.unknown, &life);
         }
         if owed.resume.as_ref().is_some_and(|run| self.resume_run(server, now, run)) {
             return;
@@ -96,13 +96,7 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Asks the lock manager whether the clients of these services can have locked in a life before the one that runs.
-    fn find_out_about(
-        &mut self,
-        server: &mut Common<O>,
-        now: Moment,
-        unknown: &[ServiceName],
-        life: &Incarnation,
-    ) {
+    fn find_out_about(&mut self, now: Moment, unknown: &[ServiceName], life: &Incarnation) {
         if unknown.is_empty() {
             return;
         }
@@ -110,7 +104,7 @@ impl<O: Outside> Instance<O> {
         if is_first {
             tracing::info!(services = ?unknown, "{}: clients were recorded before a life of the lock manager was noted: it is asked whether grace is open", status::names(unknown));
         }
-        server.outside_mut().begin(Work::AskGrace(life.clone()));
+        self.outside.begin(Work::AskGrace(life.clone()));
     }
 
     /// The lock manager was asked whether grace is open.
@@ -163,7 +157,7 @@ impl<O: Outside> Instance<O> {
     /// Takes the records away that were conveyed by a run which does not go on.
     pub(crate) fn tidy_conveyed(&mut self, server: &mut Common<O>) {
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
-        if unfinished || server.outside().placed().is_empty() {
+        if unfinished || self.outside.placed().is_empty() {
             return;
         }
         self.take_conveyed_away(server);

@@ -16,12 +16,12 @@ use heirlock_core::{Moment, ServiceName};
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::Later;
 use crate::agent::releases::Release;
 use crate::agent::running::Running;
 use crate::agent::work::{Work, time_limits};
-use crate::config::Settings;
+use crate::config::{LockManagerSettings, Settings};
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -50,10 +50,10 @@ impl From<StoreError> for NotGivenUp {
 
 /// How long it may take until a volume is gone: the lock manager is looked at or worked on, then it lets go of the locks, then
 /// the hook runs.
-fn volume_time_max(settings: &Settings) -> Duration {
+fn volume_time_max(settings: &Settings, manager: &LockManagerSettings) -> Duration {
     let hook = settings.hooks.volume_down.as_ref();
     let hook = hook.map_or(Duration::ZERO, |hook| hook.time_limit + limits::KILLED_TIME_MAX);
-    time_limits(settings).recognition + limits::LET_GO_TIME_MAX + hook
+    time_limits(settings, manager).recognition + limits::LET_GO_TIME_MAX + hook
 }
 
 impl<O: Outside> Instance<O> {
@@ -121,7 +121,7 @@ impl<O: Outside> Instance<O> {
                 troubles: Vec::new(),
             },
         );
-        server.outside_mut().begin(Work::TakeAddressAway(service.clone()));
+        self.outside.begin(Work::TakeAddressAway(service.clone()));
     }
 
     /// A release is on, or what follows one.
@@ -217,12 +217,12 @@ impl<O: Outside> Instance<O> {
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
             Ok(troubles) => {
-                let report_until = Some(server.now() + volume_time_max(server.settings()));
+                let report_until = Some(server.now() + volume_time_max(server.settings(), &self.settings.lock_manager));
                 if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                     release.report_until = report_until;
                 }
-                server.outside_mut().begin(Work::TakeVolumeAway(service.clone()));
+                self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }
             Err(NotGivenUp::Failed(why)) => {
                 self.stays(server, now, service, &why);

@@ -9,7 +9,7 @@ use heirlock_nsm::MonName;
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::{Commission, Running, Waiting};
 use crate::agent::status;
 use crate::control::{Answer, Fenced, Request, Responder};
@@ -207,7 +207,7 @@ impl<O: Outside> Instance<O> {
             return self.finish(server, service, waiting);
         }
         if (prepare && machine.is_prepared()) || waiting.is_over(machine) {
-            let report = status::report(machine, server.store(), &server.outside().unready());
+            let report = status::report(machine, server.store(), &self.outside.unready());
             return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
@@ -227,7 +227,7 @@ impl<O: Outside> Instance<O> {
         let reached =
             |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
         if let Some(running) = self.seen_run_for(service).filter(reached) {
-            let report = status::report(&running.machine, server.store(), &server.outside().unready());
+            let report = status::report(&running.machine, server.store(), &self.outside.unready());
             return waiting.responder.done(Answer::adopted(report, false));
         }
         if let Some(running) = self.run_for(service) {
@@ -248,7 +248,7 @@ impl<O: Outside> Instance<O> {
             return responder.failed(&format!("{client:?} is no client's name"), true);
         };
         self.settle_capture(server, server.now());
-        let present = self.capture.found.may_hold(&key) || !self.may_forget(server, &key);
+        let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
             let why = match server.whose(service) {
                 Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),

@@ -19,7 +19,7 @@ use heirlock_nsm::{MonName, MyName};
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::holdings::begin;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::Running;
 use crate::agent::running::{Commission, Untold, unfit};
 use crate::agent::status;
@@ -68,9 +68,13 @@ impl<O: Outside> Instance<O> {
 
     /// How this server recognises.
     pub(crate) fn means(&self, server: &Common<O>) -> Means {
-        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } =
-            server.settings().lock_manager;
-        Means { strategy, convey, margin, limits: crate::agent::work::time_limits(server.settings()) }
+        let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
+        Means {
+            strategy,
+            convey,
+            margin,
+            limits: crate::agent::work::time_limits(server.settings(), &self.settings.lock_manager),
+        }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
@@ -86,7 +90,7 @@ impl<O: Outside> Instance<O> {
         };
         self.settle_capture(server, now);
         let found = &self.capture.found.clients;
-        let noted = server.outside().registrations(run);
+        let noted = self.outside.registrations(run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
         let Means { margin, limits, .. } = self.means(server);
@@ -99,12 +103,12 @@ impl<O: Outside> Instance<O> {
         self.run = Some(running);
         let (strategy, grace_seen) = (Strategy::Notify, self.lives.grace_seen());
         let work = RunWork::Recognise { strategy, targets: Vec::new(), grace_seen, owes: false };
-        server.outside_mut().begin_for(number, work);
+        self.outside.begin_for(number, work);
         true
     }
 
     fn remains_of(&mut self, server: &mut Common<O>, run: &str) -> Result<Vec<Remains>, StoreError> {
-        let roles = server.outside_mut().roles(&self.nlm_ports, false);
+        let roles = self.outside.roles(&self.nlm_ports, false);
         let members = self.held.iter().filter(|(_, held)| held.journal.run == run);
         members
             .map(|(service, held)| {
@@ -205,7 +209,7 @@ impl<O: Outside> Instance<O> {
             }
             // Before the run is said to have got here: the agent that goes on with it has to count this grace period.
             if let Ok(Recognition { life, grace_opened, .. }) = &recognition {
-                self.grace_note.opened(life, *grace_opened, server.outside_mut());
+                self.grace_note.opened(life, *grace_opened, &mut self.outside, server.clocks());
             }
             recognition
         });
@@ -274,7 +278,7 @@ impl<O: Outside> Instance<O> {
             match next {
                 Todo::Act(action) => self.act(server, action),
                 Todo::Persist(portion) => {
-                    let portion = self.spare_the_living(server, portion);
+                    let portion = self.spare_the_living(portion);
                     if let Err(error) = self.persist(server, &portion) {
                         let now = server.now();
                         let service = portion.first().map(|one| one.generation().0);
@@ -301,7 +305,7 @@ impl<O: Outside> Instance<O> {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = status::report(machine, server.store(), &server.outside().unready());
+        let report = status::report(machine, server.store(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::adopted(report.clone(), true));
         }
@@ -414,7 +418,7 @@ impl<O: Outside> Instance<O> {
             Action::Convey { services, how } => self.convey(server, number, services, how),
             Action::Recognise(strategy) => self.recognise(server, number, strategy),
             Action::Prove => match self.run.as_ref().and_then(|r| r.machine.grace().copied()) {
-                Some(grace) => server.outside_mut().begin_for(number, RunWork::Prove(grace)),
+                Some(grace) => self.outside.begin_for(number, RunWork::Prove(grace)),
                 None => self.advance(server, Event::Proved(Err("no grace period is known".into()))),
             },
             Action::BringUp(services) => {
@@ -425,7 +429,7 @@ impl<O: Outside> Instance<O> {
                     .map_or(server.now(), heirlock_core::grace::Grace::last_call);
                 let held_up = self.run.as_ref().and_then(|running| running.todo.was_held_up());
                 let held_up = held_up.map(str::to_owned);
-                server.outside_mut().begin_for(number, RunWork::BringUp { services, last_call, held_up });
+                self.outside.begin_for(number, RunWork::BringUp { services, last_call, held_up });
             }
             Action::Notify(notices) => {
                 let now = server.now();
@@ -435,7 +439,7 @@ impl<O: Outside> Instance<O> {
                 }
                 self.notify_once_shared(server, now);
             }
-            Action::StopNotifying => self.stop_notifying(server),
+            Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => self.take_conveyed_away(server),
             Action::AwaitFinish => self.prepared(server),
             Action::Over(end) => self.over(server, end),
@@ -451,14 +455,14 @@ impl<O: Outside> Instance<O> {
         let found = &self.capture.found.clients;
         let run = running.machine.run().to_owned();
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
-        server.outside_mut().note_registrations(before);
+        self.outside.note_registrations(before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
         let grace_seen = self.lives.grace_seen();
-        server.outside_mut().begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
+        self.outside.begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
     }
 
-    pub(crate) fn stop_notifying(&mut self, server: &mut Common<O>) {
-        server.outside_mut().stop_telling();
+    pub(crate) fn stop_notifying(&mut self) {
+        self.outside.stop_telling();
         if let Some(running) = &mut self.run {
             running.untold = None;
         }
@@ -469,7 +473,7 @@ impl<O: Outside> Instance<O> {
         else {
             return;
         };
-        let roles = server.outside_mut().roles(&self.nlm_ports, false);
+        let roles = self.outside.roles(&self.nlm_ports, false);
         let rebooted = self.run.as_ref().is_some_and(|running| running.machine.has_rebooted());
         let tellings: Vec<Telling> = notices
             .into_iter()
@@ -498,7 +502,7 @@ impl<O: Outside> Instance<O> {
             .collect();
         let clients = tellings.iter().map(|telling| telling.clients.len() + telling.untold.len());
         server.counts_mut().notices.begin(clients.sum());
-        server.outside_mut().begin_for(number, RunWork::Tell { tellings, grace });
+        self.outside.begin_for(number, RunWork::Tell { tellings, grace });
     }
 
     /// From which addresses a service's clients are told: those they mount it by.
@@ -538,7 +542,7 @@ impl<O: Outside> Instance<O> {
 
     fn prepared(&mut self, server: &Common<O>) {
         let Some(running) = &mut self.run else { return };
-        let report = status::report(&running.machine, server.store(), &server.outside().unready());
+        let report = status::report(&running.machine, server.store(), &self.outside.unready());
         for waiting in running.waiting.drain(..) {
             waiting.responder.done(Answer::adopted(report.clone(), true));
         }
@@ -546,7 +550,7 @@ impl<O: Outside> Instance<O> {
 
     pub fn over(&mut self, server: &mut Common<O>, end: End) {
         let Some(mut running) = self.run.take() else { return };
-        server.outside_mut().stop_telling();
+        self.outside.stop_telling();
         self.has_ended(server, &mut running, &end);
         self.say_end_once_taken_away(server, running, end);
         self.learn_names_that_were_put_off(server, server.now());
@@ -566,13 +570,13 @@ impl<O: Outside> Instance<O> {
         server.counts_mut().phases.passed(running.said, &mut running.in_phase_since, now);
         server.counts_mut().ended(running.machine.cause(), end);
         self.lives.run_ended(now, end, running.reborn);
-        server.outside_mut().run_ended(&running.machine, end);
+        self.outside.run_ended(&running.machine, end);
     }
 
     /// Says how a run has ended, to the log and to its callers.
     pub(crate) fn say_end(&self, server: &Common<O>, running: Running, end: End) {
         status::log_end(&running.machine, &end);
-        let mut answer = status::answer(&running.machine, end, server.store(), &server.outside().unready());
+        let mut answer = status::answer(&running.machine, end, server.store(), &self.outside.unready());
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }

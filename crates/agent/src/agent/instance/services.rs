@@ -17,6 +17,7 @@ use crate::agent::common::Common;
 use crate::agent::holdings::{self, Found, Held};
 use crate::agent::outside::Outside;
 use crate::agent::running::Commission;
+use crate::config::InstanceNumber;
 use crate::limits::CLAIMS_AGE_MAX;
 use crate::words::counted;
 
@@ -26,18 +27,20 @@ impl<O: Outside> Instance<O> {
         self.refresh(server, now, &[]);
     }
 
-    /// The services whose claims are looked at with each heartbeat: those that are configured, and this server's own.
+    /// The services whose claims are looked at with each heartbeat: those that are configured, and this server's own, which the
+    /// first lock manager serves.
     pub(crate) fn services_looked_at(&self, server: &Common<O>) -> Vec<Asked> {
-        let host = ServiceName::host(server.server());
-        let services = server.settings().services.iter().map(|s| s.name.clone()).chain([host]);
+        let is_first = self.number == InstanceNumber::FIRST;
+        let host = is_first.then(|| ServiceName::host(server.server()));
+        let services = self.services(server).map(|s| s.name.clone()).chain(host);
         let held = |service: &ServiceName| self.held.get(service).map(|held| held.claim.generation);
         services.map(|service| Asked { held: held(&service), service }).collect()
     }
 
     /// The same by a look that was made beside the loop. Where that goes on still, the one before holds good for a while.
-    pub(crate) fn refresh_by(&mut self, server: &mut Common<O>, now: Moment, seen: Option<Vec<Seen>>) {
+    pub(crate) fn refresh_by(&mut self, server: &mut Common<O>, now: Moment, seen: Option<&[Seen]>) {
         if let Some(seen) = seen {
-            return self.refresh(server, now, &seen);
+            return self.refresh(server, now, seen);
         }
         if self.put_off.may_have_come_about() {
             self.holdings_known = false;
@@ -304,7 +307,7 @@ impl<O: Outside> Instance<O> {
         tracing::warn!(%service, generation = %claim.generation, "{service}: an adoption was interrupted right after it claimed generation {}; it is begun again", claim.generation);
         let Mended { contents: base, sent, troubles } = base;
         let known = server.memory().known(service).sent();
-        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state(server)).chain(known).collect();
+        let sent: Vec<StateNumber> = sent.into_iter().chain(self.own_state()).chain(known).collect();
         let state = heirlock_core::state_number::next_unsent(&sent);
         if let Some(journal) = base.journal.clone().filter(|_| goes_on) {
             // The claim changed nothing: the duties towards its clients are the same as before, and their outcomes stay
@@ -337,7 +340,7 @@ impl<O: Outside> Instance<O> {
         for (client, record) in &contents.records {
             learn_from_record(addresses, client, record);
         }
-        let (keeps_peers, delay) = (service.is_host(), server.settings().capture.tombstone_delay);
+        let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;
         let held = Held::new(claim, contents, journal, keeps_peers, delay);
         server.saw_generation(service, generation, Some(generation), Some(held.state));
@@ -358,7 +361,7 @@ impl<O: Outside> Instance<O> {
         let known = server.memory().known(service);
         let generation = known.above(Generation::FIRST, None);
         let claim = Claim::new(generation, server.server(), server.id(), server.wall_s());
-        let state = self.own_state(server).max(known.sent()).unwrap_or(StateNumber(1));
+        let state = self.own_state().max(known.sent()).unwrap_or(StateNumber(1));
         let journal = Journal::quiet(server.id(), server.server(), server.wall_s());
         let Some(contents) = holdings::claim_first(server.store(), service, &claim, state, &journal)? else {
             return Ok(());
@@ -375,8 +378,7 @@ impl<O: Outside> Instance<O> {
         if self.run.is_some() || self.asked.is_some() || server.pulse().is_paused() || !knows_all {
             return;
         }
-        let automatic =
-            server.settings().services.iter().filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
+        let automatic = self.services(server).filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unreadable.contains_key(&service)
@@ -398,7 +400,7 @@ impl<O: Outside> Instance<O> {
 
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.
     pub(crate) fn forget_the_unreachable(&mut self, server: &mut Common<O>, now: Moment) {
-        let (forget_after, wall_s) = (server.settings().capture.forget_after, server.wall_s());
+        let (forget_after, wall_s) = (self.settings.capture.forget_after, server.wall_s());
         let wall_clock = server.wall_clock();
         // In another life than the one in which they were not told they are owed word once more.
         let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
@@ -424,7 +426,7 @@ impl<O: Outside> Instance<O> {
             };
             let gone: Vec<MonName> = gone
                 .into_iter()
-                .filter(|client| self.may_forget(server, client))
+                .filter(|client| self.may_forget(client))
                 // The others at the next beats: new clients wait for each removal.
                 .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();

@@ -16,7 +16,7 @@ use crate::limits;
 impl<O: Outside> Instance<O> {
     /// The lock manager has recognised: the clients of the services that were taken over will be told.
     pub(crate) fn share_adopted(&mut self, server: &Common<O>) {
-        if !server.settings().capture.mode.properties().shares_before_telling {
+        if !self.settings.capture.mode.properties().shares_before_telling {
             return;
         }
         let targets = self.run.as_ref().map(|r| r.machine.targets().to_vec()).unwrap_or_default();

@@ -8,10 +8,12 @@ use heirlock_nsm::MonName;
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::holdings::Held;
-use crate::agent::outside::Outside;
+use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::status::{millis, more_strays, of_journal, of_run, some_of, unready_of};
 use crate::config::ServiceSettings;
-use crate::control::report::{AdoptionReport, ClientStatus, Problem, ProblemKind, ServiceStatus};
+use crate::control::report::{
+    AdoptionReport, ClientStatus, LockManagerStatus, Problem, ProblemKind, ServiceStatus,
+};
 use crate::limits;
 use crate::survey::present::{names as names_in, unreadable_claim};
 
@@ -80,6 +82,21 @@ impl<O: Outside> Instance<O> {
         status
     }
 
+    /// How it is.
+    pub(crate) fn lock_manager_status(&self) -> LockManagerStatus {
+        LockManagerStatus {
+            kind: self.settings.lock_manager.kind.as_str().into(),
+            incarnation: self.lives.running().map(ToString::to_string),
+            serving: self.lives.is_serving(),
+            needed: self.needs_a_lock_manager(),
+        }
+    }
+
+    /// It does not run, and clients are without it.
+    pub(crate) fn lacks_its_lock_manager(&self) -> bool {
+        self.lives.running().is_none() && self.needs_a_lock_manager()
+    }
+
     /// Whether clients would be without one: on a standby that holds nothing but its own name, without a client, none
     /// need run.
     pub(crate) fn needs_a_lock_manager(&self) -> bool {
@@ -87,8 +104,8 @@ impl<O: Outside> Instance<O> {
     }
 
     /// The problems of what is going on here.
-    pub(crate) fn problems_of_work(&self, server: &Common<O>) -> Vec<Problem> {
-        let mut problems = self.monitor_problems(server);
+    pub(crate) fn problems_of_work(&self) -> Vec<Problem> {
+        let mut problems = self.monitor_problems();
         problems.extend(self.earlier_lock_problems());
         let left_behind = self.left_behind_problems();
         problems
@@ -106,11 +123,11 @@ impl<O: Outside> Instance<O> {
         let no_record = |problem: &heirlock_core::ledger::Problem| {
             Problem::new(ProblemKind::NoRecord).at(&problem.path).saying(&problem.why)
         };
-        let sm = server.settings().state_directory.display().to_string();
+        let sm = self.settings.state_directory.display().to_string();
         problems
             .extend(some_of(self.capture.known_problems.iter(), no_record, |more| more_strays(&sm, more)));
         // While a run waits for them the run says so.
-        let missing = if self.run.is_none() { server.outside().unready() } else { Vec::new() };
+        let missing = if self.run.is_none() { self.outside.unready() } else { Vec::new() };
         let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
         problems.extend(
             missing
@@ -139,12 +156,12 @@ impl<O: Outside> Instance<O> {
     /// The report of the last adoption of a service, or of the one that is on.
     pub(crate) fn report_of(&self, server: &Common<O>, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run_with(service) {
-            let unready = server.outside().unready();
+            let unready = self.outside.unready();
             return Some(of_run(&running.machine, Some(service), server.store(), &unready));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
         Some(AdoptionReport {
-            unready: unready_of(service, &server.outside().unready()),
+            unready: unready_of(service, &self.outside.unready()),
             ..of_journal(service, held, server.store())
         })
     }

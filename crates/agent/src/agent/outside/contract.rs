@@ -1,4 +1,4 @@
-//! The promises of a server to its agent, over every server there is. Work is left out, save that records are placed and taken
+//! The promises of a server and of its lock managers to their agent, over every one there is. Work is left out, save that records are placed and taken
 //! away: the results of other work depend on the host.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
@@ -8,24 +8,29 @@ use std::collections::BTreeMap;
 use heirlock_core::Generation;
 use heirlock_core::incarnation::Incarnation;
 
-use super::super::Message;
+use super::super::News;
 use super::super::work::{Placing, Unplaced};
 use super::*;
 use heirlock_core::takeover::Conveyance;
 use heirlock_nsm::MyName;
 
-/// A server keeps its promises. `next` is the next message that it has for its agent, once there is one. `anew` is what the next
-/// agent finds where the one before was killed.
-pub fn keeps_its_promises<O: Outside>(
+/// A server keeps its promises. `anew` is what the next agent finds where the one before was killed.
+pub fn a_server_keeps_its_promises<O: Outside>(mut outside: O, anew: impl Fn(O) -> O) {
+    time_goes_on_and_numbers_differ(&mut outside);
+    outside = maintenance_is_noted(outside, &anew);
+    the_store_is_remembered(outside, &anew);
+}
+
+/// A lock manager keeps its promises. `next` is the next news that it has for its agent, once there are any. `anew` is what the
+/// next agent finds where the one before was killed.
+pub fn a_lock_manager_keeps_its_promises<O: InstanceOutside>(
     mut outside: O,
-    next: impl Fn(&mut O) -> Message,
+    next: impl Fn(&mut O) -> News,
     anew: impl Fn(O) -> O,
 ) {
-    time_goes_on_and_numbers_differ(&mut outside);
+    assert_eq!(outside.node(), outside.node());
     outside = grace_is_noted(outside, &anew);
     outside = registrations_are_noted_for_their_run(outside, &anew);
-    outside = maintenance_is_noted(outside, &anew);
-    outside = the_store_is_remembered(outside, &anew);
     outside = placed_records_are_known_and_taken_for_no_registration(outside, &next, &anew);
     hints_are_forgotten(&mut outside);
     assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
@@ -47,10 +52,10 @@ fn time_goes_on_and_numbers_differ(outside: &mut impl Outside) {
     let before = (outside.now(), outside.since_boot());
     assert!(before.0 <= outside.now() && before.1 <= outside.since_boot());
     assert_ne!(outside.random(), outside.random());
-    assert_eq!((outside.boot(), outside.node()), (outside.boot(), outside.node()));
+    assert_eq!(outside.boot(), outside.boot());
 }
 
-fn grace_is_noted<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+fn grace_is_noted<O: InstanceOutside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
     assert_eq!(outside.grace_note(), None);
     for start in ["1", "2"] {
         let life = Incarnation { boot: "boot".into(), start: start.into(), reopened: 0 };
@@ -63,7 +68,7 @@ fn grace_is_noted<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
     outside
 }
 
-fn registrations_are_noted_for_their_run<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+fn registrations_are_noted_for_their_run<O: InstanceOutside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
     assert_eq!(outside.registrations("run-1"), None);
     for (run, number) in [("run-1", 1), ("run-2", 2)] {
         let noted = Registrations::of(run, &BTreeMap::from([(client(number), record(number))]));
@@ -85,7 +90,7 @@ fn maintenance_is_noted<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O
     outside
 }
 
-fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) {
     assert_eq!(outside.store_memory().unwrap(), StoreMemory::default());
     let mut expected = StoreMemory::default();
     for generation in [1, 2] {
@@ -103,12 +108,11 @@ fn the_store_is_remembered<O: Outside>(mut outside: O, anew: &impl Fn(O) -> O) -
         outside = anew(outside);
         assert_eq!(outside.store_memory().unwrap(), expected);
     }
-    outside
 }
 
-fn placed_records_are_known_and_taken_for_no_registration<O: Outside>(
+fn placed_records_are_known_and_taken_for_no_registration<O: InstanceOutside>(
     mut outside: O,
-    next: &impl Fn(&mut O) -> Message,
+    next: &impl Fn(&mut O) -> News,
     anew: &impl Fn(O) -> O,
 ) -> O {
     let before = outside.placed();
@@ -120,11 +124,11 @@ fn placed_records_are_known_and_taken_for_no_registration<O: Outside>(
         outside.begin_for(run, RunWork::Place { services, how: Conveyance::Copy });
     };
     let is_placed = |message, run| match message {
-        Message::Placed(of, done) => of == run && done == [(service.clone(), Ok(Unplaced::new()))],
+        News::Placed(of, done) => of == run && done == [(service.clone(), Ok(Unplaced::new()))],
         _ => false,
     };
     let is_taken_away =
-        |message| matches!(message, Message::PlacedTakenAway(Ok(unplaced)) if unplaced.is_empty());
+        |message| matches!(message, News::PlacedTakenAway(Ok(unplaced)) if unplaced.is_empty());
     // Work is done in the order in which it was begun, so the last of it lasts.
     let [first, second] = [RunNumber::default().next(), RunNumber::default().next().next()];
     place(&mut outside, first);
@@ -153,7 +157,7 @@ fn placed_records_are_known_and_taken_for_no_registration<O: Outside>(
     outside
 }
 
-fn hints_are_forgotten(outside: &mut impl Outside) {
+fn hints_are_forgotten(outside: &mut impl InstanceOutside) {
     outside.forget_hints();
     assert!(!outside.is_hinted(), "nothing watches here");
 }

@@ -28,13 +28,13 @@ impl Respond for Listener {
     }
 }
 
-fn ask_for(agent: &mut Agent<World>, request: Request) -> Heard {
+fn ask_for(agent: &mut Agent<Here>, request: Request) -> Heard {
     let heard = Heard::default();
     agent.handle(Message::Request(Box::new(request), Responder::new(Listener(Arc::clone(&heard)))));
     heard
 }
 
-fn adopt_until(agent: &mut Agent<World>, answer_when: AnswerWhen) -> Heard {
+fn adopt_until(agent: &mut Agent<Here>, answer_when: AnswerWhen) -> Heard {
     let (prepare, finish, fenced, force) = (false, false, None, true);
     let service = service("new");
     ask_for(agent, Request::Adopt { service, prepare, finish, fenced, force, answer_when })
@@ -52,15 +52,15 @@ fn adoption(heard: &Heard) -> AdoptionReport {
 }
 
 /// One turn of the loop: the work that is due, then a message; where there is none, time passes until something is due.
-fn turn(agent: &mut Agent<World>) {
+fn turn(agent: &mut Agent<Here>) {
     agent.do_what_is_due();
     assert_eq!(agent.must_end(), None);
-    if let Some(message) = agent.outside_mut().said.pop_front() {
+    if let Some(message) = agent.outside().next() {
         agent.handle(message);
         return;
     }
     let due = agent.next_due();
-    let world = agent.outside_mut();
+    let mut world = agent.outside().world_mut();
     if due > world.now {
         world.now = due;
         world.look_at_lock_manager();
@@ -68,7 +68,7 @@ fn turn(agent: &mut Agent<World>) {
 }
 
 /// Lets the loop turn until this is so. Answers at what moment it became so.
-fn until(agent: &mut Agent<World>, what: &str, is_so: impl Fn(&Agent<World>) -> bool) -> Moment {
+fn until(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) -> Moment {
     for _ in 0..TURNS_MAX {
         if is_so(agent) {
             return agent.outside().now();
@@ -79,14 +79,14 @@ fn until(agent: &mut Agent<World>, what: &str, is_so: impl Fn(&Agent<World>) -> 
 }
 
 /// A server that knows what it holds, on which the directory hangs from now on.
-fn hanging(restarts_nfs: bool) -> (InMemory, Agent<World>) {
+fn hanging(restarts_nfs: bool) -> (InMemory, Agent<Here>) {
     let (store, mut agent) = begun_in(World { restarts_nfs, ..World::default() });
     until(&mut agent, "it knows its holdings", |agent| agent.is_at_rest() && agent.knows_its_holdings());
-    agent.outside_mut().hangs = true;
+    agent.outside().world_mut().hangs = true;
     (store, agent)
 }
 
-fn phase(agent: &Agent<World>) -> Option<Phase> {
+fn phase(agent: &Agent<Here>) -> Option<Phase> {
     agent.journal_of(&service("new")).map(|journal| journal.phase)
 }
 
@@ -99,10 +99,10 @@ fn clients_are_told_while_records_are_being_placed_and_the_run_settles_once_that
     let (store, mut agent) = hanging(true);
     let heard = adopt_until(&mut agent, AnswerWhen::Settled);
     let (began, beats) = (agent.outside().now(), heartbeat(&store));
-    let told = until(&mut agent, "all are told", |agent| agent.outside().told.len() == 2);
+    let told = until(&mut agent, "all are told", |agent| agent.outside().world().told.len() == 2);
     assert_eq!(told, began, "nothing was waited for");
-    assert_eq!(agent.outside().begun, ["check", "place", "restart-nfs", "prove", "bring up", "tell"]);
-    assert_eq!(*agent.outside().placed(), *agent.outside().placed);
+    assert_eq!(agent.outside().world().begun, ["check", "place", "restart-nfs", "prove", "bring up", "tell"]);
+    assert_eq!(*agent.outside().placed(), *agent.outside().world().placed);
     // Grace is over, and the last record is waited for.
     until(&mut agent, "grace is over", |agent| agent.outside().now() > began + 2 * GRACE);
     assert!(phase(&agent) == Some(Phase::Settling) && answer(&heard).is_none());
@@ -129,10 +129,10 @@ fn a_command_finds_all_records_placed_and_one_that_hangs_keeps_it_from_no_client
     let heard = adopt_until(&mut agent, AnswerWhen::Notified);
     let (began, beats) = (agent.outside().now(), heartbeat(&store));
     until(&mut agent, "it has time", |agent| agent.outside().now() > began + PLACED_TIME_MAX / 2);
-    assert_eq!((phase(&agent), agent.outside().told.len()), (Some(Phase::Claimed), 0));
-    assert!(!agent.outside().begun.contains(&"command".to_owned()));
+    assert_eq!((phase(&agent), agent.outside().world().told.len()), (Some(Phase::Claimed), 0));
+    assert!(!agent.outside().world().begun.contains(&"command".to_owned()));
     assert!(heartbeat(&store) > beats + 20, "the heart goes on beating");
-    let told = until(&mut agent, "all are told", |agent| agent.outside().told.len() == 2);
+    let told = until(&mut agent, "all are told", |agent| agent.outside().world().told.len() == 2);
     assert!(told >= began + PLACED_TIME_MAX && told < began + PLACED_TIME_MAX + GRACE);
     until(&mut agent, "that is told", |_| answer(&heard).is_some());
     assert!(adoption(&heard).troubles.iter().any(|trouble| trouble.why.contains("hangs")));
@@ -146,10 +146,11 @@ fn a_record_that_could_not_be_placed_is_told_however_late_and_the_end_comes_afte
         (adopt_until(&mut agent, AnswerWhen::Notified), adopt_until(&mut agent, AnswerWhen::Settled));
     until(&mut agent, "all are told", |agent| phase(agent) == Some(Phase::Settling));
     assert!(answer(&notified).is_none(), "what can't be placed is told as well");
-    let world = agent.outside_mut();
-    let Some(Message::Placed(run, _)) = world.hanging.pop_front() else { panic!("nothing was placed") };
+    let placed = agent.outside().world_mut().hanging.pop_front();
+    let Some(News::Placed(run, _)) = placed else { panic!("nothing was placed") };
     let unplaced = vec![(clients()[0].clone(), "expected a file, found a folder".to_owned())];
-    world.said.push_back(Message::Placed(run, vec![(service("new"), Ok(unplaced))]));
+    let news = News::Placed(run, vec![(service("new"), Ok(unplaced))]);
+    agent.outside().world_mut().said.push_back(news);
     until(&mut agent, "it is told", |_| answer(&notified).is_some());
     let [trouble] = &adoption(&notified).troubles[..] else { panic!("{notified:?}") };
     assert!(trouble.entry.ends_with("sm/10.0.0.1") && trouble.why.contains("found a folder"));
@@ -157,8 +158,8 @@ fn a_record_that_could_not_be_placed_is_told_however_late_and_the_end_comes_afte
     assert!(conveyed, "{notified:?}");
     until(&mut agent, "it settles", |agent| phase(agent) == Some(Phase::Settled));
     assert!(answer(&settled).is_none() && !agent.is_at_rest());
-    let world = agent.outside_mut();
-    world.said.append(&mut world.hanging);
+    let hanging = std::mem::take(&mut agent.outside().world_mut().hanging);
+    agent.outside().world_mut().said.extend(hanging);
     until(&mut agent, "the end is told", |_| answer(&settled).is_some());
     assert!(agent.is_at_rest());
 }

@@ -15,7 +15,10 @@ fn events_of_an_agent_are_counted_where_they_happen_and_every_other_number_stays
         Box::new(Request::Release { service: service("gone") }),
         Responder::without_client(),
     ));
-    agent.handle(Message::HookRan(Hook::Fence, Duration::from_secs(2), false));
+    agent.handle(Message::Of(
+        InstanceNumber::FIRST,
+        News::HookRan(Hook::Fence, Duration::from_secs(2), false),
+    ));
     let counted = *agent.status().observed.unwrap();
     let fence = &counted.hooks.fence;
     assert_eq!((fence.failed_total, fence.done_total, fence.seconds.sum.0.as_secs()), (1, 0, 2));
@@ -45,9 +48,9 @@ fn events_of_an_agent_are_counted_where_they_happen_and_every_other_number_stays
 fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
-    let add = |agent: &mut Agent<World>, client: &str| {
+    let add = |agent: &mut Agent<Here>, client: &str| {
         let said = Said::Add { mon_name: MonName::parse(client).unwrap(), my_name: None };
-        agent.handle(Message::Callout(said, Box::new(|_| ())));
+        agent.handle(Message::Of(InstanceNumber::FIRST, News::Callout(said, Box::new(|_| ()))));
         *agent.status().observed.unwrap()
     };
     let before = *agent.status().observed.unwrap();
@@ -58,8 +61,8 @@ fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
     assert_eq!(written, 2, "once in each of two services");
     assert_eq!(durable.commits.done_total, before.commits.done_total + 1);
     // The next agent holds nothing before it has read its store.
-    let world = std::mem::take(agent.outside_mut());
-    let mut agent = Agent::new(settings(false), Box::new(store.clone()), world).unwrap();
+    let world = agent.outside().take();
+    let mut agent = started(settings(false), &store, world);
     let failed = add(&mut agent, "10.0.0.10").registrations;
     assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
 }
@@ -68,9 +71,9 @@ fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
 fn a_client_that_an_adoption_missed_is_in_the_status_of_the_agent_until_it_comes_back() {
     let (store, mut agent) = begun();
     let [_, off] = clients();
-    agent.outside_mut().off.insert(off.clone());
+    agent.outside().world_mut().off.insert(off.clone());
     adopt(&store, &mut agent, None);
-    let status = |agent: &Agent<World>| {
+    let status = |agent: &Agent<Here>| {
         agent.status().services.into_iter().find(|status| status.service == "new").unwrap()
     };
     let missed = status(&agent);
@@ -79,15 +82,15 @@ fn a_client_that_an_adoption_missed_is_in_the_status_of_the_agent_until_it_comes
     let expected = (off.as_str(), Some(Outcome::Unreachable), Some("it is off"));
     assert_eq!((named.client.as_str(), named.outcome, named.why.as_deref()), expected);
     // The next agent knows it from the store.
-    let world = std::mem::take(agent.outside_mut());
+    let world = agent.outside().take();
     agent = taken_up(&store, world);
     agent.do_what_is_due();
     assert_eq!(status(&agent).missed, missed.missed);
-    agent.outside_mut().registered.insert(off.clone(), record(&off));
-    agent.outside_mut().hinted = true;
+    agent.outside().world_mut().registered.insert(off.clone(), record(&off));
+    agent.outside().world_mut().hinted = true;
     for _ in 0..10 {
         agent.do_what_is_due();
-        while let Some(message) = agent.outside_mut().said.pop_front() {
+        while let Some(message) = agent.outside().next() {
             agent.handle(message);
         }
     }

@@ -13,24 +13,22 @@ fn automatic() -> Arc<Settings> {
 }
 
 /// An agent that has begun to look for what it needs to adopt `new`, for nfs-a has said nothing for long enough.
-fn about_to_fence() -> (InMemory, Agent<World>) {
-    let (store, mut before) = begun();
-    let world = std::mem::take(before.outside_mut());
-    let mut agent = Agent::new(automatic(), Box::new(store.clone()), world).unwrap();
+fn about_to_fence() -> (InMemory, Agent<Here>) {
+    let (store, before) = begun();
+    let world = before.outside().take();
+    let mut agent = started(automatic(), &store, world);
     agent.take_up();
     let mut beat = 0;
     for _ in 0..5_000 {
         agent.do_what_is_due();
-        if matches!(agent.outside().said.front(), Some(Message::Fit(..))) {
+        if matches!(agent.outside().world().said.front(), Some(News::Fit(..))) {
             return (store, agent);
         }
-        match agent.outside_mut().said.pop_front() {
+        match agent.outside().next() {
             Some(message) => agent.handle(message),
             None => {
                 let due = agent.next_due();
-                let world = agent.outside_mut();
-                world.now = due.max(world.now + Duration::from_millis(1));
-                world.look_at_lock_manager();
+                agent.outside().pass(due);
                 // For a while it lives.
                 if beat < 5 {
                     beat += 1;
@@ -40,12 +38,12 @@ fn about_to_fence() -> (InMemory, Agent<World>) {
             }
         }
     }
-    panic!("nothing is adopted: {:?}", agent.outside().begun);
+    panic!("nothing is adopted: {:?}", agent.outside().world().begun);
 }
 
 /// Takes in what has come, and does what is due.
-fn take_in(agent: &mut Agent<World>) {
-    while let Some(message) = agent.outside_mut().said.pop_front() {
+fn take_in(agent: &mut Agent<Here>) {
+    while let Some(message) = agent.outside().next() {
         agent.handle(message);
     }
     agent.do_what_is_due();
@@ -55,7 +53,11 @@ fn take_in(agent: &mut Agent<World>) {
 fn an_owner_that_stays_silent_is_fenced() {
     let (_store, mut agent) = about_to_fence();
     take_in(&mut agent);
-    assert!(agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+    assert!(
+        agent.outside().world().begun.contains(&"fence".to_owned()),
+        "{:?}",
+        agent.outside().world().begun
+    );
 }
 
 #[test]
@@ -64,15 +66,23 @@ fn an_owner_whose_heart_beats_again_is_not_fenced() {
     let report = ServerReport::new("nfs-a".parse().unwrap(), "run-a");
     store.put_server(&ServerReport { beat: 99, ..report }).unwrap();
     take_in(&mut agent);
-    assert!(!agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+    assert!(
+        !agent.outside().world().begun.contains(&"fence".to_owned()),
+        "{:?}",
+        agent.outside().world().begun
+    );
 }
 
 #[test]
 fn an_agent_that_stood_still_since_it_saw_the_silence_fences_no_owner() {
     let (_store, mut agent) = about_to_fence();
     // As after SIGSTOP, or a pause of the whole virtual machine: the other servers may have stood still as well.
-    let world = agent.outside_mut();
-    world.now = world.now + Duration::from_secs(3_600);
+    let later = agent.outside().now() + Duration::from_secs(3_600);
+    agent.outside().world_mut().now = later;
     take_in(&mut agent);
-    assert!(!agent.outside().begun.contains(&"fence".to_owned()), "{:?}", agent.outside().begun);
+    assert!(
+        !agent.outside().world().begun.contains(&"fence".to_owned()),
+        "{:?}",
+        agent.outside().world().begun
+    );
 }

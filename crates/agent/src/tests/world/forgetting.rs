@@ -30,19 +30,17 @@ fn adopted(ago: Duration) -> (InMemory, World) {
 }
 
 /// Lets an agent go on for so long, and looks on.
-fn go_on(agent: &mut Agent<World>, time: Duration, mut see: impl FnMut(&Agent<World>)) {
-    let end = agent.outside().now + time;
-    while agent.outside().now < end {
+fn go_on(agent: &mut Agent<Here>, time: Duration, mut see: impl FnMut(&Agent<Here>)) {
+    let end = agent.outside().world().now + time;
+    while agent.outside().world().now < end {
         agent.do_what_is_due();
         see(agent);
-        if let Some(message) = agent.outside_mut().said.pop_front() {
+        if let Some(message) = agent.outside().next() {
             agent.handle(message);
             continue;
         }
         let due = agent.next_due();
-        let world = agent.outside_mut();
-        world.now = due.max(world.now + Duration::from_millis(1));
-        world.look_at_lock_manager();
+        agent.outside().pass(due);
     }
 }
 
@@ -67,8 +65,8 @@ fn a_client_that_was_lost_long_ago_and_came_back_is_kept_when_its_record_vanishe
     let mut agent = taken_up(&store, world);
     let kept = || store.load(&service("new"), Generation(1)).unwrap().records;
     go_on(&mut agent, Duration::from_secs(5), |_| {});
-    agent.outside_mut().registered.clear();
-    agent.outside_mut().hinted = true;
+    agent.outside().world_mut().registered.clear();
+    agent.outside().world_mut().hinted = true;
     let delay = CaptureSettings::default().tombstone_delay;
     go_on(&mut agent, delay - Duration::from_secs(6), |_| assert!(kept().contains_key(&clients()[0])));
     go_on(&mut agent, Duration::from_secs(30), |_| {});
@@ -85,7 +83,7 @@ fn clients_that_were_lost_long_ago_are_kept_for_the_run_of_the_next_life_of_the_
         let records = store.load(&service("new"), generation).unwrap().records;
         assert!(records.into_keys().eq(clients()), "in generation {generation}");
     });
-    assert_eq!(agent.outside().told, clients());
+    assert_eq!(agent.outside().world().told, clients());
 }
 
 #[test]
@@ -93,7 +91,7 @@ fn a_clock_that_is_set_forward_by_weeks_has_no_client_forgotten() {
     let (store, world) = adopted(Duration::from_secs(3_600));
     let mut agent = taken_up(&store, world);
     go_on(&mut agent, Duration::from_secs(5), |_| {});
-    agent.outside_mut().clock_set_forward_s = 20 * 86_400;
+    agent.outside().world_mut().clock_set_forward_s = 20 * 86_400;
     let delay = CaptureSettings::default().tombstone_delay;
     go_on(&mut agent, delay * 2, |_| {});
     let kept = store.load(&service("new"), Generation(1)).unwrap().records;

@@ -7,28 +7,26 @@ use super::*;
 const LONG: Duration = Duration::from_secs(1_000);
 
 /// An agent that holds `new`, on a server that reports nothing of an address or a volume that is to be taken away.
-fn holder_of_new() -> (InMemory, Agent<World>) {
+fn holder_of_new() -> (InMemory, Agent<Here>) {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
-    agent.outside_mut().keeps_services = true;
+    agent.outside().world_mut().keeps_services = true;
     (store, agent)
 }
 
-fn release(agent: &mut Agent<World>) -> Heard {
+fn release(agent: &mut Agent<Here>) -> Heard {
     asked(agent, Request::Release { service: service("new") })
 }
 
 /// Time passes until the caller is answered.
-fn failure(agent: &mut Agent<World>, heard: &Heard) -> String {
-    let end = agent.outside().now + LONG;
+fn failure(agent: &mut Agent<Here>, heard: &Heard) -> String {
+    let end = agent.outside().now() + LONG;
     while heard.answer().is_none() {
         agent.do_what_is_due();
         let due = agent.next_due();
-        let world = agent.outside_mut();
-        world.now = due.max(world.now + Duration::from_millis(100));
-        assert!(world.now < end, "the release has no limit");
-        world.look_at_lock_manager();
-        while let Some(message) = agent.outside_mut().said.pop_front() {
+        agent.outside().pass(due);
+        assert!(agent.outside().now() < end, "the release has no limit");
+        while let Some(message) = agent.outside().next() {
             agent.handle(message);
         }
     }
@@ -36,9 +34,10 @@ fn failure(agent: &mut Agent<World>, heard: &Heard) -> String {
 }
 
 /// What hung reports after all.
-fn reports(agent: &mut Agent<World>) {
-    let message = agent.outside_mut().hanging.pop_front().unwrap();
-    agent.handle(message);
+fn reports(agent: &mut Agent<Here>) {
+    let news = agent.outside().world_mut().hanging.pop_front().unwrap();
+    let number = agent.outside().world().number;
+    agent.handle(Message::Of(number, news));
     agent.do_what_is_due();
 }
 
@@ -75,9 +74,9 @@ fn a_release_whose_address_hangs_fails_and_an_address_that_goes_later_gives_noth
     assert!(!store.newest_claim(&service("new")).unwrap().unwrap().released);
     // The next release is one of its own.
     let heard = release(&mut agent);
-    agent.outside_mut().keeps_services = false;
+    agent.outside().world_mut().keeps_services = false;
     reports(&mut agent);
-    let gone = agent.outside_mut().said.pop_front().unwrap();
+    let gone = agent.outside().next().unwrap();
     agent.handle(gone);
     assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{:?}", heard.answer());
 }

@@ -27,12 +27,12 @@ impl Respond for Heard {
 }
 
 /// The answer that is given at once.
-fn answer_at_once(agent: &mut Agent<World>, request: Request) -> Result<Answer, Failure> {
+fn answer_at_once(agent: &mut Agent<Here>, request: Request) -> Result<Answer, Failure> {
     asked(agent, request).answer().expect("an answer at once")
 }
 
 /// Asks, and says where the answer will be.
-pub(super) fn asked(agent: &mut Agent<World>, request: Request) -> Heard {
+pub(super) fn asked(agent: &mut Agent<Here>, request: Request) -> Heard {
     let heard = Heard::default();
     agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
     heard
@@ -53,7 +53,7 @@ pub(super) fn adoption_of_new(prepare: bool, finish: bool) -> Request {
 fn a_verb_that_is_said_again_after_an_adoption_succeeds_at_once_and_changes_nothing() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
-    let begun = agent.outside().begun.len();
+    let begun = agent.outside().world().begun.len();
     for (prepare, finish) in [(false, false), (true, false), (false, true)] {
         let Ok(Answer::Adoption(report)) = answer_at_once(&mut agent, adoption_of_new(prepare, finish))
         else {
@@ -66,7 +66,7 @@ fn a_verb_that_is_said_again_after_an_adoption_succeeds_at_once_and_changes_noth
         let done = answer_at_once(&mut agent, Request::Maintenance { on });
         assert!(matches!(&done, Ok(Answer::Verb { changed, .. }) if *changed == changes), "{done:?}");
     }
-    assert_eq!(agent.outside().begun.len(), begun, "nothing is begun anew");
+    assert_eq!(agent.outside().world().begun.len(), begun, "nothing is begun anew");
     let Ok(Answer::Adoption(report)) =
         answer_at_once(&mut agent, Request::Report { service: service("new") })
     else {
@@ -81,15 +81,13 @@ fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_
     let mut at_home = (*settings(false)).clone();
     at_home.services[0].home = Some(at_home.server.clone());
     let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
-    let mut agent = Agent::new(Arc::new(at_home), Box::new(store), world).unwrap();
+    let mut agent = started(Arc::new(at_home), &store, world);
     agent.take_up();
     for _ in 0..50 {
         agent.do_what_is_due();
         let due = agent.next_due();
-        let world = agent.outside_mut();
-        world.now = due.max(world.now + Duration::from_millis(1));
-        world.look_at_lock_manager();
-        while let Some(message) = agent.outside_mut().said.pop_front() {
+        agent.outside().pass(due);
+        while let Some(message) = agent.outside().next() {
             agent.handle(message);
         }
     }
@@ -98,5 +96,5 @@ fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_
         let done = answer_at_once(&mut agent, adoption_of_new(prepare, finish));
         assert!(matches!(&done, Ok(Answer::Verb { changed: false, .. })), "{done:?}");
     }
-    assert_eq!(agent.outside().begun, [] as [&str; 0]);
+    assert_eq!(agent.outside().world().begun, [] as [&str; 0]);
 }

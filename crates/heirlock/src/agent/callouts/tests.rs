@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc::channel;
 
-use heirlock_agent::Message;
+use heirlock_agent::News;
 use heirlock_agent::agent::holdings::claim_first;
 use heirlock_agent::status_monitor::Said;
 use heirlock_core::claim::Claim;
@@ -21,7 +21,7 @@ fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
     let call_out = |place: &mut Place| {
         let (mon_name, told) = (MonName::parse("10.0.0.1").unwrap(), told.clone());
         let said = Said::Add { mon_name, my_name: None };
-        place.agent.handle(Message::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
+        place.hear(News::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
         answers.try_recv().unwrap()
     };
     place.agent.held_mut().clear();

@@ -3,7 +3,7 @@ use std::fs;
 use std::time::Duration;
 
 use heirlock_agent::agent::holdings::claim_first;
-use heirlock_agent::{Found, Looked, Message, Outside, Placing, RunNumber, RunWork};
+use heirlock_agent::{Found, InstanceOutside, Looked, News, Outside, Placing, RunNumber, RunWork};
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::ledger::{Population, Portion};
@@ -22,15 +22,15 @@ const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c
 fn hints_that_come_while_one_waits_are_that_one() {
     let mut place = place();
     let sm = place.directory.path().join("nfs/sm");
-    let _hints = place.agent.outside().watch_directory().unwrap();
-    let hint = |message: Message| matches!(message, Message::Changed).then_some(());
+    let _hints = place.agent.lock_manager().watch_directory().unwrap();
+    let hint = |news: News| matches!(news, News::Changed).then_some(());
     place.next_that(hint); // from the watch itself, when it is set
     for i in 0..200 {
         fs::write(sm.join(format!("10.0.0.{i}")), LINE).unwrap();
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(place.messages.try_iter().find_map(hint), None, "the agent has not heard that one yet");
-    place.agent.handle(Message::Changed);
+    assert_eq!(place.news().find_map(hint), None, "the agent has not heard that one yet");
+    place.hear(News::Changed);
     place.turn();
     fs::write(sm.join("10.0.1.1"), LINE).unwrap();
     place.next_that(hint); // what comes later may be missed by the look
@@ -70,14 +70,14 @@ fn a_hinted_look_opens_changed_files_and_any_other_opens_all() {
     assert_eq!(place.agent.next_due(), Moment::START);
     place.turn();
     assert_eq!(place.agent.capture().opened(), 1, "hinted");
-    assert!(place.agent.capture().found.clients.len() == 3 && !place.agent.outside().is_hinted());
+    assert!(place.agent.capture().found.clients.len() == 3 && !place.agent.lock_manager().is_hinted());
     // However many hints come.
     assert_eq!(place.agent.capture().due, due);
     place.hint();
     place.agent.capture_mut().due = Some(place.agent.outside().now());
     place.turn();
     assert_eq!(place.agent.capture().opened(), 3, "due");
-    assert!(!place.agent.outside().is_hinted());
+    assert!(!place.agent.lock_manager().is_hinted());
 }
 
 /// A server that holds a service, whose first look is over.
@@ -105,7 +105,7 @@ fn begun(place: &mut Place) -> Looked {
     place.agent.tend_capture(place.agent.outside().now());
     assert!(place.agent.capture().is_busy());
     place.next_that(|message| match message {
-        Message::Looked(looked) => Some(*looked),
+        News::Looked(looked) => Some(*looked),
         _ => None,
     })
 }
@@ -141,8 +141,8 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     let my_name = heirlock_nsm::MyName::parse("nfs").unwrap();
     let how = heirlock_core::takeover::Conveyance::Generate;
     let services = vec![Placing { service: service("nfs"), records: conveyed, my_name }];
-    place.agent.outside_mut().begin_for(RunNumber::default(), RunWork::Place { services, how });
-    place.next_that(|message| matches!(message, Message::Placed(..)).then_some(()));
+    place.agent.lock_manager_mut().begin_for(RunNumber::default(), RunWork::Place { services, how });
+    place.next_that(|message| matches!(message, News::Placed(..)).then_some(()));
     let before = place.agent.capture().looked;
     place.agent.looked(place.agent.outside().now(), looked);
     assert_eq!(place.agent.capture().looked, before);

@@ -2,7 +2,7 @@ use std::fs;
 use std::time::Duration;
 
 use heirlock_agent::agent::status;
-use heirlock_agent::{Message, Outside, Work};
+use heirlock_agent::{InstanceOutside, News, Outside, Work};
 use heirlock_core::Generation;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Milestone, Phase};
@@ -42,7 +42,7 @@ fn is_conveyed(place: &Place) -> bool {
 #[test]
 fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
     let mut place = adopting(20);
-    let conveyor = place.agent.outside().conveyor.clone();
+    let conveyor = place.agent.lock_manager().conveyor.clone();
     // As where the disk does not answer once the files take their names.
     let hangs = conveyor.hold();
     place.drive(Phase::Claimed);
@@ -65,29 +65,29 @@ fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
     let troubles = place.agent.run().as_ref().unwrap().machine.troubles().to_vec();
     assert!(troubles.len() == 1 && troubles[0].why.contains("not placed in time"), "{troubles:?}");
     drop(hangs);
-    let placed = place.next_that(|message| matches!(message, Message::Placed(..)).then_some(message));
-    place.agent.handle(placed);
+    let placed = place.next_that(|message| matches!(message, News::Placed(..)).then_some(message));
+    place.hear(placed);
     assert!(is_conveyed(&place) && files(&place) == 20);
 }
 
 #[test]
 fn records_are_taken_away_after_the_last_one_is_placed() {
     let mut place = adopting(20);
-    let conveyor = place.agent.outside().conveyor.clone();
+    let conveyor = place.agent.lock_manager().conveyor.clone();
     let hangs = conveyor.hold();
     place.drive(Phase::Claimed);
-    place.agent.outside_mut().begin(Work::TakePlacedAway);
+    place.agent.lock_manager_mut().begin(Work::TakePlacedAway);
     drop(hangs);
     let placed = place.next_that(|message| match message {
-        Message::Placed(_, done) => Some(done),
-        Message::PlacedTakenAway(_) => panic!("it was begun last"),
+        News::Placed(_, done) => Some(done),
+        News::PlacedTakenAway(_) => panic!("it was begun last"),
         _ => None,
     });
     assert_eq!(placed, [(service("new"), Ok(Vec::new()))]);
     let gone = place.next_that(|message| match message {
-        Message::PlacedTakenAway(done) => Some(done),
+        News::PlacedTakenAway(done) => Some(done),
         _ => None,
     });
     assert_eq!(gone, Ok(Vec::new()));
-    assert!(files(&place) == 0 && place.agent.outside().placed().is_empty());
+    assert!(files(&place) == 0 && place.agent.lock_manager().placed().is_empty());
 }

@@ -1,6 +1,6 @@
 use std::fs;
 
-use heirlock_agent::{Look, Message, Outside};
+use heirlock_agent::{Look, News, Outside};
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::store::Decline;
@@ -51,7 +51,7 @@ fn look(place: &mut Place, start: &str) {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
     let look = Look { at: place.agent.outside().now(), observation };
-    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+    place.hear(News::Observed(Box::new(Ok(look))));
 }
 
 fn decline(place: &Place) -> Option<&Decline> {
@@ -116,16 +116,16 @@ fn a_self_adoption_goes_on_without_a_service_that_is_given_away_and_only_once_it
 #[test]
 fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_the_loop() {
     let mut place = with_a_guest();
-    let turn = std::sync::Arc::clone(&place.agent.outside().workshop.turn);
+    let turn = std::sync::Arc::clone(&place.agent.lock_manager().workshop.turn);
     let busy = turn.lock().unwrap();
     place.agent.release(&service("nfs"), None, None);
     let now = place.agent.outside().now();
     place.agent.address_gone(now, &service("nfs"), Ok(()));
     assert!(!place.agent.held().contains_key(&service("nfs")), "the loop goes on");
-    let is_gone = |message: &Message| matches!(message, Message::VolumeGone(..));
-    assert!(!place.messages.try_iter().any(|message| is_gone(&message)), "its locks are still held");
+    let is_gone = |news: &News| matches!(news, News::VolumeGone(..));
+    assert!(!place.news().any(|news| is_gone(&news)), "its locks are still held");
     drop(busy);
-    place.next_that(|message| is_gone(&message).then_some(()));
+    place.next_that(|news| is_gone(&news).then_some(()));
 }
 
 #[test]

@@ -5,31 +5,38 @@ use heirlock_agent::agent::grace::*;
 use heirlock_core::grace::Recalled;
 use heirlock_core::incarnation::Incarnation;
 
-use crate::agent::testing::place;
+use crate::agent::testing::{Place, place};
+
+fn clocks(place: &Place) -> Clocks {
+    let outside = place.agent.outside();
+    Clocks { now: outside.now(), since_boot: outside.since_boot() }
+}
 
 #[test]
 fn the_next_agent_of_this_boot_knows_it_and_one_that_meets_another_life_does_not() {
     let mut place = place();
-    let outside = place.agent.outside_mut();
+    let clocks = clocks(&place);
+    let outside = place.agent.lock_manager_mut();
     let life = Incarnation { boot: "b".into(), start: "1@2".into(), reopened: 0 };
     let mut note = GraceNote::default();
-    assert_eq!(note.recall(Some(&life), outside), Recalled::default());
-    note.opened(&life, outside.now() - Duration::from_secs(4), outside);
+    assert_eq!(note.recall(Some(&life), outside, clocks), Recalled::default());
+    note.opened(&life, clocks.now - Duration::from_secs(4), outside, clocks);
 
     place.start_again();
-    let outside = place.agent.outside_mut();
+    let clocks = self::clocks(&place);
+    let outside = place.agent.lock_manager_mut();
     let mut next = GraceNote::default();
-    let recalled = next.recall(Some(&life), outside);
-    let open_for = outside.now().since(recalled.opened.unwrap());
+    let recalled = next.recall(Some(&life), outside, clocks);
+    let open_for = clocks.now.since(recalled.opened.unwrap());
     assert!(open_for >= Duration::from_millis(3_999) && open_for < Duration::from_secs(60), "{open_for:?}");
     assert_eq!(recalled.closed, None);
 
-    next.closed(&life, outside);
-    let recalled = GraceNote::default().recall(Some(&life), outside);
-    assert!(recalled.opened.is_some() && recalled.closed.unwrap() <= outside.now());
+    next.closed(&life, outside, clocks);
+    let recalled = GraceNote::default().recall(Some(&life), outside, clocks);
+    assert!(recalled.opened.is_some() && recalled.closed.unwrap() <= clocks.now);
     let another = Incarnation { start: "3@4".into(), ..life.clone() };
-    assert_eq!(note.recall(Some(&another), outside), Recalled::default());
-    assert_eq!(note.recall(None, outside), Recalled::default());
-    next.closed(&another, outside);
-    assert_eq!(note.recall(Some(&life), outside), Recalled::default(), "it is the other one's");
+    assert_eq!(note.recall(Some(&another), outside, clocks), Recalled::default());
+    assert_eq!(note.recall(None, outside, clocks), Recalled::default());
+    next.closed(&another, outside, clocks);
+    assert_eq!(note.recall(Some(&life), outside, clocks), Recalled::default(), "it is the other one's");
 }

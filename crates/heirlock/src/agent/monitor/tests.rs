@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use heirlock_agent::agent::holdings::{Committing, Held, claim_first};
-use heirlock_agent::{Message, Outside};
+use heirlock_agent::{InstanceOutside, News, Outside};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, ServerName, ServiceName};
@@ -47,7 +47,7 @@ fn monitoring() -> Place {
 }
 
 fn knows(place: &Place, number: u8) -> bool {
-    place.agent.outside().monitor.as_ref().unwrap().knows(&client(number))
+    place.agent.lock_manager().monitor.as_ref().unwrap().knows(&client(number))
 }
 
 fn committed(place: &mut Place, entries: &[RecordChange]) {
@@ -71,7 +71,7 @@ fn a_name_whose_address_is_durable_is_made_known_when_it_is_resolved() {
     let now = place.agent.outside().now();
     place.agent.resolved(now, &named, Ok(client(1).address().into_iter().collect()));
     place.agent.tell_durable();
-    assert!(place.agent.outside().monitor.as_ref().unwrap().knows(&named));
+    assert!(place.agent.lock_manager().monitor.as_ref().unwrap().knows(&named));
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn killed_and_answering(place: &mut Place) {
 fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_are_read() {
     let mut place = monitoring();
     let line = |number| MonitorLine::generated(client(number), MyName::parse("nfs-b").unwrap());
-    let monitor = place.agent.outside().monitor.clone().unwrap();
+    let monitor = place.agent.lock_manager().monitor.clone().unwrap();
     monitor.found(vec![(line(1), std::time::SystemTime::now())]);
     // A client that left just before: its file could not follow any more.
     let sm = place.directory.path().join("nfs/sm");
@@ -130,7 +130,7 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     // The file is removed, and the folder can't be synced.
     disk.set(Fault::From(disk.steps() + 1, Errno::IO));
     let mut held = place.agent.held_mut().remove(&nfs).unwrap();
-    assert!(place.agent.outside().may_forget(&client(1)));
+    assert!(place.agent.lock_manager().may_forget(&client(1)));
     let mut counts = Observed::default();
     let mut committing = Committing::new(&store, place.agent.outside(), &mut counts);
     assert!(held.remove(&mut committing, &nfs, &[client(1)]).is_err());
@@ -156,9 +156,9 @@ fn a_directory_that_is_not_read_for_long_after_the_start_is_a_problem_until_it_i
     let problem = place.agent.monitor_problems().remove(0);
     assert_eq!(problem.kind, ProblemKind::MonitorDirectoryUnreadable);
     let read = place.next_that(|message| match message {
-        Message::DirectoryRead(read) => Some(read),
+        News::DirectoryRead(read) => Some(read),
         _ => None,
     });
-    place.agent.handle(Message::DirectoryRead(read));
+    place.hear(News::DirectoryRead(read));
     assert_eq!(problems(&place), 0);
 }

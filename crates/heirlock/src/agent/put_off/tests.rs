@@ -19,7 +19,7 @@ use crate::store::timed::Timed;
 fn hang(place: &mut Place) -> Gate {
     let gate = Gate::default();
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
-    let inbox = place.agent.outside().workshop.inbox.clone();
+    let inbox = place.agent.lock_manager().workshop.inbox.messages();
     let ended = move || drop(inbox.send(Message::StoreAnswers));
     place.agent.replace_store(Box::new(Timed::new(Box::new(gate.before(store)), ended).unwrap()));
     gate

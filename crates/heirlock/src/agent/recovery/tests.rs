@@ -1,6 +1,6 @@
 use std::fs;
 
-use heirlock_agent::{Look, Message, Outside};
+use heirlock_agent::{Look, News, Outside};
 use heirlock_core::grace::Probe;
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::{Event, Phase};
@@ -22,13 +22,13 @@ fn look(place: &mut Place, start: &str, serving: bool) -> Incarnation {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving };
     let look = Look { at: place.agent.outside().now(), observation };
-    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+    place.hear(News::Observed(Box::new(Ok(look))));
     place.turn();
     place.agent.lives().current().cloned().unwrap()
 }
 
 fn answers(place: &mut Place, life: &Incarnation, answer: Probe) {
-    place.agent.handle(Message::GraceAsked(life.clone(), (answer, "so it says".into())));
+    place.hear(News::GraceAsked(life.clone(), (answer, "so it says".into())));
     place.turn();
 }
 
@@ -41,7 +41,7 @@ fn an_agent_that_is_started_beside_a_server_with_clients_asks_and_leaves_them_al
     let mut place = with_a_client_of_an_unknown_life();
     let life = look(&mut place, "1", true);
     let asked = place.next_that(|message| match message {
-        Message::GraceAsked(of, answer) => Some((of, answer)),
+        News::GraceAsked(of, answer) => Some((of, answer)),
         _ => None,
     });
     assert_eq!((&asked.0, asked.1.0), (&life, Probe::NoAnswer), "no lock manager is there to be asked");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use heirlock_agent::agent::attempts::Attempts;
 use heirlock_agent::agent::running::*;
-use heirlock_agent::{Look, Message, Outside, RunNumber};
+use heirlock_agent::{InstanceOutside, Look, News, Outside, RunNumber};
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::lives::Recognised;
@@ -24,18 +24,18 @@ use crate::this_server::Clock;
 fn findings_for_one_run_permit_nothing_to_the_next() {
     let mut place = place();
     place.begin("nfs");
-    let late = place.next_that(|message| matches!(message, Message::Fit(..)).then_some(message));
-    assert!(matches!(&late, Message::Fit(_, fit) if fit.missing.is_empty()));
+    let late = place.next_that(|message| matches!(message, News::Fit(..)).then_some(message));
+    assert!(matches!(&late, News::Fit(_, fit) if fit.missing.is_empty()));
     place.supersede();
     place.begin("new");
-    place.agent.handle(late);
+    place.hear(late);
     assert_eq!((place.phase(), place.claims("new")), (Some(Phase::Intent), 0), "it has not been looked for");
     place.drive(Phase::Conveyed);
     assert_eq!(place.claims("new"), 1);
 }
 
 /// The lock manager was restarted, for this run.
-fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
+fn restarted(place: &Place, run: RunNumber, start: &str) -> News {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned();
     let observation = Observation { boot, start: Some(start.into()), in_grace: None, serving: true };
     let done = Recognised {
@@ -45,7 +45,7 @@ fn restarted(place: &Place, run: RunNumber, start: &str) -> Message {
         grace_length: Duration::from_secs(20),
         too_late_for_the_lost: false,
     };
-    Message::Recognised(run, Box::new(Ok(done)))
+    News::Recognised(run, Box::new(Ok(done)))
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_restart_for_a_run_that_is_over_is_no_recognition_of_the_next_and_its_locks_
     place.begin("new");
     place.drive(Phase::Conveyed);
     let late = restarted(&place, first, "2");
-    place.agent.handle(late);
+    place.hear(late);
     assert_eq!(place.phase(), Some(Phase::Conveyed), "its own is still to come");
     assert_eq!(place.agent.lives().current().unwrap().start, "2");
     assert!(place.agent.lives().is_reborn(), "what lived in the life before is owed a recovery");
@@ -72,7 +72,7 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     place.begin("new");
     place.drive(Phase::Recognised);
     let late = restarted(&place, first, "2");
-    place.agent.handle(late);
+    place.hear(late);
     assert_eq!(place.phase(), None, "its number belongs to a life that has ended");
     let journal = &place.agent.held()[&service("new")].journal;
     assert_eq!((journal.phase, &journal.life), (Phase::Settled, &None), "the next agent owes it all");
@@ -115,7 +115,7 @@ fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next
     let boot = life.boot.clone();
     let observation = Observation { boot, start: Some(life.start), in_grace: None, serving: true };
     let look = Look { at: place.agent.outside().now(), observation };
-    place.agent.handle(Message::Observed(Box::new(Ok(look))));
+    place.hear(News::Observed(Box::new(Ok(look))));
     place.turn();
     assert_eq!(place.phase(), Some(Phase::Conveyed), "it goes on");
     while place.phase() == Some(Phase::Conveyed) {
@@ -152,8 +152,11 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run().as_ref().unwrap().machine;
-    let report =
-        heirlock_agent::agent::status::report(machine, place.agent.store(), &place.agent.outside().unready());
+    let report = heirlock_agent::agent::status::report(
+        machine,
+        place.agent.store(),
+        &place.agent.lock_manager().unready(),
+    );
     let named: Vec<(&str, &str)> =
         report.troubles.iter().map(|t| (t.entry.as_str(), t.why.as_str())).collect();
     let [unread, stray, unplaced] = named.as_slice() else { panic!("{named:?}") };
@@ -351,7 +354,7 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
 #[test]
 fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_seen() {
     let mut place = place();
-    let turn = Arc::clone(&place.agent.outside().workshop.turn);
+    let turn = Arc::clone(&place.agent.lock_manager().workshop.turn);
     let hangs = turn.lock().unwrap();
     place.begin("new");
     place.drive(Phase::Conveyed);
@@ -364,8 +367,8 @@ fn a_recognition_that_hangs_fails_the_run_and_a_life_that_it_begins_later_is_see
     let why = journal.failure.as_deref().unwrap();
     assert!(journal.phase == Phase::Failed && why.contains("not made to recognise in time"), "{why}");
     drop(hangs);
-    let done = place.next_that(|message| matches!(message, Message::Recognised(..)).then_some(message));
+    let done = place.next_that(|message| matches!(message, News::Recognised(..)).then_some(message));
     assert!(!place.agent.lives().is_reborn());
-    place.agent.handle(done);
+    place.hear(done);
     assert!(place.agent.lives().is_reborn(), "clients whose locks it dropped are told by a run of their own");
 }

@@ -1,0 +1,272 @@
+//! A server with two lock managers: the first serves `one` and what the server serves under its own name, the second `two`.
+
+use heirlock_core::ledger::Ledger;
+use heirlock_core::takeover::Journal;
+
+use super::*;
+
+const SECOND: InstanceNumber = InstanceNumber::at(1);
+
+/// The server's agent, its store, and its lock managers.
+struct Pair {
+    store: InMemory,
+    agent: Agent<Here>,
+    here: [Here; 2],
+}
+
+/// The client of each service.
+fn client_of(name: &str) -> MonName {
+    MonName::parse(if name == "one" { "10.0.0.1" } else { "10.0.0.2" }).unwrap()
+}
+
+fn settings_of_two() -> Arc<Settings> {
+    let mut two = (*settings(false)).clone();
+    two.further = two.instances();
+    let of =
+        |name: &str, instance| ServiceSettings { name: service(name), instance, ..two.services[0].clone() };
+    two.services = vec![of("one", InstanceNumber::FIRST), of("two", SECOND)];
+    Arc::new(two)
+}
+
+fn begun_with(store: &InMemory, worlds: [World; 2]) -> Pair {
+    let here = worlds.map(Here::of);
+    here[1].world_mut().number = SECOND;
+    let mut agent =
+        Agent::new(settings_of_two(), Box::new(store.clone()), here[0].clone(), here.to_vec()).unwrap();
+    agent.take_up();
+    Pair { store: store.clone(), agent, here }
+}
+
+/// Both services are nfs-a's, with a client each.
+fn pair() -> Pair {
+    let store = InMemory::new(StoreIdentity::of(7));
+    for name in ["one", "two"] {
+        let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
+        let records = [(client_of(name), record(&client_of(name)))].into();
+        let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
+        store.claim(&service(name), &claim).unwrap();
+        store.begin_generation(&service(name), Generation(1), &contents).unwrap();
+    }
+    let world = || World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() };
+    begun_with(&store, [world(), world()])
+}
+
+impl Pair {
+    /// One turn of the loop. Where there is no message, time passes in both worlds.
+    fn turn(&mut self) {
+        self.agent.do_what_is_due();
+        assert_eq!(self.agent.must_end(), None);
+        let messages: Vec<Message> = self.here.iter().filter_map(Here::next).collect();
+        if messages.is_empty() {
+            let due = self.agent.next_due();
+            self.here.iter().for_each(|here| here.pass(due));
+        }
+        messages.into_iter().for_each(|message| self.agent.handle(message));
+    }
+
+    fn until(&mut self, what: &str, is_so: impl Fn(&Self) -> bool) {
+        for _ in 0..20_000 {
+            if is_so(self) {
+                return;
+            }
+            self.turn();
+        }
+        panic!("never: {what}; {:?}", self.here.each_ref().map(|here| here.world().begun.clone()));
+    }
+
+    fn ask_for(&mut self, name: &str) {
+        let request = Request::Adopt {
+            service: service(name),
+            prepare: false,
+            finish: false,
+            fenced: None,
+            force: true,
+            answer_when: AnswerWhen::Settled,
+        };
+        self.agent.handle(Message::Request(Box::new(request), Responder::new(Waits)));
+    }
+
+    fn journal(&self, name: &str) -> Option<&Journal> {
+        self.agent.journal_of(&service(name))
+    }
+
+    fn is_settled(&self, name: &str) -> bool {
+        self.journal(name).is_some_and(|journal| journal.phase == Phase::Settled)
+    }
+
+    fn adopt_both(&mut self) {
+        self.until("it knows what it holds", |pair| pair.agent.knows_its_holdings());
+        ["one", "two"].into_iter().for_each(|name| self.ask_for(name));
+        self.until("both settle", |pair| {
+            pair.is_settled("one") && pair.is_settled("two") && pair.agent.is_at_rest()
+        });
+    }
+
+    /// The clients that are told by each lock manager, from now on.
+    fn told_from_now_on(&self) {
+        for here in &self.here {
+            (here.world_mut().told, here.world_mut().begun) = (Vec::new(), Vec::new());
+        }
+    }
+
+    fn told(&self) -> [BTreeSet<MonName>; 2] {
+        self.here.each_ref().map(|here| here.world().told.iter().cloned().collect())
+    }
+
+    /// The agent is killed, and another one begins in the same worlds.
+    fn start_again(self) -> Self {
+        let worlds = self.here.each_ref().map(|here| {
+            let world = here.take();
+            World { said: VecDeque::new(), hanging: VecDeque::new(), ..world }
+        });
+        begun_with(&self.store, worlds)
+    }
+
+    /// The lock manager of this service begins another life, and its locks are gone.
+    fn restarts(&self, at: usize) {
+        let mut world = self.here[at].world_mut();
+        (world.life, world.life_began) = (world.life + 1, world.now);
+        // The status monitor has forgotten who was there before.
+        world.registered.clear();
+        world.hinted = true;
+    }
+
+    fn clients_on_record(&self, service: &ServiceName) -> Vec<MonName> {
+        self.agent
+            .ledger_of(service)
+            .map(Ledger::stored)
+            .into_iter()
+            .flatten()
+            .map(|(c, _)| c.clone())
+            .collect()
+    }
+}
+
+fn each_its_own() -> [BTreeSet<MonName>; 2] {
+    ["one", "two"].map(|name| [client_of(name)].into())
+}
+
+fn host() -> ServiceName {
+    ServiceName::host(&"nfs-b".parse().unwrap())
+}
+
+#[test]
+fn a_service_is_adopted_to_each_of_two_lock_managers_at_the_same_time() {
+    let mut pair = pair();
+    pair.adopt_both();
+    assert_eq!(pair.told(), each_its_own(), "each its own");
+    for here in &pair.here {
+        assert_eq!(here.world().life, 2, "each recognised once");
+        assert_eq!(here.world().begun, ["check", "place", "command", "prove", "bring up", "tell"]);
+    }
+    assert_eq!(pair.agent.run_count(), 2);
+}
+
+#[test]
+fn a_lock_manager_that_begins_another_life_leaves_grace_ledgers_and_clients_of_the_other_alone() {
+    let mut pair = pair();
+    pair.adopt_both();
+    let two = service("two");
+    let before = (pair.journal("two").cloned(), pair.clients_on_record(&two));
+    let grace = pair.here[1].world().grace.clone();
+    let generation = pair.agent.claim_of(&two).unwrap().generation;
+    let contents = pair.store.load(&two, generation).unwrap();
+    pair.told_from_now_on();
+    pair.restarts(0);
+    pair.until("it is told", |pair| pair.told()[0].contains(&client_of("one")));
+    pair.until("it settles", |pair| pair.agent.is_at_rest() && pair.agent.owes_nothing());
+    assert_eq!(pair.told()[1], BTreeSet::new(), "the locks of these are where they were");
+    assert_eq!(pair.here[1].world().begun, [] as [&str; 0]);
+    assert_eq!((pair.here[1].world().life, &pair.here[1].world().grace), (2, &grace));
+    assert_eq!((pair.journal("two").cloned(), pair.clients_on_record(&two)), before);
+    assert_eq!(pair.store.load(&two, generation).unwrap(), contents);
+}
+
+#[test]
+fn a_lock_manager_whose_directory_hangs_holds_no_adoption_of_the_other_up() {
+    let mut pair = pair();
+    pair.until("it knows what it holds", |pair| pair.agent.knows_its_holdings());
+    pair.here[0].world_mut().hangs = true;
+    ["one", "two"].into_iter().for_each(|name| pair.ask_for(name));
+    pair.until("one waits for its records to be placed", |pair| {
+        pair.journal("one").is_some_and(|journal| journal.phase == Phase::Claimed)
+    });
+    pair.until("two is told", |pair| pair.told()[1].contains(&client_of("two")));
+    assert_eq!(pair.told()[0], BTreeSet::new(), "one still waits");
+    assert!(!pair.here[0].world().begun.contains(&"command".to_owned()));
+    pair.here[0].world_mut().hangs = false;
+    let hanging = std::mem::take(&mut pair.here[0].world_mut().hanging);
+    pair.here[0].world_mut().said.extend(hanging);
+    pair.until("both settle", |pair| pair.is_settled("one") && pair.is_settled("two"));
+    assert_eq!(pair.told(), each_its_own());
+}
+
+#[test]
+fn a_crash_of_both_lock_managers_and_of_the_agent_is_recovered_from_by_each() {
+    let mut pair = pair();
+    pair.adopt_both();
+    pair.told_from_now_on();
+    [0, 1].into_iter().for_each(|at| pair.restarts(at));
+    let mut pair = pair.start_again();
+    pair.until("both are told", |pair| pair.told() == each_its_own());
+    pair.until("nothing is owed", |pair| pair.agent.is_at_rest() && pair.agent.owes_nothing());
+    assert!(pair.is_settled("one") && pair.is_settled("two"));
+}
+
+#[test]
+fn an_agent_that_is_killed_in_the_middle_of_two_adoptions_finishes_both() {
+    let mut pair = pair();
+    pair.until("it knows what it holds", |pair| pair.agent.knows_its_holdings());
+    ["one", "two"].into_iter().for_each(|name| pair.ask_for(name));
+    pair.until("both have recognised", |pair| {
+        ["one", "two"]
+            .into_iter()
+            .all(|name| pair.journal(name).is_some_and(|j| j.phase >= Phase::Recognised))
+    });
+    let mut pair = pair.start_again();
+    pair.until("both settle", |pair| pair.is_settled("one") && pair.is_settled("two"));
+    assert_eq!(pair.told(), each_its_own());
+}
+
+#[test]
+fn a_client_is_kept_for_the_services_of_the_lock_manager_that_it_registers_with_alone() {
+    let mut pair = pair();
+    pair.adopt_both();
+    let newcomer = MonName::parse("10.0.0.9").unwrap();
+    pair.here[1].world_mut().registered.insert(newcomer.clone(), record(&newcomer));
+    pair.here[1].world_mut().hinted = true;
+    pair.until("it is on record", |pair| pair.clients_on_record(&service("two")).contains(&newcomer));
+    for other in [service("one"), host()] {
+        assert!(!pair.clients_on_record(&other).contains(&newcomer), "{other}");
+    }
+    let said = Said::Add { mon_name: MonName::parse("10.0.0.8").unwrap(), my_name: None };
+    pair.agent.handle(Message::Of(
+        InstanceNumber::FIRST,
+        News::Callout(said, Box::new(|done| assert_eq!(*done, Ok(())))),
+    ));
+    let on_record =
+        |name: &ServiceName| pair.clients_on_record(name).iter().any(|c| c.as_str() == "10.0.0.8");
+    assert_eq!([service("one"), host(), service("two")].each_ref().map(on_record), [true, true, false]);
+}
+
+#[test]
+fn the_others_learn_the_state_numbers_of_all_lock_managers_and_the_status_names_all_services() {
+    let mut pair = pair();
+    pair.until("it beats", |pair| pair.store.servers().unwrap().contains_key(&"nfs-b".parse().unwrap()));
+    let report = pair.store.servers().unwrap().remove(&"nfs-b".parse().unwrap()).unwrap();
+    assert_eq!((report.state, &report.further_states[..]), (Some(5), &[5][..]));
+    let status = pair.agent.status();
+    let services: Vec<&str> = status.services.iter().map(|service| service.service.as_str()).collect();
+    assert_eq!(services, ["one", "two", "host.nfs-b"]);
+}
+
+#[test]
+fn an_agent_does_not_begin_without_one_of_its_lock_managers_and_leaves_messages_of_unknown_ones_alone() {
+    let store = InMemory::new(StoreIdentity::of(7));
+    let here = Here::default();
+    let begun = Agent::new(settings_of_two(), Box::new(store), here.clone(), vec![here]);
+    assert!(begun.is_err_and(|error| error.to_string().contains("2 lock managers, and 1")));
+    let mut pair = pair();
+    pair.agent.handle(Message::Of(InstanceNumber::at(2), News::Changed));
+    pair.adopt_both();
+}
