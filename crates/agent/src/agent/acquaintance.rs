@@ -271,9 +271,8 @@ impl Held {
     /// The records that a generation lacks, and those that it holds besides.
     fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
         let stored = self.ledger.stored();
-        let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
-        let mut lost: Vec<Change> =
-            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
+        let lacks = stored.iter().filter(|(key, record)| found.records.get(*key) != Some(*record));
+        let mut lost: Vec<Change> = lacks.map(|(key, record)| Change::put(key, record.clone())).collect();
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
         }
@@ -283,7 +282,7 @@ impl Held {
         let there: HashSet<&OutcomeLine> = found.outcomes.iter().collect();
         let lines = self.outcomes.iter().filter(|line| !there.contains(line));
         lost.extend(lines.cloned().map(Change::AppendOutcome));
-        let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
+        let strange = found.records.iter().filter(|(key, _)| !stored.contains_key(*key));
+        (lost, strange.map(|(key, record)| RecordChange::put(key, record.clone())).collect())
     }
 }

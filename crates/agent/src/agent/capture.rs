@@ -125,7 +125,7 @@ impl Capture {
 
     /// These are a client's registrations, which a look that is on may not show.
     pub fn knows(&mut self, client: &MonName, bytes: &[u8]) {
-        self.found.clients.insert(client.clone(), bytes.to_vec());
+        self.found.clients.insert(client, bytes);
         if self.looking.is_some() {
             self.learnt.insert(client.clone(), Learnt::Exactly(bytes.to_vec()));
         }
@@ -133,7 +133,7 @@ impl Capture {
 
     /// A client registers: this stands for its record until that is found.
     pub fn expects(&mut self, client: &MonName, bytes: &[u8]) {
-        self.found.clients.entry(client.clone()).or_insert_with(|| bytes.to_vec());
+        self.found.clients.insert_if_absent(client, || bytes.into());
         if self.looking.is_some() {
             self.learnt.entry(client.clone()).or_insert_with(|| Learnt::AtLeast(bytes.to_vec()));
         }
@@ -314,7 +314,7 @@ impl<O: Outside> Inside<O> {
         for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
             match learnt {
                 Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
-                Learnt::AtLeast(bytes) => drop(population.clients.entry(client).or_insert(bytes)),
+                Learnt::AtLeast(bytes) => population.clients.insert_if_absent(client, || bytes.into()),
             }
         }
         let before = std::mem::replace(&mut self.capture.found, population);
@@ -482,7 +482,7 @@ impl<O: Outside> Inside<O> {
     fn report_registrations(&mut self) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);
-        running.machine.saw(self.capture.found.clients.keys());
+        running.machine.saw(self.capture.found.clients.clients());
         let Some(before) = &running.before else { return };
         let came = before.came(&self.capture.found.clients);
         if !came.is_empty() {

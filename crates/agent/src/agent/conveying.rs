@@ -1,11 +1,8 @@
 //! Conveying: records are placed into the status monitor's directory, and taken away at the end of a run. Both are done beside
 //! the loop, one after the other.
 
-use std::collections::BTreeMap;
-
 use heirlock_core::takeover::{Conveyance, End, Event, Trouble, Work as Waited};
-use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Records, ServiceName};
 
 use super::Inside;
 use super::outside::Outside;
@@ -38,15 +35,10 @@ impl Conveying {
 
 impl<O: Outside> Inside<O> {
     /// Begins to place the records of all services.
-    pub(crate) fn convey(
-        &mut self,
-        run: RunNumber,
-        services: Vec<(ServiceName, BTreeMap<MonName, Vec<u8>>)>,
-        how: Conveyance,
-    ) {
+    pub(crate) fn convey(&mut self, run: RunNumber, services: Vec<(ServiceName, Records)>, how: Conveyance) {
         let mut placings = Vec::new();
         for (service, mut records) in services {
-            records.retain(|client, record| self.means_the_same_here(client, record));
+            records.retain(|key, record| self.means_the_same_here(key.client(), record));
             let Some(my_name) = self.announced_names(&service).into_iter().next() else {
                 self.advance(Event::Conveyed(Err(format!("{service} has no name to announce"))));
                 return;

@@ -253,7 +253,7 @@ impl<O: Outside> Inside<O> {
         let ours = self.held.get(service).zip(contents);
         let (held, contents) = ours.ok_or_else(|| failed(&format!("{service} is not ours any more")))?;
         let mut captured = held.ledger.stored().iter();
-        if captured.any(|(client, bytes)| contents.records.get(client) != Some(bytes)) {
+        if captured.any(|(key, record)| contents.records.get(key) != Some(record)) {
             return Err(failed(
                 "the store does not hold what was captured; try again, and look at the volume",
             ));

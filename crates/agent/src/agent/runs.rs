@@ -3,7 +3,7 @@
 //! The machine in `heirlock-core` decides; here its batches are carried out. Changes that must be durable are written
 //! in order and tried again until the store takes them, and only then the work after them is begun.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use heirlock_core::claim::Claim;
@@ -13,7 +13,7 @@ use heirlock_core::takeover::{
     Action, Cause, End, Event, Found, Means, Milestone, Notice, Order, Part, Persist, Phase, Plan, Queue,
     Recognition, Registrations, Remains, Strategy, Takeover, Todo, Until, tells_peers,
 };
-use heirlock_core::{Batch, Generation, Moment, ServerName, ServiceName};
+use heirlock_core::{Batch, Generation, Moment, Records, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use super::Inside;
@@ -130,7 +130,7 @@ impl Running {
     }
 
     /// See [`Queue::spare`].
-    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+    pub(crate) fn spare(&mut self, present: &Records) {
         self.todo.spare(present);
     }
 
@@ -263,7 +263,7 @@ impl<O: Outside> Inside<O> {
         let Some(before) = generation.before() else { return Ok(None) };
         let Some(before) = self.store.newest_generation(service, before)? else { return Ok(None) };
         let contents = self.store.load(service, before)?;
-        Ok(Some(contents.records.into_keys().collect()))
+        Ok(Some(contents.records.clients().cloned().collect()))
     }
 
     /// Tells the run what has happened, now, and carries out what it asks for.
@@ -340,7 +340,7 @@ impl<O: Outside> Inside<O> {
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
-                running.machine.captured(service, held.ledger.stored().keys());
+                running.machine.captured(service, held.ledger.stored().clients());
             }
         }
         self.forget_who_came();
@@ -386,7 +386,7 @@ impl<O: Outside> Inside<O> {
             if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(now);
             }
-            let present = self.capture.found.clients.keys().cloned().collect();
+            let present = self.capture.found.clients.clients().cloned().collect();
             let looked_at = self.lives.looked_at();
             self.advance(Event::Tick { present, looked_at });
         }

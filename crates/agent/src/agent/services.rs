@@ -276,8 +276,8 @@ impl<O: Outside> Inside<O> {
     /// From now on this service is held under this claim.
     pub fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
         let addresses = Arc::make_mut(&mut self.capture.addresses);
-        for (client, record) in &contents.records {
-            learn_from_record(addresses, client, record);
+        for (key, record) in &contents.records {
+            learn_from_record(addresses, key.client(), record);
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;

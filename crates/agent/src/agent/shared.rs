@@ -6,8 +6,7 @@
 use std::collections::VecDeque;
 
 use heirlock_core::store::RecordChange;
-use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Record, RecordKey, ServiceName};
 
 use super::Inside;
 use super::holdings::{Committing, Held, commit_all};
@@ -17,7 +16,7 @@ use crate::limits;
 /// The records that are still to be shared.
 #[derive(Debug, Default)]
 pub struct Shared {
-    left: VecDeque<(MonName, Vec<u8>)>,
+    left: VecDeque<(RecordKey, Record)>,
     /// The store failed; when it is tried again.
     retry: Option<Moment>,
 }
@@ -39,8 +38,8 @@ impl<O: Outside> Inside<O> {
         let adopted = targets.iter().filter_map(|service| self.held.get(service));
         let records = adopted.flat_map(|held| held.ledger.stored());
         // The old server's own mounts are no clients of what this server serves.
-        let records = records.filter(|(client, record)| self.means_the_same_here(client, record));
-        let records: Vec<_> = records.map(|(client, bytes)| (client.clone(), bytes.clone())).collect();
+        let records = records.filter(|(key, record)| self.means_the_same_here(key.client(), record));
+        let records: Vec<_> = records.map(|(key, record)| (key.clone(), record.clone())).collect();
         self.shared.left.extend(records);
     }
 
@@ -50,7 +49,7 @@ impl<O: Outside> Inside<O> {
             return;
         }
         let count = self.shared.left.len().min(limits::COMMIT_RECORDS_MAX);
-        let portion: Vec<(MonName, Vec<u8>)> = self.shared.left.drain(..count).collect();
+        let portion: Vec<(RecordKey, Record)> = self.shared.left.drain(..count).collect();
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
             .iter_mut()
@@ -89,10 +88,7 @@ impl<O: Outside> Inside<O> {
 }
 
 /// The records that a service does not have yet, as far as it has room.
-fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
-    let unknown = portion.iter().filter(|(client, _)| !held.ledger.holds(client));
-    unknown
-        .take(held.room())
-        .map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone()))
-        .collect()
+fn lacks(held: &Held, portion: &[(RecordKey, Record)]) -> Vec<RecordChange> {
+    let unknown = portion.iter().filter(|(key, _)| !held.ledger.holds(key));
+    unknown.take(held.room()).map(|(key, record)| RecordChange::put(key, record.clone())).collect()
 }

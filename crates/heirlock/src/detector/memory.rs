@@ -14,6 +14,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use heirlock_core::Record;
 use heirlock_core::ledger::Folder;
 use heirlock_nsm::MonName;
 use rustix::fs::Stat;
@@ -54,9 +55,9 @@ impl Memory {
 /// The remembered files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    known: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    known: HashMap<MonName, (Stamp, Record)>,
     /// Of an earlier look, and not yet found by this one.
-    earlier: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    earlier: HashMap<MonName, (Stamp, Record)>,
     opened: usize,
 }
 
@@ -74,15 +75,14 @@ impl Records {
     }
 
     /// The content of this file, if it is known without opening it.
-    pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Vec<u8>> {
-        let (name, (stamp, bytes)) = self.earlier.remove_entry(name)?;
+    pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Record> {
+        let (name, (stamp, record)) = self.earlier.remove_entry(name)?;
         let there = directory.stat_of(name.as_str()).ok()?;
         if Stamp::of(&there) != stamp {
             return None;
         }
-        let copy = bytes.to_vec();
-        self.known.insert(name, (stamp, bytes));
-        Some(copy)
+        self.known.insert(name, (stamp, record.clone()));
+        Some(record)
     }
 
     /// A file is being opened.
@@ -92,9 +92,9 @@ impl Records {
 
     /// Remembers the content that a look, which began at that time, read from the file. The stamp was taken before that: a
     /// stamp taken afterwards could be that of a change in between, and vouch for content that is no longer there.
-    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, bytes: &[u8], began: WallTime) {
+    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, record: &Record, began: WallTime) {
         if stamp.is_settled(began) {
-            self.known.insert(name.clone(), (stamp, bytes.into()));
+            self.known.insert(name.clone(), (stamp, record.clone()));
         }
     }
 }

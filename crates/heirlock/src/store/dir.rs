@@ -22,6 +22,7 @@ mod generation;
 mod identity;
 #[cfg(test)]
 mod kill_tests;
+mod names;
 mod on_host;
 mod past;
 #[cfg(test)]
@@ -39,8 +40,8 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::log_limit::Source;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
-use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, Record, RecordKey, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use super::disk::{Disk, Owner, RealDisk};
 use super::failure::{FileError, older_store, wrong_store};
@@ -419,13 +420,13 @@ impl Store for DirStore {
         Ok(self.keep_one(service, tenure)?)
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         let sm = self.generation(service, generation).join("sm");
-        self.load_record(&sm, client).ok().flatten()
+        self.load_record(&sm, key).ok().flatten()
     }
 
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
-        self.written(service, generation, client)
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {
+        self.written(service, generation, key)
     }
 
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {

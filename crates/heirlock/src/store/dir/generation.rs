@@ -3,14 +3,15 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use heirlock_core::Generation;
 use heirlock_core::limits::RECORD_BYTES_MAX;
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, Record, RecordKey};
+use heirlock_nsm::StateNumber;
+use heirlock_nsm::record::parse_record;
 
 use super::super::{Damaged, DamagedPart};
 use super::commit::{check_record, outcome_line};
+use super::names::{file_name, key_of};
 use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, SYNC_EACH_MAX, failed, shortened, to_json};
 
 impl DirStore {
@@ -73,11 +74,11 @@ impl DirStore {
             self.disk().make_folder(&folder).map_err(failed("create", &folder))?;
         }
         let mut new: Vec<(PathBuf, &[u8])> = Vec::new();
-        for (name, bytes) in &contents.records {
-            let path = sm.join(name.as_str());
+        for (key, bytes) in &contents.records {
+            let path = sm.join(file_name(key));
             check_record(&path, bytes)?;
             let is_shared = match before {
-                Some(before) => self.share(&before.join(name.as_str()), &path, bytes)?,
+                Some(before) => self.share(&before.join(file_name(key)), &path, bytes)?,
                 None => false,
             };
             if !is_shared {
@@ -132,14 +133,8 @@ impl DirStore {
         let sm = path.join("sm");
         let mut names = self.disk().list(&sm).map_err(failed("list", &sm))?;
         names.sort();
-        for name in names.into_iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
-            let key = match classify_file_name(&name) {
-                FileKind::Record(key) => Ok(key),
-                FileKind::Refused(error) => Err(error.to_string()),
-                FileKind::Temporary | FileKind::Hidden => {
-                    Err("expected a client's name, found that of a temporary file; remove it".to_owned())
-                }
-            };
+        for name in names {
+            let Some(key) = key_of(&name) else { continue };
             let read = key.as_ref().map_err(Clone::clone).and_then(|key| self.load_record(&sm, key));
             match (read, key) {
                 (Ok(Some(bytes)), Ok(key)) => {
@@ -184,13 +179,13 @@ impl DirStore {
     }
 
     /// A record, or nothing where its owner removed it meanwhile.
-    pub(super) fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
-        let bytes = match self.disk().read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
+    pub(super) fn load_record(&self, sm: &Path, key: &RecordKey) -> Result<Option<Record>, String> {
+        let bytes = match self.disk().read(&sm.join(file_name(key)), RECORD_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             read => read.map_err(|error| error.to_string())?,
         };
         parse_record(&bytes).map_err(|error| error.to_string())?;
-        Ok(Some(bytes))
+        Ok(Some(bytes.into()))
     }
 
     /// Removes generations below `keep_from` save the newest, and the unfinished folders that crashes left of their making or
