@@ -18,7 +18,7 @@ use heirlock_nsm::MonName;
 
 pub use change::RecordChange;
 pub use key::{AsKey, KeyRef, RecordKey, RecordKind};
-pub use record::Record;
+pub use record::{Record, WeakRecord};
 
 /// A set of records, in order of their keys.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -77,6 +77,26 @@ impl Records {
     pub fn remove(&mut self, key: &impl AsKey) -> Option<Record> {
         let key: &dyn AsKey = key;
         self.0.remove(key)
+    }
+
+    /// Keeps this record once, where the one under this key is equal to it.
+    pub fn share(&mut self, key: &RecordKey, record: &Record) {
+        if let Some(there) = self.0.get_mut(key)
+            && !there.is_shared_with(record)
+            && there == record
+        {
+            there.clone_from(record);
+        }
+    }
+
+    /// Keeps once what is in both: keys and bytes that `known` has as well are its own from now on.
+    pub fn share_with(&mut self, known: &Self) {
+        let all = std::mem::take(&mut self.0).into_iter();
+        let shared = all.map(|(key, record)| match known.get_key_value(&key) {
+            Some((known, same)) if *same == record => (known.clone(), same.clone()),
+            _ => (key, record),
+        });
+        self.0 = shared.collect();
     }
 
     /// Takes out all records but those that `keep` holds true of.
@@ -179,6 +199,20 @@ mod tests {
         records.insert_if_absent(key.clone(), || unreachable!("there is one"));
         assert_eq!(records.remove(&name("10.0.0.1")), Some(Record::from("new")));
         assert_eq!(records.keys().collect::<Vec<_>>(), [&RecordKey::from(name("10.0.0.2"))]);
+    }
+
+    #[test]
+    fn what_two_sets_have_in_common_is_kept_once_and_nothing_else_changes() {
+        let known = Records::from([(name("a"), "same"), (name("b"), "ours"), (name("c"), "")]);
+        let mut records = Records::from([(name("a"), "same"), (name("b"), "theirs"), (name("d"), "more")]);
+        let before = records.clone();
+        records.share_with(&known);
+        assert_eq!(records, before);
+        let is_shared = |key| {
+            let (one, other) = (records.get(&name(key)).unwrap(), known.get(&name(key)).unwrap());
+            one.is_shared_with(other)
+        };
+        assert!(is_shared("a") && !is_shared("b"));
     }
 
     #[test]

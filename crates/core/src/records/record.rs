@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The bytes of a record, as its kind writes them. A clone is the same bytes: they are kept once, however many services keep
 /// the record.
@@ -10,10 +10,28 @@ use std::sync::Arc;
 pub struct Record(Arc<[u8]>);
 
 impl Record {
+    /// The same record, which this does not keep.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakRecord {
+        WeakRecord(Arc::downgrade(&self.0))
+    }
+
     /// Whether the two are kept once.
     #[must_use]
     pub fn is_shared_with(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// A record that is kept only as long as another one holds it.
+#[derive(Debug, Clone)]
+pub struct WeakRecord(Weak<[u8]>);
+
+impl WeakRecord {
+    /// The record, where it is kept still.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Record> {
+        self.0.upgrade().map(Record)
     }
 }
 

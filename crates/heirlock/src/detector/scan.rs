@@ -9,8 +9,8 @@ use heirlock_nsm::record::{FileKind, RecordError, TEMPORARY_LEFT, classify_file_
 use heirlock_nsm::{MonName, limits as nsm_limits};
 use thiserror::Error;
 
-use super::memory::{Memory, Stamp, WallTime};
-use crate::files::{self, Links};
+use super::memory::Memory;
+use crate::files::{self, Links, Stamp, WallTime};
 
 /// Why a directory can't be looked at.
 #[derive(Debug, Error)]

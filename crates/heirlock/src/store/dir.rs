@@ -25,6 +25,7 @@ mod kill_tests;
 mod names;
 mod on_host;
 mod past;
+mod read_before;
 #[cfg(test)]
 mod stray_tests;
 #[cfg(test)]
@@ -49,10 +50,11 @@ use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
     StoreError,
 };
-use crate::files::{trusted, unless_absent};
+use crate::files::{WallTime, trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
+use read_before::ReadBefore;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
@@ -76,6 +78,8 @@ pub(crate) struct DirStore {
     operations: AtomicU64,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
+    /// The records that the last calls read, until the next heartbeat.
+    read_before: Mutex<ReadBefore>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,
 }
@@ -110,6 +114,7 @@ impl DirStore {
             temporaries: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             tidied: Mutex::default(),
+            read_before: Mutex::default(),
             expected: Mutex::default(),
         }
     }
@@ -156,8 +161,12 @@ impl DirStore {
 
     /// The disk, for one operation: that it begins shows that the one before has ended.
     fn disk(&self) -> &dyn Disk {
-        self.operations.fetch_add(1, Ordering::Relaxed);
+        self.progresses();
         self.disk.as_ref()
+    }
+
+    fn progresses(&self) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins every call: the folder is there, is the store that is expected, and no other user can change it.
@@ -232,6 +241,11 @@ impl DirStore {
             tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
         }
         false
+    }
+
+    fn read_before(&self) -> MutexGuard<'_, ReadBefore> {
+        // After a thread has panicked it may lack something, which is read once more then.
+        self.read_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -422,7 +436,8 @@ impl Store for DirStore {
 
     fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         let sm = self.generation(service, generation).join("sm");
-        self.load_record(&sm, key).ok().flatten()
+        let reader = self.disk().reader(&sm).ok()?;
+        ReadBefore::default().read(reader.as_ref(), key, WallTime::now()).ok().flatten()
     }
 
     fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {
@@ -442,6 +457,7 @@ impl Store for DirStore {
     }
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
+        self.read_before().forget();
         self.enter()?;
         let path = self.root.join("servers").join(report.server.as_str());
         Ok(self.put(&path, &to_json(&path, report)?, false)?)

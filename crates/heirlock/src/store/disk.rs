@@ -11,13 +11,15 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FileType;
 
-use crate::files::{self, Folder, Links, trusted};
+use crate::files::{self, Folder, Links, Stamp, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX};
 
 /// File operations below one folder. Each is either done or an error; only the `sync` ones make anything durable.
 pub(crate) trait Disk: Send + Sync {
     /// The whole file, at most `max` bytes of it; a longer one is an error.
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>>;
+    /// A reader of the files of one folder, which is reached once for all of them.
+    fn reader<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Reader + 'a>>;
     /// The names in a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// A folder, mode 0700; one that exists is fine.
@@ -47,6 +49,15 @@ pub(crate) trait Disk: Send + Sync {
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
     /// Makes everything on the file system durable: one sync for many files.
     fn sync_all(&self, path: &Path) -> io::Result<()>;
+}
+
+/// The files of one folder.
+pub(crate) trait Reader {
+    /// The whole file of this name, as [`Disk::read`] reads it, and its stamp from before it was read. No stamp where the disk
+    /// keeps none.
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)>;
+    /// The stamp of the file, which is not opened for that.
+    fn stamp(&self, name: &OsStr) -> Option<Stamp>;
 }
 
 /// The facts about a folder that are checked before anything in it is believed.
@@ -96,10 +107,25 @@ impl RealDisk {
     }
 }
 
+impl Reader for Folder {
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        let (file, stat) = self.open_file(name, Links::Any)?;
+        Ok((files::read_whole(file, &stat, max)?, Some(Stamp::of(&stat))))
+    }
+
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.stat_of(name).ok().map(|stat| Stamp::of(&stat))
+    }
+}
+
 impl Disk for RealDisk {
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         let (folder, name) = self.place(path)?;
         folder.read(name, Links::Any, max)
+    }
+
+    fn reader<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Reader + 'a>> {
+        Ok(Box::new(self.folder(folder)?))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
