@@ -320,7 +320,14 @@ impl Ledger {
                 continue;
             }
             let record = found.record_of(key, lines);
-            if self.holds(key) && self.stored.get(key) == Some(&record) {
+            if let Some(known) = self.stored.get(key)
+                && *known == record
+                && !self.doubted.contains(key)
+            {
+                // What is found and what is stored is kept once, where it is one file's bytes.
+                if record.is_shared_with(lines) && !known.is_shared_with(&record) {
+                    self.stored.share(key, &record);
+                }
                 continue;
             }
             let is_new = !self.stored.contains_key(key);

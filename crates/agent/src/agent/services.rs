@@ -274,7 +274,13 @@ impl<O: Outside> Inside<O> {
     }
 
     /// From now on this service is held under this claim.
-    pub fn hold(&mut self, service: &ServiceName, claim: Claim, contents: Contents, journal: Journal) {
+    pub fn hold(&mut self, service: &ServiceName, claim: Claim, mut contents: Contents, journal: Journal) {
+        // The services of one lock manager keep the same records.
+        if let Some(known) =
+            self.held.values().map(|held| held.ledger.stored()).max_by_key(|known| known.len())
+        {
+            contents.records.share_with(known);
+        }
         let addresses = Arc::make_mut(&mut self.capture.addresses);
         for (key, record) in &contents.records {
             learn_from_record(addresses, key.client(), record);
