@@ -89,12 +89,11 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
         }
         let placed =
             if file.folder == Folder::Sm { placed_lines(conveyed.get(&file.name)) } else { Vec::new() };
-        let whole = parsed.problems.is_empty() && placed.is_empty();
-        let mut lines: Vec<MonitorLine> = parsed.lines;
-        lines.retain(|line| !placed.contains(line));
-        for line in lines {
+        let is_whole = parsed.problems.is_empty() && placed.is_empty();
+        let whole = is_whole.then_some((&file.bytes, parsed.lines.len()));
+        for line in parsed.lines.into_iter().filter(|line| !placed.contains(line)) {
             let key = found.key_of(&line, &file.name, addresses);
-            gathered.entry(key).or_default().add(line, whole.then_some(&file.bytes));
+            gathered.entry(key).or_default().add(line, whole);
         }
     }
     found.clients = gathered.into_iter().map(|(key, client)| (key, client.into_record())).collect();
@@ -204,8 +203,8 @@ impl Population {
 #[derive(Default)]
 struct Gathered<'a> {
     lines: Vec<MonitorLine>,
-    /// All lines, as they are kept.
-    rendered: Vec<u8>,
+    /// Bytes of all lines, as they are kept.
+    bytes: usize,
     source: Source<'a>,
 }
 
@@ -214,25 +213,28 @@ struct Gathered<'a> {
 enum Source<'a> {
     #[default]
     Nowhere,
-    /// One file, or several that are the same to the byte.
-    File(&'a Record),
+    /// One file of so many lines, or several that are the same to the byte.
+    File(&'a Record, usize),
     /// Several, or a part of one.
     Several,
 }
 
 impl<'a> Gathered<'a> {
     /// Lines beyond what is kept for one client ([`limits::RECORD_BYTES_MAX`]) are left out, however many files there are.
-    fn add(&mut self, line: MonitorLine, whole_file: Option<&'a Record>) {
-        let source = whole_file.map_or(Source::Several, |file| Source::File(file));
+    fn add(&mut self, line: MonitorLine, whole_file: Option<(&'a Record, usize)>) {
+        let source = whole_file.map_or(Source::Several, |(file, lines)| Source::File(file, lines));
         self.source = if [Source::Nowhere, source].contains(&self.source) { source } else { Source::Several };
         if self.lines.contains(&line) {
             return;
         }
-        let kept = self.rendered.len();
-        line.render(&mut self.rendered);
-        if self.rendered.len() > limits::RECORD_BYTES_MAX {
-            self.rendered.truncate(kept);
+        let bytes = self.bytes + line.rendered_len();
+        if bytes > limits::RECORD_BYTES_MAX {
             return;
+        }
+        self.bytes = bytes;
+        // Nearly every client has one, and a vector that grows makes room for four.
+        if self.lines.is_empty() {
+            self.lines.reserve_exact(1);
         }
         self.lines.push(line);
     }
@@ -240,10 +242,9 @@ impl<'a> Gathered<'a> {
     /// Byte for byte where the client is exactly one file; else statd's lines, one after the other.
     fn into_record(self) -> Record {
         match self.source {
-            Source::File(file) if parse_record(file).is_ok_and(|parsed| parsed.lines == self.lines) => {
-                file.clone()
-            }
-            _ => self.rendered.into(),
+            // All of its lines are here, in their order: none is another client's, or there twice.
+            Source::File(file, lines) if lines == self.lines.len() => file.clone(),
+            _ => render_record(&self.lines).into(),
         }
     }
 }
