@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use heirlock_core::Moment;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{
     Addresses, Folder, Ledger, Problem, Roles, Scan, ScannedFile, population as clients_of,
 };
 use heirlock_core::notify::{Event, Notifier, Plan, Transmit};
 use heirlock_core::store::RecordChange;
+use heirlock_core::{Moment, Records};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::rpc::{Call, encode_success};
 use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind, sm};
@@ -97,7 +97,7 @@ pub fn population(bytes: &[u8]) {
         let name = String::from_utf8_lossy(name.strip_suffix(b"\n").unwrap_or(name));
         let folder = if what & 1 == 0 { Folder::Sm } else { Folder::SmBak };
         match (what % 8, MonName::parse(&name)) {
-            (0..4, Ok(name)) => scan.files.push(ScannedFile { folder, name, bytes: bytes.to_vec() }),
+            (0..4, Ok(name)) => scan.files.push(ScannedFile { folder, name, bytes: bytes.into() }),
             (4 | 5, Ok(name)) => drop(conveyed.insert(name, bytes.to_vec())),
             (6, Ok(name)) => drop(addresses.insert(name, vec![IpAddr::from([10, 0, 0, *what])])),
             (_, _) => {
@@ -112,7 +112,7 @@ pub fn population(bytes: &[u8]) {
     let found = clients_of(&scan, &conveyed, &addresses);
     no_client_is_lost(&scan, &conveyed, &found.clients);
     let life = Incarnation { boot: "b".into(), start: "1".into(), reopened: 0 };
-    let mut ledger = Ledger::new(BTreeMap::new(), false, Duration::from_secs(120));
+    let mut ledger = Ledger::new(Records::new(), false, Duration::from_secs(120));
     let entries = ledger.compare(Moment::START, &found, &Roles::default(), Some(&life));
     assert!(entries.iter().all(|entry| matches!(entry, RecordChange::Put(..))), "{entries:?}");
     ledger.committed(&entries);
@@ -121,14 +121,10 @@ pub fn population(bytes: &[u8]) {
 }
 
 /// Every line that can be read, and that we did not place ourselves, is some client's, and there is no other client.
-fn no_client_is_lost(
-    scan: &Scan,
-    conveyed: &BTreeMap<MonName, Vec<u8>>,
-    clients: &BTreeMap<MonName, Vec<u8>>,
-) {
+fn no_client_is_lost(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, clients: &Records) {
     let lines = |bytes: &[u8]| parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default();
-    let kept: Vec<_> = clients.values().flat_map(|bytes| lines(bytes)).collect();
-    assert!(clients.values().all(|bytes| !lines(bytes).is_empty()), "a client without a line");
+    let kept: Vec<_> = clients.iter().flat_map(|(_, record)| lines(record)).collect();
+    assert!(clients.iter().all(|(_, record)| !lines(record).is_empty()), "a client without a line");
     for file in &scan.files {
         let placed = conveyed.get(&file.name).filter(|_| file.folder == Folder::Sm);
         let placed = placed.map(|bytes| lines(bytes)).unwrap_or_default();

@@ -13,7 +13,6 @@
 mod population;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 use std::time::Duration;
 
 use heirlock_nsm::MonName;
@@ -24,7 +23,7 @@ use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
-use crate::record_change::RecordChange;
+use crate::records::{AsKey, Record, RecordChange, RecordKey, Records};
 
 /// All that one look at a status monitor's directory found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,7 +42,7 @@ pub struct ScannedFile {
     /// Its file name: the name that nfs-utils made of the client's with the resolver of that moment.
     pub name: MonName,
     /// Its bytes.
-    pub bytes: Vec<u8>,
+    pub bytes: Record,
 }
 
 /// The two folders of an NSM state directory.
@@ -87,16 +86,16 @@ impl Roles {
 /// The clients of one service in the store, and the changes that it is still to learn.
 #[derive(Debug, Clone)]
 pub struct Ledger {
-    stored: BTreeMap<MonName, Vec<u8>>,
-    tombstones: BTreeMap<MonName, Moment>,
+    stored: Records,
+    tombstones: BTreeMap<RecordKey, Moment>,
     /// Clients whose record was there since this life serves: only they can vanish in it.
-    seen: BTreeSet<MonName>,
+    seen: BTreeSet<RecordKey>,
     /// Clients of whom the store may hold something else than `stored`: a commit that concerned them failed.
-    doubted: BTreeSet<MonName>,
+    doubted: BTreeSet<RecordKey>,
     /// Clients that could not be told, and since when no look has found them.
-    absent: BTreeMap<MonName, Moment>,
+    absent: BTreeMap<RecordKey, Moment>,
     /// Keys whose record was there when they became known as a peer and has been there ever since.
-    peers: BTreeSet<MonName>,
+    peers: BTreeSet<RecordKey>,
     keeps_peers: bool,
     delay: Duration,
     life: Option<Incarnation>,
@@ -108,7 +107,7 @@ impl Ledger {
     /// The ledger of a generation that holds `stored`. The implicit service `host` keeps peers as well, since
     /// a reboot must be told to them; no other service does.
     #[must_use]
-    pub fn new(stored: BTreeMap<MonName, Vec<u8>>, keeps_peers: bool, delay: Duration) -> Self {
+    pub fn new(stored: Records, keeps_peers: bool, delay: Duration) -> Self {
         Self {
             stored,
             tombstones: BTreeMap::new(),
@@ -133,14 +132,15 @@ impl Ledger {
         untold: impl Iterator<Item = MonName>,
         found: &Population,
     ) -> Vec<MonName> {
-        let absent = untold.filter(|client| self.stored.contains_key(client) && !found.may_hold(client));
-        let since = |client: MonName| {
-            let since = self.absent.get(&client).copied().unwrap_or(now);
-            (client, since)
+        let absent = untold.map(RecordKey::from);
+        let absent = absent.filter(|key| self.stored.contains_key(key) && !found.may_hold(key));
+        let since = |key: RecordKey| {
+            let since = self.absent.get(&key).copied().unwrap_or(now);
+            (key, since)
         };
         self.absent = absent.map(since).collect();
         let long = self.absent.iter().filter(|(_, since)| now.since(**since) >= self.delay);
-        long.map(|(client, _)| client.clone()).collect()
+        long.map(|(key, _)| key.client().clone()).collect()
     }
 
     /// Nothing is known of those that no look has found.
@@ -207,18 +207,18 @@ impl Ledger {
     /// These changes are durable.
     pub fn committed(&mut self, changes: &[RecordChange]) {
         for entry in changes {
-            let was_held = self.holds(entry.client());
-            self.doubted.remove(entry.client());
+            let was_held = self.holds(entry.key());
+            self.doubted.remove(entry.key());
             match entry {
-                RecordChange::Put(name, bytes) => {
-                    self.stored.insert(name.clone(), bytes.clone());
+                RecordChange::Put(key, record) => {
+                    self.stored.insert(key, record.clone());
                     self.arrived += u64::from(!was_held);
-                    self.tombstones.remove(name);
+                    self.tombstones.remove(key);
                 }
-                RecordChange::Remove(name) => {
-                    self.stored.remove(name);
-                    self.tombstones.remove(name);
-                    self.seen.remove(name);
+                RecordChange::Remove(key) => {
+                    self.stored.remove(key);
+                    self.tombstones.remove(key);
+                    self.seen.remove(key);
                 }
             }
         }
@@ -227,29 +227,31 @@ impl Ledger {
     /// The commit of these changes failed, and may have come about all the same: a record whose removal failed may be gone,
     /// and one that was to be replaced may be. So these clients are written anew as soon as they are found again.
     pub fn uncommitted(&mut self, changes: &[RecordChange]) {
-        self.doubted.extend(changes.iter().map(RecordChange::client).cloned());
+        self.doubted.extend(changes.iter().map(RecordChange::key).cloned());
     }
 
     /// Whether the store holds a record of this client for certain.
     #[must_use]
-    pub fn holds(&self, client: &MonName) -> bool {
-        self.stored.contains_key(client) && !self.doubted.contains(client)
+    pub fn holds(&self, key: &impl AsKey) -> bool {
+        let doubted: &dyn AsKey = key;
+        self.stored.contains_key(key) && !self.doubted.contains(doubted)
     }
 
     /// This client is registered in this life of the lock manager, as [`Ledger::compare`] has it: it need not be there
     /// still at the next scan to have been seen.
-    pub fn saw(&mut self, client: &MonName, life: Option<&Incarnation>) {
+    pub fn saw(&mut self, client: impl Into<RecordKey>, life: Option<&Incarnation>) {
         self.follow_life(life);
         // A client that had vanished has come back: if it vanishes again, its time begins anew.
-        self.tombstones.remove(client);
+        let key = client.into();
+        self.tombstones.remove(&key);
         if life.is_some() {
-            self.seen.insert(client.clone());
+            self.seen.insert(key);
         }
     }
 
     /// The records that the store holds, as far as this server knows: see [`Ledger::holds`].
     #[must_use]
-    pub fn stored(&self) -> &BTreeMap<MonName, Vec<u8>> {
+    pub fn stored(&self) -> &Records {
         &self.stored
     }
 
@@ -299,30 +301,37 @@ impl Ledger {
         found: &Population,
         roles: &Roles,
         serves: bool,
-        after: Option<&MonName>,
+        after: Option<&RecordKey>,
         mut portion: Portion,
         changes: &mut Vec<RecordChange>,
-    ) -> Option<MonName> {
+    ) -> Option<RecordKey> {
         let mut arriving = 0;
-        let mut last: Option<&MonName> = None;
-        for (name, bytes) in found.clients.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
+        let mut last: Option<&RecordKey> = None;
+        for (key, lines) in found.clients.after(after) {
             if !portion.take_one(changes.len() < portion.puts_max) {
                 return last.cloned().filter(|_| !planted(Bug::FirstPortion));
             }
-            last = Some(name);
-            if serves && !self.seen.contains(name) {
-                self.seen.insert(name.clone());
+            last = Some(key);
+            if serves && !self.seen.contains(key) {
+                self.seen.insert(key.clone());
             }
-            self.tombstones.remove(name);
-            if planted(Bug::TrustHint) && !roles.connected.contains(name) {
+            self.tombstones.remove(key);
+            if planted(Bug::TrustHint) && !roles.connected.contains(key.client()) {
                 continue;
             }
-            let record = found.record_of(name, bytes);
-            if self.holds(name) && self.stored.get(name).map(Vec::as_slice) == Some(&*record) {
+            let record = found.record_of(key, lines);
+            if let Some(known) = self.stored.get(key)
+                && *known == record
+                && !self.doubted.contains(key)
+            {
+                // What is found and what is stored is kept once, where it is one file's bytes.
+                if record.is_shared_with(lines) && !known.is_shared_with(&record) {
+                    self.stored.share(key, &record);
+                }
                 continue;
             }
-            let is_new = !self.stored.contains_key(name);
-            if !self.keeps_peers && is_new && self.is_peer(name, roles) {
+            let is_new = !self.stored.contains_key(key);
+            if !self.keeps_peers && is_new && self.is_peer(key, roles) {
                 continue;
             }
             if is_new && self.stored.len() + arriving >= limits::RECORDS_MAX {
@@ -330,21 +339,21 @@ impl Ledger {
                 continue;
             }
             arriving += usize::from(is_new);
-            changes.push(RecordChange::Put(name.clone(), record.into_owned()));
+            changes.push(RecordChange::Put(key.clone(), record));
         }
         None
     }
 
-    fn is_peer(&mut self, name: &MonName, roles: &Roles) -> bool {
-        if roles.connected.contains(name) || planted(Bug::TellPeers) {
-            self.peers.remove(name);
+    fn is_peer(&mut self, key: &RecordKey, roles: &Roles) -> bool {
+        if roles.connected.contains(key.client()) || planted(Bug::TellPeers) {
+            self.peers.remove(key);
             return false;
         }
         // A mount that ends leaves its record behind for minutes; that doesn't make its server a client.
-        if roles.peers.contains(name) {
-            self.peers.insert(name.clone());
+        if roles.peers.contains(key.client()) {
+            self.peers.insert(key.clone());
         }
-        self.peers.contains(name)
+        self.peers.contains(key)
     }
 
     /// Takes in the stored records beyond `after` that were not found: by another key, where its name leads to another than
@@ -354,43 +363,47 @@ impl Ledger {
         now: Moment,
         found: &Population,
         serves: bool,
-        after: Option<&MonName>,
+        after: Option<&RecordKey>,
         mut portion: Portion,
         changes: &mut Vec<RecordChange>,
-    ) -> Option<MonName> {
+    ) -> Option<RecordKey> {
         // Clients that are not stored yet, and will be in the same commit.
-        let arriving: BTreeSet<MonName> = changes.iter().filter_map(RecordChange::written).cloned().collect();
-        let mut last: Option<&MonName> = None;
-        for (name, record) in self.stored.range::<MonName, _>((beyond(after), Bound::Unbounded)) {
+        let arriving: BTreeSet<RecordKey> =
+            changes.iter().filter_map(RecordChange::written).cloned().collect();
+        let mut last: Option<&RecordKey> = None;
+        for (key, record) in self.stored.after(after) {
             if !portion.take_one(changes.len() < portion.removals_max) {
                 return last.cloned();
             }
-            last = Some(name);
-            if found.clients.contains_key(name) {
+            last = Some(key);
+            if found.clients.contains_key(key) {
                 continue;
             }
-            let moved_to = found.moved_to(name, record);
+            let moved_to = found.moved_to(key, record);
             if !moved_to.is_empty() {
                 // A client whose name leads to another key than before is one client, and not one that left: its old key is
                 // removed as soon as the new one is on record. While a run is on no client changes its key, so that each
                 // outcome belongs to one client.
-                let is_known = |other: &MonName| self.stored.contains_key(other) || arriving.contains(other);
+                let is_known = |other: &MonName| {
+                    let other: &dyn AsKey = other;
+                    self.stored.contains_key(&other) || arriving.contains(other)
+                };
                 if serves && moved_to.into_iter().all(is_known) {
-                    changes.push(RecordChange::Remove(name.clone()));
+                    changes.push(RecordChange::Remove(key.clone()));
                 }
                 continue;
             }
             // Where no lock manager serves, no client is seen.
-            if !self.seen.contains(name) {
+            if !self.seen.contains(key) {
                 continue;
             }
-            if found.may_hold(name) {
-                self.tombstones.remove(name);
+            if found.may_hold(key) {
+                self.tombstones.remove(key);
                 continue;
             }
-            let since = *self.tombstones.entry(name.clone()).or_insert(now);
+            let since = *self.tombstones.entry(key.clone()).or_insert(now);
             if now.since(since) >= self.delay || planted(Bug::BelieveDeletions) {
-                changes.push(RecordChange::Remove(name.clone()));
+                changes.push(RecordChange::Remove(key.clone()));
             }
         }
         None
@@ -403,12 +416,12 @@ pub enum Comparison {
     /// Clients that were found, up to this one.
     Arrivals {
         /// the last that was compared
-        after: Option<MonName>,
+        after: Option<RecordKey>,
     },
     /// Clients that are stored, up to this one.
     Departures {
         /// the last that was compared
-        after: Option<MonName>,
+        after: Option<RecordKey>,
     },
     /// Everything was compared.
     Over,
@@ -443,10 +456,6 @@ impl Portion {
         self.clients -= usize::from(takes);
         takes
     }
-}
-
-fn beyond(after: Option<&MonName>) -> Bound<&MonName> {
-    after.map_or(Bound::Unbounded, Bound::Excluded)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@
 //! | [`names`] | what a service, a server and a generation are called |
 //! | [`moment`] | what time is: monotonic, of one process |
 //! | [`limits`] | every bound, in one place |
+//! | [`records`] | what a record is: its key, its bytes, and what its kind means |
 //! | [`ledger`] | what a scan of the status monitor's directory means for the store: records and tombstones |
 //! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
 //! | [`claim`] | who may act for a service |
@@ -74,7 +75,7 @@ pub mod notify;
 pub mod outcome;
 pub mod own_addresses;
 pub mod planted;
-pub mod record_change;
+pub mod records;
 pub mod share;
 pub mod state_number;
 pub mod store;
@@ -85,6 +86,7 @@ pub mod wall_clock;
 pub use moment::Moment;
 pub use names::{Generation, ServerName, ServiceName};
 pub use outcome::Outcome;
+pub use records::{Record, RecordKey, Records};
 
 /// The changes and actions that a state machine asks for: all of `persist` must be durable before the first of `then` is
 /// begun.

@@ -14,9 +14,9 @@ pub mod in_memory;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
-pub use crate::record_change::RecordChange;
+pub use crate::records::RecordChange;
 pub use error::{StoreError, StoreErrorKind};
 pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
 pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
@@ -24,6 +24,7 @@ pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::{Generation, ServerName, ServiceName};
+use crate::records::{Record, RecordKey};
 use crate::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 
 /// The store. All calls block, for as long as the store says.
@@ -144,11 +145,11 @@ pub trait Store: Send + Sync {
     /// [`crate::limits::TENURES_KEPT`] the oldest go.
     fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError>;
 
-    /// One client's record; nothing where there is none, or where it can't be read.
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>>;
+    /// One record; nothing where there is none, or where it can't be read.
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record>;
 
-    /// When a client's record was written as it is, in seconds since 1970; nothing where that can't be told.
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64>;
+    /// When a record was written as it is, in seconds since 1970; nothing where that can't be told.
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64>;
 
     /// Removes generations older than `keep_from`, claims included, but never the newest of either.
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError>;

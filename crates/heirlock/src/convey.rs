@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use heirlock_agent::{Placed, Unplaced};
+use heirlock_core::Records;
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::takeover::Conveyance;
@@ -93,12 +94,7 @@ impl Conveyor {
     ///
     /// # Errors
     /// Where nothing can be placed: the directory is not there, or the lines can't be remembered.
-    pub(crate) fn place(
-        &self,
-        records: &BTreeMap<MonName, Vec<u8>>,
-        how: Conveyance,
-        my_name: &MyName,
-    ) -> io::Result<Unplaced> {
+    pub(crate) fn place(&self, records: &Records, how: Conveyance, my_name: &MyName) -> io::Result<Unplaced> {
         // The server's name under which the kernel registers its clients.
         let node = rustix::system::uname();
         let own = node.nodename().to_str().unwrap_or_default();
@@ -106,7 +102,7 @@ impl Conveyor {
         let mut unplaced = Unplaced::new();
         let mut planned: Vec<(MonName, Vec<u8>)> = Vec::with_capacity(records.len());
         let mut placed = BTreeMap::clone(&self.placed());
-        for (client, record) in records {
+        for (client, record) in records.conveyed() {
             let bytes = description(client, record, how, my_name);
             let there = match read(&sm, client) {
                 Ok(there) => there.unwrap_or_default(),

@@ -125,7 +125,8 @@ pub fn parse_record(bytes: &[u8]) -> Result<ParsedRecord, RecordError> {
     if found > max {
         return Err(RecordError::TooLarge { what: "bytes", max, found });
     }
-    let (mut lines, mut problems) = (Vec::new(), Vec::new());
+    // Nearly every record has one line, and a vector that grows makes room for four.
+    let (mut lines, mut problems) = (Vec::with_capacity(1), Vec::new());
     for (number, line) in (1..).zip(bytes.strip_suffix(b"\n").unwrap_or(bytes).split(|b| *b == b'\n')) {
         if number > limits::RECORD_LINES_MAX {
             let (max, found) = (limits::RECORD_LINES_MAX, number);
@@ -182,6 +183,14 @@ impl MonitorLine {
             bytes.extend_from_slice(name.as_bytes());
         }
         bytes.push(b'\n');
+    }
+
+    /// How many bytes [`MonitorLine::render`] writes.
+    #[must_use]
+    pub fn rendered_len(&self) -> usize {
+        let names = [self.mon_name.as_str(), self.my_name.as_str()];
+        // Each name has a blank or the newline after it.
+        NAMES_AT + names.map(|name| name.len() + 1).iter().sum::<usize>()
     }
 
     /// A line that no lock manager registered: it names the client and the server. Its cookie is zero, as
@@ -277,6 +286,7 @@ mod tests {
         assert_eq!(parsed.lines[0].prog, 100_021);
         assert_eq!(parsed.lines[0].cookie[..2], [0x99, 0x88]);
         assert_eq!(render_record(&parsed.lines), LINE.as_bytes());
+        assert_eq!(parsed.lines[0].rendered_len(), LINE.len());
     }
 
     #[test]

@@ -15,8 +15,8 @@ use heirlock_core::store::{
     StoreError, StoreErrorKind,
 };
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
-use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, Record, RecordKey, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use crate::Ms;
 use crate::chance::Purpose;
@@ -383,11 +383,11 @@ impl Store for StoreOf {
         self.call(Write::KeepTenure(service.clone(), Box::new(tenure.clone())), |_| Ok(()))
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
-        self.read(|memory| Ok(memory.record(service, generation, client))).ok().flatten()
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
+        self.read(|memory| Ok(memory.record(service, generation, key))).ok().flatten()
     }
 
-    fn written_at_s(&self, _: &ServiceName, _: Generation, _: &MonName) -> Option<u64> {
+    fn written_at_s(&self, _: &ServiceName, _: Generation, _: &RecordKey) -> Option<u64> {
         None
     }
 

@@ -205,7 +205,8 @@ impl World {
                 let stored = Stored { service: service.clone(), client, is_good, at: self.now };
                 self.checks.outcomes.push(stored);
             }
-            Change::Record(RecordChange::Remove(name)) => {
+            Change::Record(RecordChange::Remove(key)) => {
+                let name = key.client();
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
                 let it = &self.clients[client];
@@ -239,7 +240,7 @@ impl World {
                     self.violated(2, what);
                 }
             }
-            Change::Record(RecordChange::Put(name, _)) => self.check_name(&name.clone()),
+            Change::Record(RecordChange::Put(key, _)) => self.check_name(key.client()),
             Change::PutState(_) | Change::PutJournal(_) => {}
         }
     }

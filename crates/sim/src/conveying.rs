@@ -6,9 +6,9 @@ use std::mem;
 use std::sync::Arc;
 
 use heirlock_agent::{News, Placing, RunNumber, Unplaced};
-use heirlock_core::ServiceName;
 use heirlock_core::ledger::lines_to_place;
 use heirlock_core::takeover::Conveyance;
+use heirlock_core::{Record, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
@@ -40,15 +40,15 @@ enum Task {
 impl Conveying {
     /// Records are to be placed.
     pub(crate) fn place(run: RunNumber, services: Vec<Placing>, how: Conveyance) -> Self {
-        let line = |client: &MonName, record: Vec<u8>, my_name: &MyName| match how {
-            Conveyance::Copy => record,
+        let line = |client: &MonName, record: &Record, my_name: &MyName| match how {
+            Conveyance::Copy => record.to_vec(),
             Conveyance::Generate => render_record(&[MonitorLine::generated(client.clone(), my_name.clone())]),
         };
         let names = services.iter().map(|placing| placing.service.clone()).collect();
         let planned = services.into_iter().flat_map(|Placing { records, my_name, .. }| {
-            let lines = records.into_iter().map(|(client, record)| {
-                let line = line(&client, record, &my_name);
-                (client, line)
+            let lines = records.conveyed().map(|(client, record)| {
+                let line = line(client, record, &my_name);
+                (client.clone(), line)
             });
             lines.collect::<Lines>()
         });

@@ -273,7 +273,11 @@ impl Server {
             for (name, bytes) in files {
                 match parse_record(bytes) {
                     Ok(_) => {
-                        scan.files.push(ScannedFile { folder, name: name.clone(), bytes: bytes.clone() });
+                        scan.files.push(ScannedFile {
+                            folder,
+                            name: name.clone(),
+                            bytes: bytes.as_slice().into(),
+                        });
                     }
                     Err(error) => scan.problems.push(Problem {
                         path: format!("sm/{name}"),

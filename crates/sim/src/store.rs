@@ -67,7 +67,7 @@ impl SharedStore {
             contents.journal.is_some() && self.journal(service, *before) == contents.journal
         });
         let inherited = goes_on.and_then(|before| self.begun_with(service, before).cloned());
-        let begun_with = inherited.unwrap_or_else(|| contents.records.keys().cloned().collect());
+        let begun_with = inherited.unwrap_or_else(|| contents.records.clients().cloned().collect());
         self.begun_with.entry((service.clone(), generation)).or_insert(begun_with);
     }
 }

@@ -1,6 +1,7 @@
 //! `bench scale`: how much memory an agent needs, and how long it takes to be ready, with many records.
 
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -23,6 +24,8 @@ pub struct Row {
     pub records: usize,
     /// Milliseconds from the agent's start until it serves all of them.
     pub ready_ms: f64,
+    /// Milliseconds of processor time that it took until then: what else the machine does counts less there.
+    pub processor_ms: f64,
     /// Memory then, and the most it ever had, in KiB.
     pub memory_kib: u64,
     /// See above.
@@ -38,7 +41,10 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut rows = Vec::new();
     for records in options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()) {
         let row = measure(options, records)?;
-        eprintln!("scale: {records}: ready after {:.0} ms, {} KiB", row.ready_ms, row.memory_kib);
+        eprintln!(
+            "scale: {records}: ready after {:.0} ms, {:.0} ms of processor time, {} KiB, at most {} KiB",
+            row.ready_ms, row.processor_ms, row.memory_kib, row.most_kib
+        );
         rows.push(row);
     }
     Ok(Report {
@@ -63,19 +69,48 @@ fn measure(options: &Options, records: usize) -> Result<Row> {
     let server = Server::new(&site, &store, &options.heirlock, "nfs-a", "nsm")?;
     drop(server.start()?);
     write_records(&server.host.folder.join("nfs/sm"), records)?;
-    for service in [SERVICE, "host.nfs-a"] {
-        write_records(&store.records(service).context("a service has no records")?, records)?;
-    }
+    let [first, second] =
+        [SERVICE, "host.nfs-a"].map(|service| store.records(service).context("a service has no records"));
+    let (first, second) = (first?, second?);
+    write_records(&first, records)?;
+    link_records(&first, &second)?;
     let began = Instant::now();
     let agent = server.start()?;
     wait_for("an agent that knows all records", || server.knows(records))?;
     let ready_ms = began.elapsed().as_secs_f64() * 1e3;
+    let processor_ms = processor_ms(agent.id())?;
     let status = fs::read_to_string(format!("/proc/{}/status", agent.id()))?;
     let kib = |key: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
         line.and_then(|kib| kib.parse().ok()).with_context(|| format!("no {key} in /proc"))
     };
-    Ok(Row { records, ready_ms, memory_kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
+    Ok(Row { records, ready_ms, processor_ms, memory_kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
+}
+
+/// A record that is committed for several services at once is one file with several names.
+fn link_records(from: &Path, to: &Path) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        fs::hard_link(entry.path(), to.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// The processor time of a process so far (proc(5), `stat`).
+fn processor_ms(process: u32) -> Result<f64> {
+    /// `utime` and `stime`, counted from the field after the command's name.
+    const TIMES: std::ops::Range<usize> = 11..13;
+
+    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("no command in /proc")?;
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(TIMES.start)
+        .take(TIMES.len())
+        .map_while(|n| n.parse::<u64>().ok())
+        .sum();
+    let of_a_second = rustix::param::clock_ticks_per_second();
+    Ok(number(usize::try_from(ticks * 1_000 / of_a_second)?))
 }
 
 impl Row {

@@ -111,7 +111,7 @@ impl Capture {
 
     /// These are a client's registrations, which a look that is on may not show.
     pub fn knows(&mut self, client: &MonName, bytes: &[u8]) {
-        self.found.clients.insert(client.clone(), bytes.to_vec());
+        self.found.clients.insert(client, bytes);
         if self.looking.is_some() {
             self.learnt.insert(client.clone(), Learnt::Exactly(bytes.to_vec()));
         }
@@ -119,7 +119,7 @@ impl Capture {
 
     /// A client registers: this stands for its record until that is found.
     pub fn expects(&mut self, client: &MonName, bytes: &[u8]) {
-        self.found.clients.entry(client.clone()).or_insert_with(|| bytes.to_vec());
+        self.found.clients.insert_if_absent(client, || bytes.into());
         if self.looking.is_some() {
             self.learnt.entry(client.clone()).or_insert_with(|| Learnt::AtLeast(bytes.to_vec()));
         }

@@ -9,7 +9,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Ledger;
 use heirlock_core::store::{Change, ClaimAnswer, Commit, Contents, Damaged, RecordChange, Store, StoreError};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
-use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, RecordKey, Records, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::outside::Outside;
@@ -111,9 +111,9 @@ impl Held {
 
     /// Its entries in the store that can't be read, and were not written anew since.
     pub(crate) fn unreadable(&self) -> impl Iterator<Item = &Damaged> {
-        let mended = |client: &MonName| self.ledger.stored().contains_key(client);
+        let mended = |key: &RecordKey| self.ledger.stored().contains_key(key);
         let named = self.damaged.iter().filter(|damaged| damaged.is_named());
-        named.filter(move |damaged| !damaged.client().is_some_and(mended))
+        named.filter(move |damaged| !damaged.key().is_some_and(mended))
     }
 
     /// How many more records it may keep.
@@ -127,7 +127,7 @@ impl Held {
             service: service.clone(),
             generation: self.claim.generation,
             state: self.state,
-            clients: self.ledger.stored().keys().cloned().collect(),
+            clients: self.ledger.stored().clients().cloned().collect(),
             begun_with: None,
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
@@ -148,9 +148,8 @@ impl Held {
     /// The records that a generation lacks, and those that it holds besides.
     pub(crate) fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
         let stored = self.ledger.stored();
-        let lacks = stored.iter().filter(|(client, bytes)| found.records.get(*client) != Some(*bytes));
-        let mut lost: Vec<Change> =
-            lacks.map(|(client, bytes)| Change::put(client.clone(), bytes.clone())).collect();
+        let lacks = stored.iter().filter(|(key, record)| found.records.get(*key) != Some(*record));
+        let mut lost: Vec<Change> = lacks.map(|(key, record)| Change::put(key, record.clone())).collect();
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
         }
@@ -161,7 +160,7 @@ impl Held {
         let lines = self.outcomes.iter().filter(|line| !there.contains(line));
         lost.extend(lines.cloned().map(Change::AppendOutcome));
         let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone())).collect())
+        (lost, strange.map(|(key, record)| RecordChange::put(key, record.clone())).collect())
     }
 
     /// Removes clients from the store.
@@ -171,7 +170,7 @@ impl Held {
         service: &ServiceName,
         clients: &[MonName],
     ) -> Result<(), StoreError> {
-        let entries = clients.iter().map(|client| RecordChange::Remove(client.clone())).collect();
+        let entries = clients.iter().map(RecordChange::remove).collect();
         commit_all(committing, &mut [(service, self, entries)])
     }
 }
@@ -291,7 +290,7 @@ pub fn claim_first(
         ClaimAnswer::Won => {}
         ClaimAnswer::Taken(_) => return Ok(None),
     }
-    begin(store, service, claim.generation, state, BTreeMap::new(), journal).map(Some)
+    begin(store, service, claim.generation, state, Records::new(), journal).map(Some)
 }
 
 /// Begins a generation.
@@ -300,7 +299,7 @@ pub fn begin(
     service: &ServiceName,
     generation: Generation,
     state: StateNumber,
-    records: BTreeMap<MonName, Vec<u8>>,
+    records: Records,
     journal: &Journal,
 ) -> Result<Contents, StoreError> {
     let contents =

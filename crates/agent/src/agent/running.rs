@@ -1,10 +1,7 @@
 //! A run, and what its callers wait for.
 
-use std::collections::BTreeMap;
-
 use heirlock_core::takeover::{Milestone, Notice, Order, Phase, Queue, Registrations, Takeover};
-use heirlock_core::{Moment, ServerName, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Records, ServerName, ServiceName};
 
 use super::attempts::Attempts;
 use super::work::RunNumber;
@@ -116,7 +113,7 @@ impl Running {
     }
 
     /// See [`Queue::spare`].
-    pub(crate) fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+    pub(crate) fn spare(&mut self, present: &Records) {
         self.todo.spare(present);
     }
 

@@ -2,22 +2,21 @@
 
 use std::collections::VecDeque;
 
-use heirlock_core::Moment;
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Record, RecordKey};
 
 use crate::limits::COMMIT_RECORDS_MAX;
 
 /// The records that are still to be shared.
 #[derive(Debug, Default)]
 pub struct Shared {
-    left: VecDeque<(MonName, Vec<u8>)>,
+    left: VecDeque<(RecordKey, Record)>,
     /// The store failed; when it is tried again.
     retry: Option<Moment>,
 }
 
 impl Shared {
     /// These are to be shared as well.
-    pub(crate) fn add(&mut self, records: Vec<(MonName, Vec<u8>)>) {
+    pub(crate) fn add(&mut self, records: Vec<(RecordKey, Record)>) {
         self.left.extend(records);
     }
 
@@ -32,7 +31,7 @@ impl Shared {
     }
 
     /// Takes out what one commit carries.
-    pub(crate) fn take_portion(&mut self) -> Vec<(MonName, Vec<u8>)> {
+    pub(crate) fn take_portion(&mut self) -> Vec<(RecordKey, Record)> {
         let count = self.left.len().min(COMMIT_RECORDS_MAX);
         self.left.drain(..count).collect()
     }
@@ -43,7 +42,7 @@ impl Shared {
     }
 
     /// A portion is not, and is tried again at that moment.
-    pub(crate) fn put_back(&mut self, portion: Vec<(MonName, Vec<u8>)>, retry: Moment) {
+    pub(crate) fn put_back(&mut self, portion: Vec<(RecordKey, Record)>, retry: Moment) {
         portion.into_iter().rev().for_each(|one| self.left.push_front(one));
         self.retry = Some(retry);
     }

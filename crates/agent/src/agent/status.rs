@@ -442,7 +442,7 @@ impl Held {
         let last = self.last_outcomes();
         // A client without an outcome is yet to be told as long as the run is not over (I8); afterwards it came later.
         let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
-        let untold: Vec<MonName> = self.ledger.stored().keys().filter(untold).cloned().collect();
+        let untold: Vec<MonName> = self.ledger.stored().clients().filter(untold).cloned().collect();
         let clients = last
             .into_values()
             .filter_map(|line| {

@@ -1,6 +1,5 @@
 //! Work that an agent begins on its server, since it takes its time. A message tells its result.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -9,7 +8,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Population;
 use heirlock_core::notify::Destination;
 use heirlock_core::takeover::{Conveyance, Notice, Part, Strategy, TimeLimits};
-use heirlock_core::{Moment, ServerName, ServiceName};
+use heirlock_core::{Moment, Records, ServerName, ServiceName};
 use heirlock_nsm::{MonName, MyName};
 
 use crate::config::{Command, LockManagerSettings, Settings};
@@ -126,8 +125,8 @@ pub enum Work {
 pub struct Placing {
     /// Which service.
     pub service: ServiceName,
-    /// By client.
-    pub records: BTreeMap<MonName, Vec<u8>>,
+    /// Its records.
+    pub records: Records,
     /// The name of this server in a file that is made from a record.
     pub my_name: MyName,
 }

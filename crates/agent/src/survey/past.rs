@@ -79,7 +79,7 @@ fn tell(
         state_number: account.as_ref().and_then(|account| account.state).map(|state| state.0),
         is_target: journal.is_some_and(|journal| is_target(journal, service)),
         outcomes,
-        records: account.as_ref().map_or(0, |account| account.clients.len()),
+        records: account.as_ref().map_or(0, |account| account.keys.len()),
     });
     Ok(match (before, kept) {
         (None, Some(kept)) => after(told, kept),

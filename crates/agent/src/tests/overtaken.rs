@@ -47,7 +47,7 @@ fn host() -> ServiceName {
 /// Whether the store has this client on record for the server's own service.
 fn is_on_record(store: &InMemory, agent: &Agent<Here>) -> bool {
     let generation = agent.claim_of(&host()).unwrap().generation;
-    store.record(&host(), generation, &newcomer()).is_some()
+    store.record(&host(), generation, &newcomer().into()).is_some()
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl World {
     fn place(&mut self, services: Vec<Placing>) -> Vec<PlacedOf> {
         let placed = Arc::make_mut(&mut self.placed);
         let mut place = |placing: Placing| {
-            placed.extend(placing.records);
+            placed.extend(placing.records.conveyed().map(|(file, record)| (file.clone(), record.to_vec())));
             (placing.service, Ok(Unplaced::new()))
         };
         services.into_iter().map(&mut place).collect()
@@ -140,7 +140,8 @@ impl World {
     }
 
     fn found(&self) -> Found {
-        let population = Population { clients: self.registered.clone(), ..Population::default() };
+        let population =
+            Population { clients: self.registered.clone().into_iter().collect(), ..Population::default() };
         Found { population, ..Found::default() }
     }
 

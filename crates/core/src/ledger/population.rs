@@ -1,6 +1,5 @@
 //! The clients that a scan shows, each under one key, whatever the names of their files.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -9,6 +8,7 @@ use heirlock_nsm::{MonName, MonitorLine};
 
 use super::{Folder, Scan, ScannedFile};
 use crate::limits;
+use crate::records::{AsKey, Record, RecordKey, Records};
 
 /// The addresses of names: where each client is. The first address is the client's key. Names are resolved when a record is
 /// captured, not at failover: a dead name server must not stand between a client and its notification.
@@ -52,7 +52,7 @@ pub fn learn_from_record(addresses: &mut Addresses, key: &MonName, record: &[u8]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Population {
     /// One entry a client: its numeric address where that is known, and statd's own lines.
-    pub clients: BTreeMap<MonName, Vec<u8>>,
+    pub clients: Records,
     /// Further addresses of clients that are known by a name and have several.
     pub further: BTreeMap<MonName, Vec<IpAddr>>,
     /// Under which key each registration by a name is.
@@ -89,15 +89,14 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
         }
         let placed =
             if file.folder == Folder::Sm { placed_lines(conveyed.get(&file.name)) } else { Vec::new() };
-        let whole = parsed.problems.is_empty() && placed.is_empty();
-        let mut lines: Vec<MonitorLine> = parsed.lines;
-        lines.retain(|line| !placed.contains(line));
-        for line in lines {
+        let is_whole = parsed.problems.is_empty() && placed.is_empty();
+        let whole = is_whole.then_some((&file.bytes, parsed.lines.len()));
+        for line in parsed.lines.into_iter().filter(|line| !placed.contains(line)) {
             let key = found.key_of(&line, &file.name, addresses);
-            gathered.entry(key).or_default().add(line, whole.then_some(&file.bytes));
+            gathered.entry(key).or_default().add(line, whole);
         }
     }
-    found.clients = gathered.into_iter().map(|(key, client)| (key, client.into_bytes())).collect();
+    found.clients = gathered.into_iter().map(|(key, client)| (key, client.into_record())).collect();
     found
 }
 
@@ -120,11 +119,11 @@ impl Population {
     /// The record of a client in the store: statd's own lines, and one more for each further address, so that any server can
     /// tell it there without a name service.
     #[must_use]
-    pub fn record_of<'a>(&self, client: &MonName, lines: &'a [u8]) -> Cow<'a, [u8]> {
-        let Some(further) = self.further.get(client) else { return Cow::Borrowed(lines) };
+    pub fn record_of(&self, key: &RecordKey, lines: &Record) -> Record {
+        let Some(further) = self.further.get(key.client()) else { return lines.clone() };
         let registered = lines_of(lines);
         let Some(my_name) = registered.first().map(|line| line.my_name.clone()) else {
-            return Cow::Borrowed(lines);
+            return lines.clone();
         };
         let mut record = lines.to_vec();
         if !record.ends_with(b"\n") {
@@ -134,16 +133,17 @@ impl Population {
             .iter()
             .map(|address| MonitorLine::generated(MonName::from_address(*address), my_name.clone()));
         record.extend(render_record(&more.collect::<Vec<_>>()));
-        if record.len() > limits::RECORD_BYTES_MAX { Cow::Borrowed(lines) } else { Cow::Owned(record) }
+        if record.len() > limits::RECORD_BYTES_MAX { lines.clone() } else { record.into() }
     }
 
     /// Under which keys a client is that is no more under this one: it registered by a name, and where that leads is known
     /// only since, or is another place now. None where it did not move.
     #[must_use]
-    pub fn moved_to(&self, key: &MonName, record: &[u8]) -> BTreeSet<&MonName> {
+    pub fn moved_to(&self, key: &RecordKey, record: &[u8]) -> BTreeSet<&MonName> {
         if self.keys.is_empty() || self.clients.contains_key(key) {
             return BTreeSet::new();
         }
+        let key = key.client();
         let (by_address, by_name): (Vec<_>, Vec<_>) =
             lines_of(record).into_iter().partition(|line| line.mon_name.address().is_some());
         let names_itself = by_address.iter().any(|line| line.mon_name.address() == key.address());
@@ -179,8 +179,8 @@ impl Population {
 
     /// Whether this client may be there although no record of it could be read.
     #[must_use]
-    pub fn may_hold(&self, client: &MonName) -> bool {
-        self.incomplete || self.clients.contains_key(client) || self.doubtful.contains(client)
+    pub fn may_hold(&self, key: &impl AsKey) -> bool {
+        self.incomplete || self.clients.contains_key(key) || self.doubtful.contains(key.as_key().client())
     }
 
     /// A file of this name can't be read as a record.
@@ -203,8 +203,8 @@ impl Population {
 #[derive(Default)]
 struct Gathered<'a> {
     lines: Vec<MonitorLine>,
-    /// All lines, as they are kept.
-    rendered: Vec<u8>,
+    /// Bytes of all lines, as they are kept.
+    bytes: usize,
     source: Source<'a>,
 }
 
@@ -213,36 +213,38 @@ struct Gathered<'a> {
 enum Source<'a> {
     #[default]
     Nowhere,
-    /// One file, or several that are the same to the byte.
-    File(&'a [u8]),
+    /// One file of so many lines, or several that are the same to the byte.
+    File(&'a Record, usize),
     /// Several, or a part of one.
     Several,
 }
 
 impl<'a> Gathered<'a> {
     /// Lines beyond what is kept for one client ([`limits::RECORD_BYTES_MAX`]) are left out, however many files there are.
-    fn add(&mut self, line: MonitorLine, whole_file: Option<&'a Vec<u8>>) {
-        let source = whole_file.map_or(Source::Several, |file| Source::File(file));
+    fn add(&mut self, line: MonitorLine, whole_file: Option<(&'a Record, usize)>) {
+        let source = whole_file.map_or(Source::Several, |(file, lines)| Source::File(file, lines));
         self.source = if [Source::Nowhere, source].contains(&self.source) { source } else { Source::Several };
         if self.lines.contains(&line) {
             return;
         }
-        let kept = self.rendered.len();
-        line.render(&mut self.rendered);
-        if self.rendered.len() > limits::RECORD_BYTES_MAX {
-            self.rendered.truncate(kept);
+        let bytes = self.bytes + line.rendered_len();
+        if bytes > limits::RECORD_BYTES_MAX {
             return;
+        }
+        self.bytes = bytes;
+        // Nearly every client has one, and a vector that grows makes room for four.
+        if self.lines.is_empty() {
+            self.lines.reserve_exact(1);
         }
         self.lines.push(line);
     }
 
     /// Byte for byte where the client is exactly one file; else statd's lines, one after the other.
-    fn into_bytes(self) -> Vec<u8> {
+    fn into_record(self) -> Record {
         match self.source {
-            Source::File(file) if parse_record(file).is_ok_and(|parsed| parsed.lines == self.lines) => {
-                file.to_vec()
-            }
-            _ => self.rendered,
+            // All of its lines are here, in their order: none is another client's, or there twice.
+            Source::File(file, lines) if lines == self.lines.len() => file.clone(),
+            _ => render_record(&self.lines).into(),
         }
     }
 }

@@ -105,36 +105,36 @@ proptest! {
             let entries = ledger.compare(now, &found, &Roles::default(), look.life().as_ref());
             for entry in &entries {
                 match entry {
-                    RecordChange::Put(name, bytes) => {
-                        prop_assert_eq!(found.clients.get(name), Some(bytes));
-                        let is_known = before.get(name) == Some(bytes) && !in_doubt.contains(name);
+                    RecordChange::Put(key, record) => {
+                        prop_assert_eq!(found.clients.get(key), Some(record));
+                        let is_known = before.get(key) == Some(record) && !in_doubt.contains(key);
                         prop_assert!(!is_known, "written though it is known");
                     }
-                    RecordChange::Remove(name) => {
-                        let number = (0..CLIENTS).find(|n| client(*n) == *name).unwrap();
-                        prop_assert!(may_be_forgotten(&past, number), "{name} is forgotten after {past:#?}");
+                    RecordChange::Remove(key) => {
+                        let number = (0..CLIENTS).find(|n| *key == client(*n)).unwrap();
+                        prop_assert!(may_be_forgotten(&past, number), "{key} is forgotten after {past:#?}");
                     }
                 }
             }
             if look.committed || look.lands {
                 for entry in &entries {
                     match entry {
-                        RecordChange::Put(name, bytes) => drop(store.insert(name.clone(), bytes.clone())),
-                        RecordChange::Remove(name) => drop(store.remove(name)),
+                        RecordChange::Put(key, record) => drop(store.insert(key, record.clone())),
+                        RecordChange::Remove(key) => drop(store.remove(key)),
                     }
                 }
             }
             if look.committed {
                 ledger.committed(&entries);
-                let is_there = |(name, bytes): (&MonName, &Vec<u8>)| {
-                    ledger.stored().get(name) == Some(bytes) && store.get(name) == Some(bytes)
+                let is_there = |(key, record): (&RecordKey, &Record)| {
+                    ledger.stored().get(key) == Some(record) && store.get(key) == Some(record)
                 };
                 prop_assert!(found.clients.iter().all(is_there), "{store:?} after {past:#?}");
-                in_doubt.retain(|name| !entries.iter().any(|entry| entry.client() == name));
+                in_doubt.retain(|key| !entries.iter().any(|entry| entry.key() == key));
             } else {
                 ledger.uncommitted(&entries);
                 prop_assert_eq!(ledger.stored(), &before);
-                in_doubt.extend(entries.iter().map(|entry| entry.client().clone()));
+                in_doubt.extend(entries.iter().map(|entry| entry.key().clone()));
             }
         }
     }
@@ -176,7 +176,7 @@ proptest! {
     fn a_deletion_in_a_life_that_goes_on_is_believed_in_the_end(
         before in vec(look(), 0..10), stays in 0_u8..1 << CLIENTS, pause in 1_u64..50,
     ) {
-        let mut ledger = Ledger::new(BTreeMap::new(), false, DELAY);
+        let mut ledger = Ledger::new(Records::new(), false, DELAY);
         let everybody = Look {
             seconds_later: pause, life: Some(3), present: (1 << CLIENTS) - 1, doubtful: 0, incomplete: false, committed: true,
             lands: true,
@@ -208,13 +208,13 @@ proptest! {
         }
         let mut files: Vec<ScannedFile> = files
             .into_iter()
-            .map(|((folder, name), lines)| ScannedFile { folder, name, bytes: render_record(&lines) })
+            .map(|((folder, name), lines)| ScannedFile { folder, name, bytes: render_record(&lines).into() })
             .collect();
         let found = population(&Scan { files: files.clone(), problems: Vec::new() }, &BTreeMap::new(), &Addresses::new());
         let kept: BTreeMap<MonName, BTreeSet<[u8; 16]>> = found
             .clients
             .iter()
-            .map(|(name, bytes)| (name.clone(), parse_record(bytes).unwrap().lines.iter().map(|l| l.cookie).collect()))
+            .map(|(key, record)| (key.client().clone(), parse_record(record).unwrap().lines.iter().map(|l| l.cookie).collect()))
             .collect();
         prop_assert_eq!(kept, expected);
         prop_assert!(found.doubtful.is_empty() && found.unresolved.is_empty() && !found.incomplete);

@@ -18,7 +18,7 @@ fn line(client: &str, cookie: u8) -> Vec<u8> {
 }
 
 fn file(folder: Folder, file: &str, bytes: Vec<u8>) -> ScannedFile {
-    ScannedFile { folder, name: name(file), bytes }
+    ScannedFile { folder, name: name(file), bytes: bytes.into() }
 }
 
 fn scan_of(clients: &[&str]) -> Scan {
@@ -53,7 +53,7 @@ fn compare(
 fn a_new_client_is_written_once() {
     let (mut ledger, life) = (ledger(&[]), life("1"));
     let entries = compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
-    assert_eq!(entries, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert_eq!(entries, [RecordChange::put(name("10.0.0.1"), line("10.0.0.1", 1))]);
     assert_eq!(compare(&mut ledger, 1, &["10.0.0.1"], Some(&life)), []);
 }
 
@@ -73,7 +73,7 @@ fn a_deletion_is_believed_only_after_the_delay_in_one_serving_life() {
     assert_eq!(ledger.tombstones(), 1);
     assert_eq!(ledger.next_tombstone_due(), Some(at(120)));
     assert_eq!(compare(&mut ledger, 119, &[], Some(&life)), []);
-    assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
+    assert_eq!(compare(&mut ledger, 120, &[], Some(&life)), [RecordChange::remove(name("10.0.0.1"))]);
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn a_record_that_vanished_before_a_life_was_interrupted_is_kept_and_one_that_van
     compare(&mut ledger, 101, &["10.0.0.2"], Some(&life));
     assert_eq!(compare(&mut ledger, 102, &[], Some(&life)), []);
     assert_eq!(compare(&mut ledger, 221, &[], Some(&life)), []);
-    assert_eq!(compare(&mut ledger, 222, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.2"))]);
+    assert_eq!(compare(&mut ledger, 222, &[], Some(&life)), [RecordChange::remove(name("10.0.0.2"))]);
 }
 
 /// A client that was told too late, or could not be reached, has no record on the adoptive server. The next failover
@@ -144,7 +144,7 @@ fn a_file_that_cannot_be_read_keeps_its_client_and_no_other() {
     let torn = population(&torn, &BTreeMap::new(), &Addresses::new());
     ledger.compare(at(0), &torn, &Roles::default(), Some(&life));
     let entries = ledger.compare(at(300), &torn, &Roles::default(), Some(&life));
-    assert_eq!(entries, [RecordChange::Remove(name("10.0.0.2"))]);
+    assert_eq!(entries, [RecordChange::remove(name("10.0.0.2"))]);
 }
 
 #[test]
@@ -164,7 +164,7 @@ fn a_record_is_kept_under_its_address_byte_for_byte() {
     odd.pop();
     let scan = Scan { files: vec![file(Folder::Sm, "client1.example.test", odd.clone())], problems: vec![] };
     let found = population(&scan, &BTreeMap::new(), &Addresses::new());
-    assert_eq!(found.clients, BTreeMap::from([(name("10.0.0.1"), odd)]), "also without its final newline");
+    assert_eq!(found.clients, Records::from([(name("10.0.0.1"), odd)]), "also without its final newline");
 }
 
 #[test]
@@ -224,14 +224,14 @@ fn all_addresses_of_a_name_are_kept_and_known_again_without_a_name_service() {
     let (mut ledger, life) = (ledger(&[]), life("1"));
     let entries = ledger.compare(at(0), &found, &Roles::default(), Some(&life));
     let [RecordChange::Put(key, record)] = &entries[..] else { panic!("{entries:?}") };
-    assert_eq!(key, &name("10.0.0.3"));
-    let text = String::from_utf8(record.clone()).unwrap();
+    assert_eq!(*key, name("10.0.0.3"));
+    let text = String::from_utf8(record.to_vec()).unwrap();
     let lines: Vec<&str> = text.lines().collect();
     assert!(lines[0].ends_with(" client3 nfs-a") && lines[1].ends_with(" 192.0.2.3 nfs-a"), "{text}");
     ledger.committed(&entries);
     assert_eq!(ledger.compare(at(1), &found, &Roles::default(), Some(&life)), []);
     let mut again = Addresses::new();
-    learn_from_record(&mut again, key, record);
+    learn_from_record(&mut again, key.client(), record);
     assert_eq!(again[&name("client3")].len(), 3);
     assert_eq!(again[&name("client3")][0], "10.0.0.3".parse::<std::net::IpAddr>().unwrap());
 }
@@ -253,7 +253,7 @@ fn the_address_that_a_client_is_known_by_stays_while_it_is_among_them() {
 #[test]
 fn a_mapped_address_is_the_same_client() {
     let found = found(&["::ffff:10.0.0.1", "10.0.0.1"]);
-    assert_eq!(found.clients.keys().collect::<Vec<_>>(), [&name("10.0.0.1")]);
+    assert_eq!(found.clients.clients().collect::<Vec<_>>(), [&name("10.0.0.1")]);
 }
 
 #[test]
@@ -265,8 +265,8 @@ fn two_files_of_one_client_are_one_record_and_one_file_of_two_clients_two() {
         file(Folder::Sm, "10.0.0.2", line("10.0.0.2", 3)),
     ];
     let found = population(&Scan { files, problems: vec![] }, &BTreeMap::new(), &Addresses::new());
-    assert_eq!(found.clients[&name("10.0.0.1")], line("10.0.0.1", 1));
-    let second = String::from_utf8(found.clients[&name("10.0.0.2")].clone()).unwrap();
+    assert_eq!(*found.clients.get(&name("10.0.0.1")).unwrap(), line("10.0.0.1", 1));
+    let second = String::from_utf8(found.clients.get(&name("10.0.0.2")).unwrap().to_vec()).unwrap();
     assert_eq!(second.lines().count(), 2, "{second}");
 }
 
@@ -283,7 +283,7 @@ fn lines_we_placed_ourselves_are_no_registration() {
     assert!(population(&alone, &conveyed, &Addresses::new()).clients.is_empty());
     let registered = Scan { files: vec![file(Folder::Sm, "10.0.0.1", with_own)], problems: vec![] };
     let found = population(&registered, &conveyed, &Addresses::new());
-    assert_eq!(found.clients, BTreeMap::from([(name("10.0.0.1"), line("10.0.0.1", 5))]));
+    assert_eq!(found.clients, Records::from([(name("10.0.0.1"), line("10.0.0.1", 5))]));
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn a_peer_is_kept_for_the_host_alone_unless_it_is_a_client_as_well() {
     let connected = Roles { connected: BTreeSet::from([name("10.0.0.9")]), ..peer.clone() };
     assert_eq!(service.compare(at(2), &found(&["10.0.0.9"]), &connected, Some(&life)).len(), 1);
 
-    let mut host = Ledger::new(BTreeMap::new(), true, DELAY);
+    let mut host = Ledger::new(Records::new(), true, DELAY);
     assert_eq!(host.compare(at(0), &found(&["10.0.0.9"]), &peer, Some(&life)).len(), 1);
 }
 
@@ -322,7 +322,7 @@ fn a_line_that_the_status_monitor_wrote_itself_is_never_placed() {
 fn a_client_that_came_and_went_between_two_looks_was_seen() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &[], None);
-    ledger.saw(&name("10.0.0.1"), Some(&life));
+    ledger.saw(name("10.0.0.1"), Some(&life));
     compare(&mut ledger, 1, &[], Some(&life));
     assert_eq!(ledger.tombstones(), 1, "and a client that was not seen is kept");
 }
@@ -330,10 +330,10 @@ fn a_client_that_came_and_went_between_two_looks_was_seen() {
 #[test]
 fn a_client_that_came_while_none_served_or_in_an_earlier_life_was_not_seen_in_this_one() {
     let (mut ledger, first, second) = (ledger(&["10.0.0.1"]), life("1"), life("2"));
-    ledger.saw(&name("10.0.0.1"), None);
+    ledger.saw(name("10.0.0.1"), None);
     compare(&mut ledger, 0, &[], Some(&first));
     assert_eq!(ledger.tombstones(), 0, "no life, nothing seen");
-    ledger.saw(&name("10.0.0.1"), Some(&first));
+    ledger.saw(name("10.0.0.1"), Some(&first));
     compare(&mut ledger, 1, &[], Some(&second));
     assert_eq!(ledger.tombstones(), 0, "another life saw it");
 }
@@ -346,7 +346,7 @@ fn of_a_client_with_countless_files_the_first_lines_are_kept() {
     let files = (0..20_000).map(|i| file(Folder::Sm, &format!("name{i:05}"), line(i)));
     let scan = Scan { files: files.collect(), problems: Vec::new() };
     let found = population(&scan, &BTreeMap::new(), &Addresses::new());
-    let kept = &found.clients[&name("10.0.0.1")];
+    let kept = found.clients.get(&name("10.0.0.1")).unwrap();
     let expected: Vec<u8> = (0..limits::RECORD_BYTES_MAX / line(0).len()).flat_map(line).collect();
     assert!(*kept == expected, "{} bytes are kept, of {}", kept.len(), expected.len());
 }
@@ -357,9 +357,9 @@ fn a_client_that_registers_again_has_its_whole_delay_before_it_when_it_leaves() 
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     compare(&mut ledger, 1, &[], Some(&life));
     // It was there between two looks.
-    ledger.saw(&name("10.0.0.1"), Some(&life));
+    ledger.saw(name("10.0.0.1"), Some(&life));
     assert_eq!((ledger.tombstones(), compare(&mut ledger, 121, &[], Some(&life))), (0, vec![]));
-    assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [RecordChange::Remove(name("10.0.0.1"))]);
+    assert_eq!(compare(&mut ledger, 241, &[], Some(&life)), [RecordChange::remove(name("10.0.0.1"))]);
 }
 
 #[test]
@@ -367,7 +367,7 @@ fn a_client_whose_removal_failed_is_written_anew_where_it_is_found_again_and_rem
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
     compare(&mut ledger, 1, &[], Some(&life));
-    let gone = [RecordChange::Remove(name("10.0.0.1"))];
+    let gone = [RecordChange::remove(name("10.0.0.1"))];
     let removes =
         |ledger: &mut Ledger, second| ledger.compare(at(second), &found(&[]), &Roles::default(), Some(&life));
     assert_eq!(removes(&mut ledger, 200), gone);
@@ -377,7 +377,7 @@ fn a_client_whose_removal_failed_is_written_anew_where_it_is_found_again_and_rem
     ledger.uncommitted(&gone);
     let arrived = ledger.arrived();
     let written = compare(&mut ledger, 202, &["10.0.0.1"], Some(&life));
-    assert_eq!(written, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert_eq!(written, [RecordChange::put(name("10.0.0.1"), line("10.0.0.1", 1))]);
     assert!(ledger.holds(&name("10.0.0.1")) && ledger.arrived() > arrived, "it counts as a new one");
     assert_eq!(compare(&mut ledger, 203, &["10.0.0.1"], Some(&life)), []);
 }
@@ -385,7 +385,7 @@ fn a_client_whose_removal_failed_is_written_anew_where_it_is_found_again_and_rem
 #[test]
 fn a_record_whose_replacement_failed_is_written_anew_even_as_it_was_before() {
     let (mut ledger, life) = (ledger(&["10.0.0.1"]), life("1"));
-    ledger.uncommitted(&[RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 2))]);
+    ledger.uncommitted(&[RecordChange::put(name("10.0.0.1"), line("10.0.0.1", 2))]);
     let written = compare(&mut ledger, 0, &["10.0.0.1"], Some(&life));
-    assert_eq!(written, [RecordChange::Put(name("10.0.0.1"), line("10.0.0.1", 1))]);
+    assert_eq!(written, [RecordChange::put(name("10.0.0.1"), line("10.0.0.1", 1))]);
 }

@@ -61,6 +61,10 @@ impl Registry {
                 true
             }
             None => {
+                // Nearly every client has one, and a vector that grows makes room for four.
+                if known.lines.is_empty() {
+                    known.lines.reserve_exact(1);
+                }
                 known.lines.push(line);
                 self.lines += 1;
                 true

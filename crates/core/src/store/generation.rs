@@ -1,13 +1,13 @@
 //! The contents of a generation in a store, and the accounts of the generations before it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
 use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::names::Generation;
-use crate::record_change::RecordChange;
+use crate::records::{AsKey, Record, RecordChange, RecordKey, Records};
 use crate::takeover::{Journal, OutcomeLine};
 
 /// All of one generation.
@@ -15,8 +15,8 @@ use crate::takeover::{Journal, OutcomeLine};
 pub struct Contents {
     /// The state number reserved for this generation's notifications, or the primary's own at capture.
     pub state: Option<StateNumber>,
-    /// One record a client, in statd's own lines.
-    pub records: BTreeMap<MonName, Vec<u8>>,
+    /// One record a client.
+    pub records: Records,
     /// The adoption's journal.
     pub journal: Option<Journal>,
     /// The outcomes, in the order they were appended. An outcome that was torn, or has no sense, is left out.
@@ -41,8 +41,8 @@ impl Contents {
     /// Applies a change.
     pub fn apply(&mut self, change: Change) {
         match change {
-            Change::Record(RecordChange::Put(client, record)) => drop(self.records.insert(client, record)),
-            Change::Record(RecordChange::Remove(client)) => drop(self.records.remove(&client)),
+            Change::Record(RecordChange::Put(key, record)) => drop(self.records.insert(key, record)),
+            Change::Record(RecordChange::Remove(key)) => drop(self.records.remove(&key)),
             Change::PutState(state) => self.state = Some(state),
             Change::PutJournal(journal) => self.journal = Some(*journal),
             Change::AppendOutcome(line) => self.outcomes.push(line),
@@ -64,8 +64,8 @@ pub struct Damaged {
 /// A part of a generation that can't be read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DamagedPart {
-    /// It lies where records lie: the record of this client, where its name is one that a client can have.
-    Record(Option<MonName>),
+    /// It lies where records lie: the record under this key, where its name is one that a record can have.
+    Record(Option<RecordKey>),
     /// The state number.
     State,
     /// The journal.
@@ -77,11 +77,11 @@ pub enum DamagedPart {
 }
 
 impl Damaged {
-    /// The client whose record it is, as far as its name tells.
+    /// The key of the record that it should be, as far as its name tells.
     #[must_use]
-    pub fn client(&self) -> Option<&MonName> {
+    pub fn key(&self) -> Option<&RecordKey> {
         match &self.part {
-            DamagedPart::Record(client) => client.as_ref(),
+            DamagedPart::Record(key) => key.as_ref(),
             _ => None,
         }
     }
@@ -116,8 +116,8 @@ pub struct Past {
 /// One generation without its records.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Account {
-    /// The clients that have a record in it.
-    pub clients: BTreeSet<MonName>,
+    /// The keys of its records.
+    pub keys: BTreeSet<RecordKey>,
     /// Its state number.
     pub state: Option<StateNumber>,
     /// Its journal, where it has one that can be read and has sense.
@@ -126,10 +126,19 @@ pub struct Account {
     pub outcomes: Vec<OutcomeLine>,
 }
 
+impl Account {
+    /// Whether it has a record under this key.
+    #[must_use]
+    pub fn has(&self, key: &impl AsKey) -> bool {
+        let key: &dyn AsKey = key;
+        self.keys.contains(key)
+    }
+}
+
 /// One change of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Of a client's record.
+    /// Of a record.
     Record(RecordChange),
     /// Writes the generation's number anew, where it can't be read: another one it never gets.
     PutState(StateNumber),
@@ -140,27 +149,29 @@ pub enum Change {
 }
 
 impl Change {
-    /// Writes a client's record.
+    /// Writes a record.
     #[must_use]
-    pub fn put(client: MonName, record: Vec<u8>) -> Self {
-        Self::Record(RecordChange::Put(client, record))
+    pub fn put(key: impl Into<RecordKey>, record: impl Into<Record>) -> Self {
+        Self::Record(RecordChange::put(key, record))
     }
 
-    /// Removes a client's record.
+    /// Removes a record.
     #[must_use]
-    pub fn remove(client: MonName) -> Self {
-        Self::Record(RecordChange::Remove(client))
+    pub fn remove(key: impl Into<RecordKey>) -> Self {
+        Self::Record(RecordChange::remove(key))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use heirlock_nsm::MonName;
+
     use super::*;
     use crate::names::ServerName;
     use crate::outcome::Outcome;
 
-    fn client(name: &str) -> MonName {
-        MonName::parse(name).unwrap()
+    fn client(name: &str) -> RecordKey {
+        MonName::parse(name).unwrap().into()
     }
 
     #[test]
@@ -181,7 +192,7 @@ mod tests {
         ] {
             contents.apply(change);
         }
-        let records = BTreeMap::from([(client("one"), b"second".to_vec())]);
+        let records = Records::from([(client("one"), "second")]);
         let outcomes = vec![line("one"), line("one")];
         let (state, journal) = (Some(StateNumber(7)), Some(journal));
         assert_eq!(contents, Contents { state, records, journal, outcomes, damaged: Vec::new() });
@@ -201,7 +212,7 @@ mod tests {
         let contents = Contents { damaged: all, ..Contents::default() };
         assert!(contents.left_alone().map(|damaged| &damaged.part).eq(&named));
         assert_eq!(contents.senseless_journal(), Some("torn"));
-        let clients: Vec<_> = contents.left_alone().filter_map(Damaged::client).collect();
+        let clients: Vec<_> = contents.left_alone().filter_map(Damaged::key).collect();
         let records = contents.left_alone().filter(|damaged| damaged.is_record()).count();
         assert_eq!((clients, records), (vec![&client("one")], 2));
         let unread = Contents { damaged: vec![damaged(DamagedPart::Journal)], ..Contents::default() };

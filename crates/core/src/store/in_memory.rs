@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use heirlock_nsm::StateNumber;
 use heirlock_nsm::record::parse_record;
-use heirlock_nsm::{MonName, StateNumber};
 
 use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
@@ -15,6 +15,7 @@ use crate::claim::Claim;
 use crate::history::Tenure;
 use crate::limits::{RECORD_BYTES_MAX, TENURES_KEPT};
 use crate::names::{Generation, ServerName, ServiceName};
+use crate::records::{Record, RecordKey};
 use crate::store_identity::{Found, Kept, OlderStore, StoreIdentity, WrongStore};
 
 /// One server's handle of it. A clone is another server's: it holds the same, and expects nothing yet.
@@ -180,20 +181,18 @@ fn nothing(expected: &str) -> StoreError {
 }
 
 /// Fails where a record is longer than any store keeps.
-fn check<'a>(records: impl IntoIterator<Item = (&'a MonName, &'a Vec<u8>)>) -> Result<(), StoreError> {
+fn check<'a>(records: impl IntoIterator<Item = (&'a RecordKey, &'a Record)>) -> Result<(), StoreError> {
     let too_long = records.into_iter().find(|(_, record)| record.len() > RECORD_BYTES_MAX);
-    too_long.map_or(Ok(()), |(client, record)| {
-        let said = format!(
-            "the record of {client}: expected at most {RECORD_BYTES_MAX} bytes, found {}",
-            record.len()
-        );
+    too_long.map_or(Ok(()), |(key, record)| {
+        let said =
+            format!("the record of {key}: expected at most {RECORD_BYTES_MAX} bytes, found {}", record.len());
         Err(StoreError::new(StoreErrorKind::Unexpected, said))
     })
 }
 
 fn check_changes(changes: &[Change]) -> Result<(), StoreError> {
     check(changes.iter().filter_map(|change| match change {
-        Change::Record(RecordChange::Put(client, record)) => Some((client, record)),
+        Change::Record(RecordChange::Put(key, record)) => Some((key, record)),
         _ => None,
     }))
 }
@@ -326,12 +325,12 @@ impl Store for InMemory {
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
         let mut contents = self.enter()?.contents(service, generation)?.clone();
         let mut damaged = Vec::new();
-        contents.records.retain(|client, record| {
+        contents.records.retain(|key, record| {
             let why = parse_record(record).err();
             damaged.extend(why.as_ref().map(|why| Damaged {
-                path: client.to_string(),
+                path: key.to_string(),
                 why: why.to_string(),
-                part: DamagedPart::Record(Some(client.clone())),
+                part: DamagedPart::Record(Some(key.clone())),
             }));
             why.is_none()
         });
@@ -374,7 +373,7 @@ impl Store for InMemory {
         let held = self.enter()?;
         let contents = held.contents(service, generation)?;
         Ok(Account {
-            clients: contents.records.keys().cloned().collect(),
+            keys: contents.records.keys().cloned().collect(),
             state: contents.state,
             journal: contents.journal.clone(),
             outcomes: contents.outcomes.clone(),
@@ -391,13 +390,13 @@ impl Store for InMemory {
         Ok(())
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         let held = self.enter_any();
-        let record = held.contents(service, generation).ok()?.records.get(client)?;
+        let record = held.contents(service, generation).ok()?.records.get(key)?;
         parse_record(record).is_ok().then(|| record.clone())
     }
 
-    fn written_at_s(&self, _: &ServiceName, _: Generation, _: &MonName) -> Option<u64> {
+    fn written_at_s(&self, _: &ServiceName, _: Generation, _: &RecordKey) -> Option<u64> {
         None
     }
 

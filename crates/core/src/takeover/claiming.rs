@@ -1,12 +1,13 @@
 //! How a run claims: one service after the other, and what each claim brings.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::{Claimed, End, Event, Part, Trouble};
 use crate::claim::Claim;
 use crate::names::ServiceName;
+use crate::records::Records;
 
 /// The services that a run claims, in order.
 #[derive(Debug)]
@@ -103,7 +104,7 @@ impl End {
 #[derive(Debug, Clone, Default)]
 pub struct Base {
     /// Its records.
-    pub records: BTreeMap<MonName, Vec<u8>>,
+    pub records: Records,
     /// Every state number that may have been sent for the service, by this server, by the owner before, or in that
     /// generation.
     pub sent: Vec<StateNumber>,
@@ -115,7 +116,7 @@ pub struct Base {
 #[derive(Debug)]
 pub struct HeldBefore<'a> {
     /// Its records, as far as they are known to be durable.
-    pub records: &'a BTreeMap<MonName, Vec<u8>>,
+    pub records: &'a Records,
     /// Clients that were told in the life that runs.
     pub told: BTreeSet<MonName>,
     /// It was this server's own until the claim, as far as the store can still tell.
@@ -131,8 +132,8 @@ impl Claimed {
         if let Some(held) = held {
             // This server's knowledge of its own service counts, also where the store was lost.
             if held.is_own {
-                for (client, bytes) in held.records {
-                    records.entry(client.clone()).or_insert_with(|| bytes.clone());
+                for (key, record) in held.records {
+                    records.insert_if_absent(key, || record.clone());
                 }
             }
             told = held.told;
@@ -155,8 +156,8 @@ mod tests {
         Claim { adopts, ..Claim::new(Generation(4), &us, "agent", 0) }
     }
 
-    fn records(of: &[(&str, &str)]) -> BTreeMap<MonName, Vec<u8>> {
-        of.iter().map(|(name, record)| (MonName::parse(name).unwrap(), record.as_bytes().to_vec())).collect()
+    fn records(of: &[(&str, &str)]) -> Records {
+        of.iter().map(|(name, record)| (MonName::parse(name).unwrap(), *record)).collect()
     }
 
     fn won(name: &str) -> Claimed {

@@ -10,6 +10,7 @@ use proptest::prelude::{prop, proptest};
 use super::tests::LIMITS;
 use super::*;
 use crate::names::Generation;
+use crate::records::Records;
 
 const SERVICES: [(&str, &[&str], u32); 3] = [
     ("nfs", &["10.0.0.1", "10.0.0.2"], 9),
@@ -124,7 +125,7 @@ impl World {
     }
 
     /// The records in the status monitor's directory.
-    fn shown(&self) -> BTreeMap<MonName, Vec<u8>> {
+    fn shown(&self) -> Records {
         self.registered.iter().map(|client| (client.clone(), self.life.to_string().into_bytes())).collect()
     }
 
@@ -138,7 +139,7 @@ impl World {
             Persist::Begin { service, generation, state, records, journal } => {
                 let kept = Kept {
                     state,
-                    records: records.into_keys().collect(),
+                    records: records.clients().cloned().collect(),
                     begun: Some((journal, Vec::new())),
                 };
                 assert!(self.newest(&service).0 < generation, "generations only rise");

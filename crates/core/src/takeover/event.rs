@@ -1,6 +1,6 @@
 //! The events and the actions of the adoption's state machine.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use heirlock_nsm::{MonName, StateNumber};
@@ -13,7 +13,7 @@ use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
-use crate::record_change::RecordChange;
+use crate::records::{RecordChange, Records};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub struct Claimed {
     /// Its new generation.
     pub generation: Generation,
     /// All records of the generation before.
-    pub records: BTreeMap<MonName, Vec<u8>>,
+    pub records: Records,
     /// Every state number that may have been sent for it.
     pub sent: Vec<StateNumber>,
     /// Clients that an earlier run of this server told in the life that runs: their locks live in it.
@@ -129,7 +129,7 @@ pub enum Persist {
         /// the number that its notifications will carry
         state: StateNumber,
         /// all its records
-        records: BTreeMap<MonName, Vec<u8>>,
+        records: Records,
         /// how far it is
         journal: Journal,
     },
@@ -178,7 +178,7 @@ impl Persist {
     #[must_use]
     pub fn removals(&self) -> Vec<RecordChange> {
         match self {
-            Persist::Retire { clients, .. } => clients.iter().cloned().map(RecordChange::Remove).collect(),
+            Persist::Retire { clients, .. } => clients.iter().map(RecordChange::remove).collect(),
             Persist::Begin { .. } | Persist::Journal { .. } | Persist::Outcomes { .. } => Vec::new(),
         }
     }
@@ -202,7 +202,7 @@ pub enum Action {
     /// Place the targets' records into the status monitor's directory.
     Convey {
         /// service by service
-        services: Vec<(ServiceName, BTreeMap<MonName, Vec<u8>>)>,
+        services: Vec<(ServiceName, Records)>,
         /// how
         how: Conveyance,
     },

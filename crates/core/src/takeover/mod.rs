@@ -358,13 +358,15 @@ impl Takeover {
         let mut conveyed = Vec::new();
         let mut begins = Vec::new();
         for mut claimed in won {
-            if planted(Bug::BeginWithoutOne) {
-                claimed.records.pop_last();
+            if planted(Bug::BeginWithoutOne)
+                && let Some(last) = claimed.records.keys().next_back().cloned()
+            {
+                claimed.records.remove(&last);
             }
             self.trouble(claimed.troubles.iter().cloned());
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
-            let clients = claimed.records.keys().cloned();
+            let clients = claimed.records.clients().cloned();
             let mut member = Member::new(claimed.service.clone(), part, claimed.generation, state, clients);
             member.told_before = claimed.told.clone();
             self.members.push(member);

@@ -1,13 +1,12 @@
 //! The requests of a run that have not been carried out yet.
 
-use std::collections::{BTreeMap, VecDeque};
-
-use heirlock_nsm::MonName;
+use std::collections::VecDeque;
 
 use super::{Action, Persist};
 use crate::Batch;
 use crate::moment::Moment;
 use crate::names::ServiceName;
+use crate::records::Records;
 
 /// The next thing to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -108,7 +107,7 @@ impl Queue {
     }
 
     /// A client that is registered now is not retired, however long the store kept that waiting.
-    pub fn spare(&mut self, present: &BTreeMap<MonName, Vec<u8>>) {
+    pub fn spare(&mut self, present: &Records) {
         for one in &mut self.left {
             if let One::Persist(persist) = one
                 && let Persist::Retire { clients, .. } = persist.as_mut()
@@ -135,6 +134,8 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use heirlock_nsm::MonName;
 
     use super::*;
     use crate::names::Generation;
@@ -194,7 +195,7 @@ mod tests {
     fn a_client_that_came_while_the_store_kept_its_retirement_waiting_is_spared() {
         let mut queue = Queue::default();
         queue.extend(Batch { persist: vec![retire("nfs", "10.0.0.1")], then: Vec::new() });
-        queue.spare(&BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));
+        queue.spare(&Records::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));
         let Some(Todo::Persist(portion)) = queue.take() else { panic!() };
         assert!(matches!(portion.as_slice(), [Persist::Retire { clients, .. }] if clients.is_empty()));
     }

@@ -6,6 +6,7 @@ use std::fmt::Write as _;
 use heirlock_nsm::MonName;
 
 use crate::limits;
+use crate::records::Records;
 
 /// Bytes of what [`Registrations::render`] makes: a line each, of the longest names.
 pub const REGISTRATIONS_BYTES_MAX: usize =
@@ -24,8 +25,9 @@ pub struct Registrations {
 impl Registrations {
     /// The present registrations, noted for a run.
     #[must_use]
-    pub fn of(run: &str, clients: &BTreeMap<MonName, Vec<u8>>) -> Self {
-        let prints = clients.iter().map(|(client, record)| (client.clone(), fingerprint(record))).collect();
+    pub fn of(run: &str, clients: &Records) -> Self {
+        let prints =
+            clients.iter().map(|(key, record)| (key.client().clone(), fingerprint(record))).collect();
         Self { run: run.to_owned(), prints }
     }
 
@@ -37,9 +39,9 @@ impl Registrations {
 
     /// Of these clients those that registered after these were noted.
     #[must_use]
-    pub fn came(&self, now: &BTreeMap<MonName, Vec<u8>>) -> BTreeSet<MonName> {
-        let back = now.iter().filter(|(client, record)| self.is_back(client, record));
-        back.map(|(client, _)| client.clone()).collect()
+    pub fn came(&self, now: &Records) -> BTreeSet<MonName> {
+        let back = now.iter().filter(|(key, record)| self.is_back(key.client(), record));
+        back.map(|(key, _)| key.client().clone()).collect()
     }
 
     /// As text: the run and the number of clients in the first line, then a client a line.
@@ -82,11 +84,8 @@ fn fingerprint(record: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
-    fn registered(clients: &[(&str, &str)]) -> BTreeMap<MonName, Vec<u8>> {
-        clients
-            .iter()
-            .map(|(name, record)| (MonName::parse(name).unwrap(), record.as_bytes().to_vec()))
-            .collect()
+    fn registered(clients: &[(&str, &str)]) -> Records {
+        clients.iter().map(|(name, record)| (MonName::parse(name).unwrap(), *record)).collect()
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Kept {
         for one in &steps.persist {
             match one.clone() {
                 Persist::Begin { service, generation, state, records, journal } => {
-                    let clients: Vec<MonName> = records.into_keys().collect();
+                    let clients: Vec<MonName> = records.clients().cloned().collect();
                     let begun_with = Some(clients.iter().cloned().collect());
                     let remains = Remains {
                         begun_with,

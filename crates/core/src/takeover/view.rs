@@ -232,7 +232,7 @@ mod tests {
         let claimed = super::super::Claimed {
             service: service("home"),
             generation: crate::Generation(4),
-            records: std::collections::BTreeMap::new(),
+            records: crate::Records::new(),
             sent: Vec::new(),
             told: std::collections::BTreeSet::new(),
             troubles: Vec::new(),

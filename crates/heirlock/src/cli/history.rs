@@ -1,8 +1,7 @@
 //! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
 
-use std::collections::BTreeMap;
-
 use heirlock_agent::past_report;
+use heirlock_core::Records;
 use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, ServiceName};
@@ -197,7 +196,7 @@ fn each_client(
     let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
     let is_over = journal.is_none_or(|journal| journal.phase.is_over());
     let last = last_outcomes(&outcomes);
-    let untold = records.keys().filter(|client| !is_over && !last.contains_key(client.as_str()));
+    let untold = records.clients().filter(|client| !is_over && !last.contains_key(client.as_str()));
     let untold = untold.map(|client| ClientOutcome {
         client: client.to_string(),
         names: names(client, &records),
@@ -216,7 +215,7 @@ fn each_client(
     Ok(told.chain(untold).collect())
 }
 
-fn names(client: &MonName, records: &BTreeMap<MonName, Vec<u8>>) -> Vec<String> {
+fn names(client: &MonName, records: &Records) -> Vec<String> {
     records.get(client).map_or_else(Vec::new, |record| present::names(client, record))
 }
 

@@ -22,8 +22,13 @@ fn place() -> Place {
 const LINE: &str = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
 const OWN: &str = "0100007f 000186b5 00000003 00000010 000102030405060708090a0b0c0d0e0f 10.0.0.1 nfs-b\n";
 
-fn records(bytes: &str) -> BTreeMap<MonName, Vec<u8>> {
-    BTreeMap::from([(client(), bytes.as_bytes().to_vec())])
+fn records(bytes: &str) -> Records {
+    Records::from([(client(), bytes)])
+}
+
+/// The lines of a client's file, as they are remembered.
+fn placed(bytes: &str) -> BTreeMap<MonName, Vec<u8>> {
+    BTreeMap::from([(client(), bytes.into())])
 }
 
 fn client() -> MonName {
@@ -65,7 +70,7 @@ fn placed_lines_are_known_after_a_restart_and_taken_away_again() {
         .place(&records(LINE), Conveyance::Copy, &name())
         .unwrap();
     let again = Conveyor::open(&place.state, &place.local).unwrap();
-    assert_eq!(*again.placed(), records(LINE));
+    assert_eq!(*again.placed(), placed(LINE));
     again.clean_up().unwrap();
     assert_eq!(sm(&place), None);
     assert!(Conveyor::open(&place.state, &place.local).unwrap().placed().is_empty());
@@ -80,7 +85,7 @@ fn a_book_that_cannot_be_read_is_put_aside_and_keeps_no_agent_from_beginning() {
         assert!(conveyor.placed().is_empty());
         assert_eq!(fs::read_to_string(place.local.join(BOOK_ASIDE)).unwrap(), torn);
         conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
-        assert_eq!(*Conveyor::open(&place.state, &place.local).unwrap().placed(), records(LINE));
+        assert_eq!(*Conveyor::open(&place.state, &place.local).unwrap().placed(), placed(LINE));
     }
 }
 
@@ -111,7 +116,7 @@ fn a_line_of_the_servers_own_status_monitor_stays() {
 fn many_records_are_placed_together_beside_those_that_are_there_and_leave_nothing_behind() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
-    let many: BTreeMap<MonName, Vec<u8>> = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
+    let many: Records = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
         .map(|i| MonName::from_address([10, 0, 0, i].into()))
         .map(|client| (client.clone(), LINE.replace("10.0.0.1", client.as_str()).into_bytes()))
         .collect();
@@ -122,9 +127,9 @@ fn many_records_are_placed_together_beside_those_that_are_there_and_leave_nothin
     let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     assert_eq!(conveyor.place(&many, Conveyance::Copy, &name()).unwrap(), []);
     assert_eq!(sm(&place), Some(format!("{OWN}{LINE}")));
-    for (client, record) in many.iter().skip(1) {
+    for (client, record) in many.conveyed().skip(1) {
         let path = place.state.join("sm").join(client.as_str());
-        assert_eq!(fs::read(&path).unwrap(), *record);
+        assert_eq!(*record, fs::read(&path).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     }
     assert_eq!(names().len(), many.len(), "no temporary one stays");
@@ -191,7 +196,7 @@ fn the_longest_name_is_placed_and_taken_away_again() {
     let place = place();
     let longest = MonName::parse(&"x".repeat(heirlock_nsm::limits::FILE_NAME_BYTES_MAX)).unwrap();
     let record = render_record(&[MonitorLine::generated(longest.clone(), name())]);
-    let records = BTreeMap::from([(longest.clone(), record.clone()), (client(), LINE.into())]);
+    let records = Records::from([(longest.clone(), record.clone()), (client(), LINE.into())]);
     let conveyor = Conveyor::open(&place.state, &place.local).unwrap();
     assert_eq!(conveyor.place(&records, Conveyance::Copy, &name()).unwrap(), []);
     assert_eq!(fs::read(place.state.join("sm").join(longest.as_str())).unwrap(), record);
@@ -210,9 +215,9 @@ fn a_directory_that_became_a_link_is_not_followed() {
     assert_eq!(fs::read_dir(place.local.join("elsewhere")).unwrap().count(), 0);
 }
 
-fn two_records() -> BTreeMap<MonName, Vec<u8>> {
+fn two_records() -> Records {
     let other = MonName::parse("10.0.0.2").unwrap();
-    BTreeMap::from([(client(), LINE.into()), (other, LINE.replace("10.0.0.1", "10.0.0.2").into())])
+    Records::from([(client(), LINE), (other, &LINE.replace("10.0.0.1", "10.0.0.2"))])
 }
 
 /// The content of a client's file after rpc.statd has done this to it between the plan of a change and the change.

@@ -1,10 +1,8 @@
 //! The memory of earlier looks, so that a hinted look opens only files that may have changed since.
 //!
-//! A file is known again by its metadata. A change of its content, or another file in its place, leaves it with another ctime:
-//! that is the present, and unlike mtime no program can set it back. But the kernel's clock for it goes on by ticks, and two
-//! changes in one tick look like one. So, as in git's index ("racily clean"), a file is remembered only where the file had last
-//! changed some ticks before the look began: a change from then on, before, while or after it is read, gives it a later ctime
-//! than the one that is remembered.
+//! A file is known again by its metadata ([`Stamp`]). It is remembered only where it had last changed some ticks of the kernel's
+//! clock before the look began: a change from then on, before, while or after it is read, gives it a later ctime than the one
+//! that is remembered.
 //!
 //! It can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
 //! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock
@@ -12,23 +10,12 @@
 //! no hint causes begins with an empty memory: it finds them.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
+use heirlock_core::Record;
 use heirlock_core::ledger::Folder;
 use heirlock_nsm::MonName;
-use rustix::fs::Stat;
-use rustix::time::{ClockId, clock_gettime};
 
-use crate::files;
-
-/// How long a file must have been left alone: two ticks of the slowest kernel.
-const SETTLED_AFTER: Duration = Duration::from_millis(20);
-
-/// The same where the ctime has no fraction: it may come from a file system that counts whole seconds, as ext4 with
-/// inodes of 128 bytes.
-const SETTLED_AFTER_IN_SECONDS: Duration = Duration::from_secs(2);
-
-const SECOND: i128 = 1_000_000_000;
+use crate::files::{self, Stamp, WallTime};
 
 /// The records that earlier looks read.
 #[derive(Debug, Default)]
@@ -54,9 +41,9 @@ impl Memory {
 /// The remembered files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    known: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    known: HashMap<MonName, (Stamp, Record)>,
     /// Of an earlier look, and not yet found by this one.
-    earlier: HashMap<MonName, (Stamp, Box<[u8]>)>,
+    earlier: HashMap<MonName, (Stamp, Record)>,
     opened: usize,
 }
 
@@ -74,15 +61,14 @@ impl Records {
     }
 
     /// The content of this file, if it is known without opening it.
-    pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Vec<u8>> {
-        let (name, (stamp, bytes)) = self.earlier.remove_entry(name)?;
+    pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Record> {
+        let (name, (stamp, record)) = self.earlier.remove_entry(name)?;
         let there = directory.stat_of(name.as_str()).ok()?;
         if Stamp::of(&there) != stamp {
             return None;
         }
-        let copy = bytes.to_vec();
-        self.known.insert(name, (stamp, bytes));
-        Some(copy)
+        self.known.insert(name, (stamp, record.clone()));
+        Some(record)
     }
 
     /// A file is being opened.
@@ -92,57 +78,10 @@ impl Records {
 
     /// Remembers the content that a look, which began at that time, read from the file. The stamp was taken before that: a
     /// stamp taken afterwards could be that of a change in between, and vouch for content that is no longer there.
-    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, bytes: &[u8], began: WallTime) {
+    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, record: &Record, began: WallTime) {
         if stamp.is_settled(began) {
-            self.known.insert(name.clone(), (stamp, bytes.into()));
+            self.known.insert(name.clone(), (stamp, record.clone()));
         }
-    }
-}
-
-/// Nanoseconds since 1970, by the clock that the kernel stamps files with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct WallTime(i128);
-
-impl WallTime {
-    fn new(seconds: impl Into<i128>, nanos: impl Into<i128>) -> Self {
-        Self(seconds.into() * SECOND + nanos.into())
-    }
-
-    /// Now. The precise clock runs ahead of the stamps, by far where a host takes processors away: by it, a file could seem
-    /// settled in the very tick of its last change.
-    pub(super) fn now() -> Self {
-        let now = clock_gettime(ClockId::RealtimeCoarse);
-        Self::new(now.tv_sec, now.tv_nsec)
-    }
-}
-
-/// The metadata that tell whether a file is still the one that was read. Each architecture has its own types for these; all
-/// of them fit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Stamp {
-    device: i128,
-    inode: i128,
-    size: i128,
-    modified: WallTime,
-    changed: WallTime,
-}
-
-impl Stamp {
-    pub(super) fn of(stat: &Stat) -> Self {
-        Self {
-            device: i128::from(stat.st_dev),
-            inode: i128::from(stat.st_ino),
-            size: i128::from(stat.st_size),
-            modified: WallTime::new(stat.st_mtime, stat.st_mtime_nsec),
-            changed: WallTime::new(stat.st_ctime, stat.st_ctime_nsec),
-        }
-    }
-
-    /// Whether the last change was long enough ago that the next one can't pass for it. One in the future never is.
-    fn is_settled(&self, now: WallTime) -> bool {
-        let in_seconds = self.changed.0 % SECOND == 0;
-        let margin = if in_seconds { SETTLED_AFTER_IN_SECONDS } else { SETTLED_AFTER };
-        i128::try_from(margin.as_nanos()).is_ok_and(|margin| now.0 - self.changed.0 >= margin)
     }
 }
 
@@ -153,11 +92,13 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
     use std::thread;
+    use std::time::Duration;
 
     use heirlock_core::ledger::Scan;
 
     use super::super::{look, scan};
     use super::*;
+    use crate::files::SETTLED_AFTER;
 
     /// All lines are of one size.
     fn line(cookie: usize) -> String {
@@ -228,18 +169,6 @@ mod tests {
         fs::write(ground.at("sm/10.0.0.2"), "").unwrap();
         ground.settle();
         assert_eq!((ground.look(), ground.look()), (2, 2));
-        let young = Stamp::of(&rustix::fs::stat(ground.above.path()).unwrap());
-        let settled = |changed: i128, now: i128| {
-            let stamp = Stamp { changed: WallTime(changed), ..young.clone() };
-            stamp.is_settled(WallTime(now))
-        };
-        let (millis, long_ago) = (1_000_000, 1_795_598_700 * SECOND);
-        assert!(!settled(long_ago + 1, long_ago + 1 + 19 * millis), "a tick or two");
-        assert!(settled(long_ago + 1, long_ago + 1 + 20 * millis));
-        assert!(!settled(long_ago, long_ago + 1999 * millis), "a file system that counts seconds");
-        assert!(settled(long_ago, long_ago + 2000 * millis));
-        assert!(!settled(long_ago + 1, long_ago), "a clock that was set back");
-        assert!(!settled(long_ago + 1, 0), "no clock at all");
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
-use heirlock_core::limits;
+use heirlock_core::{Record, limits};
 use heirlock_nsm::record::{FileKind, RecordError, TEMPORARY_LEFT, classify_file_name, parse_record};
 use heirlock_nsm::{MonName, limits as nsm_limits};
 use thiserror::Error;
 
-use super::memory::{Memory, Stamp, WallTime};
-use crate::files::{self, Links};
+use super::memory::Memory;
+use crate::files::{self, Links, Stamp, WallTime};
 
 /// Why a directory can't be looked at.
 #[derive(Debug, Error)]
@@ -119,12 +119,12 @@ fn may_grow(error: &RecordError) -> bool {
 }
 
 /// A record's bytes, and the file's stamp from before they were read; `None` where the file vanished meanwhile.
-fn read_record(directory: &files::Folder, name: &MonName) -> io::Result<Option<(Stamp, Vec<u8>)>> {
+fn read_record(directory: &files::Folder, name: &MonName) -> io::Result<Option<(Stamp, Record)>> {
     let Some((file, stat)) = files::if_present(directory.open_file(name.as_str(), Links::One))? else {
         return Ok(None);
     };
     let bytes = files::read_whole(file, &stat, nsm_limits::RECORD_FILE_BYTES_MAX)?;
-    Ok(Some((Stamp::of(&stat), bytes)))
+    Ok(Some((Stamp::of(&stat), bytes.into())))
 }
 
 #[cfg(test)]
@@ -198,6 +198,6 @@ mod tests {
         let directory = state_directory();
         let two = format!("{LINE}{}", LINE.trim_end());
         fs::write(directory.path().join("sm/client1.example.test"), &two).unwrap();
-        assert_eq!(scan(directory.path()).unwrap().files[0].bytes, two.as_bytes());
+        assert_eq!(scan(directory.path()).unwrap().files[0].bytes, *two.as_bytes());
     }
 }

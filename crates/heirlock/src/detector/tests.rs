@@ -74,7 +74,7 @@ impl Ground {
 }
 
 fn holds(scan: &Scan, name: &str, bytes: &str) -> bool {
-    scan.files.iter().any(|file| file.name.as_str() == name && file.bytes == bytes.as_bytes())
+    scan.files.iter().any(|file| file.name.as_str() == name && file.bytes == *bytes.as_bytes())
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! administrator's. clippy's `disallowed-methods` (clippy.toml) keeps the ordinary calls out of all other modules.
 
 mod folder;
+mod stamp;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trusted;
@@ -17,6 +18,9 @@ use std::io;
 
 pub(crate) use folder::{Folder, Links, Owner, Temporary};
 use rustix::fs::{FileType, Stat};
+#[cfg(test)]
+pub(crate) use stamp::SETTLED_AFTER;
+pub(crate) use stamp::{Stamp, WallTime};
 
 /// For work that may have been done already: an absent file is no failure.
 pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
@@ -66,14 +70,29 @@ pub(crate) fn read_whole(file: impl io::Read, stat: &Stat, max: usize) -> io::Re
 }
 
 fn read_sized(file: impl io::Read, size: u64, max: usize) -> io::Result<Vec<u8>> {
-    /// `read_to_end` reads into what is left of a vector if that is more than this, and else tries a few bytes first.
-    const READ_AHEAD: usize = 64;
-
     expect_at_most(max, size)?;
-    // Room for all of it and for seeing its end.
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0).saturating_add(READ_AHEAD));
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
-    io::Read::read_to_end(&mut io::Read::take(file, limit), &mut bytes)?;
+    let mut file = io::Read::take(file, limit);
+    let size = usize::try_from(size).unwrap_or(0);
+    // Room for all of it and for a byte more: a read that leaves that empty has seen the end.
+    let mut bytes = vec![0; size.saturating_add(1)];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match io::Read::read(&mut file, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(more) => filled += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if filled == size {
+            break;
+        }
+    }
+    let is_longer = filled > size;
+    bytes.truncate(filled);
+    if is_longer {
+        io::Read::read_to_end(&mut file, &mut bytes)?;
+    }
     expect_at_most(max, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
     Ok(bytes)
 }

@@ -80,11 +80,11 @@ fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
     let Some(newest) = store.newest_generation(&kept.service, Generation(u64::MAX))? else { return Ok(kept) };
     let contents = store.load(&kept.service, newest)?;
     kept.state = contents.state;
-    for (name, bytes) in contents.records {
-        let mut addresses: BTreeSet<IpAddr> = name.address().into_iter().collect();
-        let lines = parse_record(&bytes).map(|record| record.lines).unwrap_or_default();
+    for (key, record) in contents.records {
+        let mut addresses: BTreeSet<IpAddr> = key.client().address().into_iter().collect();
+        let lines = parse_record(&record).map(|record| record.lines).unwrap_or_default();
         addresses.extend(lines.iter().filter_map(|line| line.mon_name.address()));
-        kept.clients.insert(name, addresses);
+        kept.clients.insert(key.client().clone(), addresses);
     }
     Ok(kept)
 }

@@ -1,6 +1,7 @@
 //! The registrations in the status monitor's own directory, as rpc.statd would write them: the files that the detector
 //! reads, and that stock tools go by when heirlock is left. Nothing waits for these writes to be durable; the store is.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,7 +20,8 @@ use crate::host::Host;
 #[derive(Debug)]
 pub(crate) struct Directory {
     state_directory: PathBuf,
-    files: BTreeMap<MonName, BTreeSet<MonName>>,
+    /// The files in which a client has lines and that are named otherwise than the client is.
+    elsewhere: BTreeMap<MonName, BTreeSet<MonName>>,
     /// Clients that were there at the start and whose lines are of this boot.
     current: BTreeSet<MonName>,
     /// The lines that were there at the start, until they are compared with the registrations.
@@ -43,7 +45,7 @@ impl Directory {
     fn open_as_of(state_directory: &Path, booted: SystemTime) -> io::Result<(Self, Vec<Found>)> {
         let mut directory = Self {
             state_directory: state_directory.to_owned(),
-            files: BTreeMap::new(),
+            elsewhere: BTreeMap::new(),
             current: BTreeSet::new(),
             lines: BTreeMap::new(),
         };
@@ -55,8 +57,14 @@ impl Directory {
             let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
             for line in &lines {
                 let client = key(&line.mon_name);
-                directory.files.entry(client.clone()).or_default().insert(file.clone());
-                directory.lines.entry(client).or_default().push(line.clone());
+                if client != file {
+                    directory.elsewhere.entry(client.clone()).or_default().insert(file.clone());
+                }
+                match directory.lines.entry(client) {
+                    Entry::Occupied(mut known) => known.get_mut().push(line.clone()),
+                    // Nearly every client has one line, and a vector that grows makes room for four.
+                    Entry::Vacant(unknown) => drop(unknown.insert(vec![line.clone()])),
+                }
             }
             if at >= booted {
                 directory.current.extend(lines.iter().map(|line| key(&line.mon_name)));
@@ -74,14 +82,13 @@ impl Directory {
         lines_of: impl Fn(&MonName) -> Vec<MonitorLine>,
         conveyed: &BTreeMap<MonName, Vec<MonitorLine>>,
     ) -> BTreeSet<MonName> {
-        let there = std::mem::take(&mut self.lines);
+        let (there, current) = (std::mem::take(&mut self.lines), std::mem::take(&mut self.current));
         let differs = |client: &&MonName| {
             let conveyed = conveyed.get(*client).map(Vec::as_slice).unwrap_or_default();
             let own = there.get(*client).into_iter().flatten().filter(|line| !conveyed.contains(line));
-            let mut files = self.files.get(*client).into_iter().flatten();
-            !own.eq(lines_of(client).iter()) || files.any(|file| file != *client)
+            !own.eq(lines_of(client).iter()) || self.elsewhere.contains_key(*client)
         };
-        registered.union(&self.current).filter(differs).cloned().collect()
+        registered.union(&current).filter(differs).cloned().collect()
     }
 
     /// Makes the files of a client say what is registered. Lines that were conveyed stay, for they are no registrations.
@@ -94,7 +101,7 @@ impl Directory {
         lines: &[MonitorLine],
         placed: &BTreeMap<MonName, Vec<u8>>,
     ) -> io::Result<()> {
-        let mut files = self.files.get(client).cloned().unwrap_or_default();
+        let mut files = self.elsewhere.get(client).cloned().unwrap_or_default();
         files.insert(client.clone());
         let sm = open_sm(&self.state_directory)?;
         for file in files {
@@ -120,10 +127,7 @@ impl Directory {
                 }
             }
         }
-        match lines.is_empty() {
-            true => self.files.remove(client),
-            false => self.files.insert(client.clone(), BTreeSet::from([client.clone()])),
-        };
+        self.elsewhere.remove(client);
         Ok(())
     }
 

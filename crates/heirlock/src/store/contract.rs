@@ -435,14 +435,14 @@ fn a_record_of_several_services_is_there_in_each_of_them(ground: &Ground) {
         for (service, own) in services.iter().zip(["first", "other"]) {
             let found = (ground.open)().load(service, Generation(1)).unwrap().records;
             for (i, bytes) in (0..count).map(|i| (i, "both")).chain([(count, own)]) {
-                assert_eq!(found[&name(&format!("client-{count}-{i}"))], record(bytes));
+                assert_eq!(*found.get(&name(&format!("client-{count}-{i}"))).unwrap(), record(bytes));
             }
             assert_eq!(found.contains_key(&name("10.0.0.0")), own == "first");
         }
         // A change of one of them is no change of the other.
         store.commit(&services[0], &claim(1, "a", "1"), &[put(0, "changed")]).unwrap();
         let found = (ground.open)().load(&services[1], Generation(1)).unwrap().records;
-        assert_eq!(found[&name(&format!("client-{count}-0"))], record("both"));
+        assert_eq!(*found.get(&name(&format!("client-{count}-0"))).unwrap(), record("both"));
     }
 }
 
@@ -492,7 +492,7 @@ fn a_commit_under_a_claim_that_no_other_server_has_followed_is_made(ground: &Gro
     store.claim(&service(), &claim(2, "a", "2")).unwrap();
     store.commit(&service(), &claim(1, "a", "1"), &put("followed")).unwrap();
     let found = (ground.open)().load(&service(), Generation(1)).unwrap().records;
-    assert!(found.into_keys().eq([name("followed"), name("given-up")]));
+    assert!(found.clients().eq(&[name("followed"), name("given-up")]));
 }
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {
@@ -524,7 +524,7 @@ fn a_damaged_record_is_named_and_left_alone(ground: &Ground) {
         panic!("one is damaged: {:?}", found.damaged)
     };
     assert!(
-        *part == DamagedPart::Record(Some(name("10.0.0.9")))
+        *part == DamagedPart::Record(Some(name("10.0.0.9").into()))
             && which.contains("10.0.0.9")
             && why.contains("expected")
             && why.contains("garbage"),
@@ -613,7 +613,7 @@ fn outcomes_of_a_generation_outlive_it(ground: &Ground) {
         (account.state, account.journal, account.outcomes),
         (whole.state, whole.journal, whole.outcomes)
     );
-    assert!(account.clients.iter().eq(whole.records.keys()));
+    assert!(account.keys.iter().eq(whole.records.keys()));
     assert!(store.account(&service(), Generation(9)).is_err());
     let told = |owner: &str| {
         let claim = claim(1, owner, "1");

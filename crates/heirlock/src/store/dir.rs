@@ -24,8 +24,10 @@ mod generation;
 mod identity;
 #[cfg(test)]
 mod kill_tests;
+mod names;
 mod on_host;
 mod past;
+mod read_before;
 #[cfg(test)]
 mod stray_tests;
 mod syncs;
@@ -42,8 +44,8 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::log_limit::Source;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
-use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, Record, RecordKey, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use super::disk::{Disk, Owner, RealDisk};
 use super::failure::{FileError, older_store, wrong_store};
@@ -51,10 +53,11 @@ use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
     StoreError,
 };
-use crate::files::{trusted, unless_absent};
+use crate::files::{WallTime, trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
+use read_before::ReadBefore;
 use syncs::Syncs;
 
 /// The file that says what a folder is, and its contents for this format.
@@ -81,6 +84,8 @@ struct Memory {
     operations: Arc<AtomicU64>,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
+    /// The records that the last calls read, until the next heartbeat.
+    read_before: Mutex<ReadBefore>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,
     /// The threads that sync many files.
@@ -115,6 +120,7 @@ impl DirStore {
             temporaries: AtomicU64::new(0),
             operations: Arc::default(),
             tidied: Mutex::default(),
+            read_before: Mutex::default(),
             expected: Mutex::default(),
             syncs: Syncs::default(),
         };
@@ -168,8 +174,12 @@ impl DirStore {
 
     /// The disk, for one operation: that it begins shows that the one before has ended.
     fn disk(&self) -> &dyn Disk {
-        self.memory.operations.fetch_add(1, Ordering::Relaxed);
+        self.progresses();
         self.disk.as_ref()
+    }
+
+    fn progresses(&self) {
+        self.memory.operations.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Begins every call: the folder is there, is the store that is expected, and no other user can change it.
@@ -244,6 +254,11 @@ impl DirStore {
             tracing::error!(%error, "an entry of the store's folder is none of the store's, and is left alone: {error}");
         }
         false
+    }
+
+    fn read_before(&self) -> MutexGuard<'_, ReadBefore> {
+        // After a thread has panicked it may lack something, which is read once more then.
+        self.memory.read_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -436,13 +451,14 @@ impl Store for DirStore {
         Ok(self.keep_one(service, tenure)?)
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         let sm = self.generation(service, generation).join("sm");
-        self.load_record(&sm, client).ok().flatten()
+        let reader = self.disk().reader(&sm).ok()?;
+        ReadBefore::default().read(reader.as_ref(), key, WallTime::now()).ok().flatten()
     }
 
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
-        self.written(service, generation, client)
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {
+        self.written(service, generation, key)
     }
 
     fn prune(&self, service: &ServiceName, keep_from: Generation) -> Result<(), StoreError> {
@@ -458,6 +474,7 @@ impl Store for DirStore {
     }
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
+        self.read_before().forget();
         self.enter()?;
         let path = self.root.join("servers").join(report.server.as_str());
         Ok(self.put(&path, &to_json(&path, report)?, false)?)

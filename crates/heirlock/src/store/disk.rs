@@ -14,13 +14,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
-use crate::files::{self, Folder, Links, trusted};
+use crate::files::{self, Folder, Links, Stamp, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX, STORE_FOLDERS_OPEN_MAX};
 
 /// File operations below one folder. Each is either done or an error; only the `sync` ones make anything durable.
 pub(crate) trait Disk: Send + Sync {
     /// The whole file, at most `max` bytes of it; a longer one is an error.
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>>;
+    /// A reader of the files of one folder, which is reached once for all of them.
+    fn reader<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Reader + 'a>>;
     /// The names in a folder.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
     /// A folder, mode 0700; one that exists is fine.
@@ -61,6 +63,15 @@ pub(crate) trait Disk: Send + Sync {
 pub(crate) trait Unsynced: Send {
     /// Makes them durable.
     fn sync(self: Box<Self>) -> io::Result<()>;
+}
+
+/// The files of one folder.
+pub(crate) trait Reader {
+    /// The whole file of this name, as [`Disk::read`] reads it, and its stamp from before it was read. No stamp where the disk
+    /// keeps none.
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)>;
+    /// The stamp of the file, which is not opened for that.
+    fn stamp(&self, name: &OsStr) -> Option<Stamp>;
 }
 
 /// The facts about a folder that are checked before anything in it is believed.
@@ -141,10 +152,38 @@ impl Unsynced for Written {
     }
 }
 
+/// A folder that is open for the length of a call.
+struct Opened(Arc<Folder>);
+
+impl Reader for Opened {
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        Reader::read(self.0.as_ref(), name, max)
+    }
+
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.0.stamp(name)
+    }
+}
+
+impl Reader for Folder {
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        let (file, stat) = self.open_file(name, Links::Any)?;
+        Ok((files::read_whole(file, &stat, max)?, Some(Stamp::of(&stat))))
+    }
+
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.stat_of(name).ok().map(|stat| Stamp::of(&stat))
+    }
+}
+
 impl Disk for RealDisk {
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         let (folder, name) = self.place(path)?;
         folder.read(name, Links::Any, max)
+    }
+
+    fn reader<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Reader + 'a>> {
+        Ok(Box::new(Opened(self.folder(folder)?)))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {

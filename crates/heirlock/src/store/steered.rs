@@ -6,7 +6,8 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Record, RecordKey};
+use heirlock_nsm::StateNumber;
 
 use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
@@ -80,14 +81,14 @@ impl<S: Store, F: Fn(&'static str) -> Result<(), StoreError> + Send + Sync> Stor
         self.store.progress()
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         (self.before)("record").ok()?;
-        self.store.record(service, generation, client)
+        self.store.record(service, generation, key)
     }
 
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {
         (self.before)("written_at_s").ok()?;
-        self.store.written_at_s(service, generation, client)
+        self.store.written_at_s(service, generation, key)
     }
 
     fn probe(&self) -> Result<(), StoreError> {

@@ -26,7 +26,8 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
 use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Record, RecordKey};
+use heirlock_nsm::StateNumber;
 
 use super::{
     Account, Asked, Beaten, Change, ClaimAnswer, Commit, Contents, Past, Place, Seen, ServerHearts,
@@ -494,17 +495,16 @@ impl Store for Timed {
         self.long("to keep what is told of a generation", move |store| store.keep_tenure(&service, &tenure))
     }
 
-    fn record(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<Vec<u8>> {
-        let (service, client) = (service.clone(), client.clone());
-        let read =
-            self.brief("to read a record", move |store| Ok(store.record(&service, generation, &client)));
+    fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
+        let (service, key) = (service.clone(), key.clone());
+        let read = self.brief("to read a record", move |store| Ok(store.record(&service, generation, &key)));
         read.ok().flatten()
     }
 
-    fn written_at_s(&self, service: &ServiceName, generation: Generation, client: &MonName) -> Option<u64> {
-        let (service, client) = (service.clone(), client.clone());
+    fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {
+        let (service, key) = (service.clone(), key.clone());
         let told = self.brief("to ask when a record was written", move |store| {
-            Ok(store.written_at_s(&service, generation, &client))
+            Ok(store.written_at_s(&service, generation, &key))
         });
         told.ok().flatten()
     }

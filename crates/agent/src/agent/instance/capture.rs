@@ -162,7 +162,7 @@ impl<O: Outside> Instance<O> {
         for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
             match learnt {
                 Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
-                Learnt::AtLeast(bytes) => drop(population.clients.entry(client).or_insert(bytes)),
+                Learnt::AtLeast(bytes) => population.clients.insert_if_absent(client, || bytes.into()),
             }
         }
         let before = std::mem::replace(&mut self.capture.found, population);
@@ -329,7 +329,7 @@ impl<O: Outside> Instance<O> {
     fn report_registrations(&mut self, server: &mut Common<O>) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found.clients);
-        running.machine.saw(self.capture.found.clients.keys());
+        running.machine.saw(self.capture.found.clients.clients());
         let Some(before) = &running.before else { return };
         let came = before.came(&self.capture.found.clients);
         if !came.is_empty() {

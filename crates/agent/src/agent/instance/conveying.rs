@@ -1,11 +1,8 @@
 //! Conveying: records are placed into the status monitor's directory, and taken away at the end of a run. Both are done beside
 //! the loop, one after the other.
 
-use std::collections::BTreeMap;
-
 use heirlock_core::takeover::{Conveyance, End, Event, Trouble, Work as Waited};
-use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Records, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -20,12 +17,12 @@ impl<O: Outside> Instance<O> {
         &mut self,
         server: &mut Common<O>,
         run: RunNumber,
-        services: Vec<(ServiceName, BTreeMap<MonName, Vec<u8>>)>,
+        services: Vec<(ServiceName, Records)>,
         how: Conveyance,
     ) {
         let mut placings = Vec::new();
         for (service, mut records) in services {
-            records.retain(|client, record| self.means_the_same_here(server, client, record));
+            records.retain(|key, record| self.means_the_same_here(server, key.client(), record));
             let Some(my_name) = self.announced_names(server, &service).into_iter().next() else {
                 self.advance(server, Event::Conveyed(Err(format!("{service} has no name to announce"))));
                 return;

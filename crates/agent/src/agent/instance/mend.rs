@@ -6,7 +6,7 @@
 
 use heirlock_core::store::{Contents, Damaged, Place, StoreError};
 use heirlock_core::takeover::Trouble;
-use heirlock_core::{Generation, ServiceName};
+use heirlock_core::{Generation, RecordKey, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonitorLine, StateNumber};
 
@@ -55,7 +55,7 @@ impl<O: Outside> Instance<O> {
             if server.outside().may_say(UNREADABLE_ENTRY) {
                 tracing::error!(%service, entry, why, "{service}: the entry {entry} of the store can't be read: {why}");
             }
-            let known = damaged.client().cloned().zip(my_name.clone());
+            let known = damaged.key().map(RecordKey::client).cloned().zip(my_name.clone());
             let fate_unknown = damaged.is_record() && known.is_none();
             let told = match (&known, damaged.is_record()) {
                 (Some(_), _) => "; its client is told by its name",
@@ -64,7 +64,7 @@ impl<O: Outside> Instance<O> {
             };
             if let Some((client, my_name)) = known {
                 let line = MonitorLine::generated(client.clone(), my_name);
-                contents.records.entry(client).or_insert_with(|| render_record(&[line]));
+                contents.records.insert_if_absent(client, || render_record(&[line]).into());
             }
             let why = format!("{}{told}", damaged.why);
             troubles.push(Trouble { service: service.clone(), entry, why, fate_unknown });

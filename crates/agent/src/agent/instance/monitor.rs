@@ -9,7 +9,7 @@ use std::fmt;
 use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
 use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::takeover::{Event, Persist};
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::{Generation, Moment, Record, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
@@ -27,7 +27,7 @@ use crate::words::counted;
 
 /// A client to be made durable: its record, and whether it is this server's own peer.
 struct Newcomer {
-    bytes: Vec<u8>,
+    bytes: Record,
     peer: bool,
 }
 
@@ -209,7 +209,7 @@ impl<O: Outside> Instance<O> {
         my_name: &MyName,
     ) -> Result<(), String> {
         let line = MonitorLine::generated(mon_name.clone(), my_name.clone());
-        let newcomer = Newcomer { bytes: render_record(&[line]), peer: false };
+        let newcomer = Newcomer { bytes: render_record(&[line]).into(), peer: false };
         let client = self.store_key(mon_name);
         self.make_durable(server, now, &BTreeMap::from([(client, newcomer)]))
     }
@@ -224,8 +224,8 @@ impl<O: Outside> Instance<O> {
         let may = |entry: &RecordChange| match entry {
             RecordChange::Put(..) => true,
             // A client that is known by its address now has not left.
-            RecordChange::Remove(client) => {
-                self.capture.found.keys.contains_key(client) || self.may_forget(client)
+            RecordChange::Remove(key) => {
+                self.capture.found.keys.contains_key(key.client()) || self.may_forget(key.client())
             }
         };
         entries.into_iter().filter(may).collect()
@@ -398,7 +398,7 @@ impl<O: Outside> Instance<O> {
             entry.0.push(line.clone());
         }
         let newcomer =
-            |(lines, peer): (Vec<MonitorLine>, bool)| Newcomer { bytes: render_record(&lines), peer };
+            |(lines, peer): (Vec<MonitorLine>, bool)| Newcomer { bytes: render_record(&lines).into(), peer };
         lines.into_iter().map(|(client, known)| (client, newcomer(known))).collect()
     }
 
@@ -462,7 +462,8 @@ impl<O: Outside> Instance<O> {
         let by_all = |client: &&MonName| {
             first.ledger.holds(client) && others.iter().all(|held| held.ledger.holds(client))
         };
-        let mut durable: BTreeSet<MonName> = first.ledger.stored().keys().filter(by_all).cloned().collect();
+        let mut durable: BTreeSet<MonName> =
+            first.ledger.stored().clients().filter(by_all).cloned().collect();
         let named = self.capture.addresses.iter();
         let key_of = |list: &Vec<_>| list.first().copied().map(MonName::from_address);
         let named = named.filter(|(_, list)| key_of(list).is_some_and(|key| durable.contains(&key)));
@@ -506,7 +507,7 @@ fn missing(service: &ServiceName, held: &Held, newcomers: &BTreeMap<MonName, New
     newcomers
         .iter()
         .filter(|(client, newcomer)| concerns(newcomer) && lacks(client))
-        .map(|(client, newcomer)| RecordChange::Put(client.clone(), newcomer.bytes.clone()))
+        .map(|(client, newcomer)| RecordChange::put(client, newcomer.bytes.clone()))
         .collect()
 }
 

@@ -217,7 +217,8 @@ impl<O: Outside> Instance<O> {
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
             Ok(troubles) => {
-                let report_until = Some(server.now() + volume_time_max(server.settings(), &self.settings.lock_manager));
+                let report_until =
+                    Some(server.now() + volume_time_max(server.settings(), &self.settings.lock_manager));
                 if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                     release.report_until = report_until;
@@ -298,7 +299,7 @@ impl<O: Outside> Instance<O> {
         let ours = self.held.get(service).zip(contents);
         let (held, contents) = ours.ok_or_else(|| failed(&format!("{service} is not ours any more")))?;
         let mut captured = held.ledger.stored().iter();
-        if captured.any(|(client, bytes)| contents.records.get(client) != Some(bytes)) {
+        if captured.any(|(key, record)| contents.records.get(key) != Some(record)) {
             return Err(failed(
                 "the store does not hold what was captured; try again, and look at the volume",
             ));

@@ -133,7 +133,7 @@ impl<O: Outside> Instance<O> {
         let Some(before) = generation.before() else { return Ok(None) };
         let Some(before) = server.store().newest_generation(service, before)? else { return Ok(None) };
         let contents = server.store().load(service, before)?;
-        Ok(Some(contents.records.into_keys().collect()))
+        Ok(Some(contents.records.clients().cloned().collect()))
     }
 
     /// Tells the run what has happened, now, and carries out what it asks for.
@@ -215,7 +215,7 @@ impl<O: Outside> Instance<O> {
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
-                running.machine.captured(service, held.ledger.stored().keys());
+                running.machine.captured(service, held.ledger.stored().clients());
             }
         }
         self.forget_who_came();
@@ -261,7 +261,7 @@ impl<O: Outside> Instance<O> {
             if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(server, now);
             }
-            let present = self.capture.found.clients.keys().cloned().collect();
+            let present = self.capture.found.clients.clients().cloned().collect();
             let looked_at = self.lives.looked_at();
             self.advance(server, Event::Tick { present, looked_at });
         }

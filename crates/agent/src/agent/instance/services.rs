@@ -333,12 +333,18 @@ impl<O: Outside> Instance<O> {
         server: &mut Common<O>,
         service: &ServiceName,
         claim: Claim,
-        contents: Contents,
+        mut contents: Contents,
         journal: Journal,
     ) {
+        // The services of one lock manager keep the same records.
+        if let Some(known) =
+            self.held.values().map(|held| held.ledger.stored()).max_by_key(|known| known.len())
+        {
+            contents.records.share_with(known);
+        }
         let addresses = Arc::make_mut(&mut self.capture.addresses);
-        for (client, record) in &contents.records {
-            learn_from_record(addresses, client, record);
+        for (key, record) in &contents.records {
+            learn_from_record(addresses, key.client(), record);
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;

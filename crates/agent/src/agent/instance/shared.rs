@@ -4,8 +4,7 @@
 //! has to wait for commits would wait longer than lockd does, and lose their locks.
 
 use heirlock_core::store::RecordChange;
-use heirlock_core::{Moment, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Record, RecordKey, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -23,8 +22,8 @@ impl<O: Outside> Instance<O> {
         let adopted = targets.iter().filter_map(|service| self.held.get(service));
         let records = adopted.flat_map(|held| held.ledger.stored());
         // The old server's own mounts are no clients of what this server serves.
-        let records = records.filter(|(client, record)| self.means_the_same_here(server, client, record));
-        let records: Vec<_> = records.map(|(client, bytes)| (client.clone(), bytes.clone())).collect();
+        let records = records.filter(|(key, record)| self.means_the_same_here(server, key.client(), record));
+        let records: Vec<_> = records.map(|(key, record)| (key.clone(), record.clone())).collect();
         self.shared.add(records);
     }
 
@@ -70,10 +69,7 @@ impl<O: Outside> Instance<O> {
 }
 
 /// The records that a service does not have yet, as far as it has room.
-fn lacks(held: &Held, portion: &[(MonName, Vec<u8>)]) -> Vec<RecordChange> {
-    let unknown = portion.iter().filter(|(client, _)| !held.ledger.holds(client));
-    unknown
-        .take(held.room())
-        .map(|(client, bytes)| RecordChange::Put(client.clone(), bytes.clone()))
-        .collect()
+fn lacks(held: &Held, portion: &[(RecordKey, Record)]) -> Vec<RecordChange> {
+    let unknown = portion.iter().filter(|(key, _)| !held.ledger.holds(key));
+    unknown.take(held.room()).map(|(key, record)| RecordChange::put(key, record.clone())).collect()
 }

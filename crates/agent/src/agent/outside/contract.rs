@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use heirlock_core::Generation;
 use heirlock_core::incarnation::Incarnation;
+use heirlock_core::{Generation, Records};
 
 use super::super::News;
 use super::super::work::{Placing, Unplaced};
@@ -71,7 +71,7 @@ fn grace_is_noted<O: InstanceOutside>(mut outside: O, anew: &impl Fn(O) -> O) ->
 fn registrations_are_noted_for_their_run<O: InstanceOutside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
     assert_eq!(outside.registrations("run-1"), None);
     for (run, number) in [("run-1", 1), ("run-2", 2)] {
-        let noted = Registrations::of(run, &BTreeMap::from([(client(number), record(number))]));
+        let noted = Registrations::of(run, &Records::from([(client(number), record(number))]));
         outside.note_registrations(&noted);
         outside = anew(outside);
         assert_eq!(outside.registrations(run), Some(noted));
@@ -117,7 +117,8 @@ fn placed_records_are_known_and_taken_for_no_registration<O: InstanceOutside>(
 ) -> O {
     let before = outside.placed();
     let (service, my_name) = (ServiceName::parse("nfs").unwrap(), MyName::parse("nfs").unwrap());
-    let records = BTreeMap::from([1, 2].map(|number| (client(number), record(number))));
+    let lines = BTreeMap::from([1, 2].map(|number| (client(number), record(number))));
+    let records: Records = lines.clone().into_iter().collect();
     let place = |outside: &mut O, run| {
         let (service, my_name) = (service.clone(), my_name.clone());
         let services = vec![Placing { service, records: records.clone(), my_name }];
@@ -140,7 +141,7 @@ fn placed_records_are_known_and_taken_for_no_registration<O: InstanceOutside>(
     assert!(before.is_empty(), "a map that is held does not change");
     assert!(!Arc::ptr_eq(&before, &outside.placed()));
     for _ in 0..2 {
-        assert_eq!(*outside.placed(), records);
+        assert_eq!(*outside.placed(), lines);
         for recall in [(true, true), (false, true), (false, false)] {
             let recall = Recall { anew: recall.0, kept: recall.1 };
             let found = outside.look(&Addresses::new(), recall).unwrap();

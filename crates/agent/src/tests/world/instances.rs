@@ -137,7 +137,7 @@ impl Pair {
             .map(Ledger::stored)
             .into_iter()
             .flatten()
-            .map(|(c, _)| c.clone())
+            .map(|(key, _)| key.client().clone())
             .collect()
     }
 }

@@ -111,7 +111,7 @@ fn an_older_copy_under_a_living_agent_is_found_out_and_completed() {
     copy(&store, &old);
     let [first, strange] = ["10.0.0.1", "10.0.0.9"].map(|name| MonName::parse(name).unwrap());
     let of_old = DirStore::at(&old);
-    let record = of_old.load(&service("nfs"), Generation(1)).unwrap().records[&first].clone();
+    let record = of_old.load(&service("nfs"), Generation(1)).unwrap().records.get(&first).unwrap().clone();
     let changes = [StoreChange::put(strange, record), StoreChange::remove(first)];
     let ours = of_old.newest_claim(&service("nfs")).unwrap().unwrap();
     of_old.commit(&service("nfs"), &ours, &changes).unwrap();

@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::mpsc::channel;
 
@@ -51,8 +50,8 @@ fn a_note_of_a_callout_is_taken_in_under_any_later_capture_mode() {
         let spool = here.join("nfs/sm/.heirlock-callouts");
         fs::write(&spool, "add-client\u{0}10.0.0.1\u{0}nfs-b\n").unwrap();
         place.agent.do_what_is_due();
-        let stored: BTreeMap<_, _> = place.agent.held()[&service("nfs")].ledger.stored().clone();
-        assert_eq!(stored.into_keys().collect::<Vec<_>>(), [MonName::parse("10.0.0.1").unwrap()], "{mode}");
+        let stored = place.agent.held()[&service("nfs")].ledger.stored();
+        assert_eq!(stored.clients().collect::<Vec<_>>(), [&MonName::parse("10.0.0.1").unwrap()], "{mode}");
         let left = fs::read_dir(spool.parent().unwrap()).unwrap();
         assert_eq!(left.map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>(), [""; 0], "{mode}");
     }

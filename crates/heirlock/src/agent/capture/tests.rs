@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::fs;
 use std::time::Duration;
 
@@ -137,7 +136,7 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     // A record that was placed during the look may have been taken for a registration.
     place.turn();
     let looked = begun(&mut place);
-    let conveyed = BTreeMap::from([(MonName::parse("10.0.0.9").unwrap(), LINE.as_bytes().to_vec())]);
+    let conveyed = heirlock_core::Records::from([(MonName::parse("10.0.0.9").unwrap(), LINE)]);
     let my_name = heirlock_nsm::MyName::parse("nfs").unwrap();
     let how = heirlock_core::takeover::Conveyance::Generate;
     let services = vec![Placing { service: service("nfs"), records: conveyed, my_name }];
@@ -159,7 +158,7 @@ fn a_client_that_registers_while_it_is_looked_is_not_taken_for_gone() {
     place.agent.looked(place.agent.outside().now(), looked);
     let found = &place.agent.capture().found.clients;
     assert_eq!(
-        (found[&client].as_slice(), found[&other].as_slice()),
+        (&**found.get(&client).unwrap(), &**found.get(&other).unwrap()),
         (LINE.as_bytes(), &b"until it is found"[..])
     );
 }
@@ -185,7 +184,7 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
             .get_mut(&service("new"))
             .unwrap()
             .ledger
-            .saw(&MonName::parse("10.0.0.1").unwrap(), Some(&life("2")));
+            .saw(MonName::parse("10.0.0.1").unwrap(), Some(&life("2")));
         place.agent.take_look(place.agent.outside().now(), Looked { basis, found: Ok(found) });
         place.agent.record(place.agent.outside().now());
         assert_eq!(place.agent.held()[&service("new")].ledger.tombstones(), tombstones, "{began_in}");

@@ -25,7 +25,7 @@ fn adopting(clients: u8) -> Place {
     let mut place = place();
     let line = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
     let names = (1..=clients).map(|number| MonName::from_address([10, 0, 0, number].into()));
-    let records = names.map(|name| (name, line.into())).collect();
+    let records = names.map(|name| (name, line)).collect();
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let contents = Contents { records, state: Some(StateNumber(7)), ..Contents::default() };
     place.agent.store().claim(&service("new"), &claim).unwrap();

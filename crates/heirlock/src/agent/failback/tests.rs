@@ -6,7 +6,7 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::store::Decline;
 use heirlock_core::takeover::{Cause, Journal, Phase};
 use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::StateNumber;
+use heirlock_nsm::{MonName, StateNumber};
 
 use crate::agent::testing::{Place, place_with, service};
 use crate::control::{Answer, Line};
@@ -34,7 +34,7 @@ fn with_a_guest() -> Place {
         let name = ServiceName::try_from(name.to_owned()).unwrap();
         let journal = Journal { life: life.clone(), ..Journal::quiet("run-1", &server, 0) };
         let line = format!("0100007f 000186b5 00000003 00000010 {:032x} 10.0.0.1 nfs-b\n", 7);
-        let records = [("10.0.0.1".parse().unwrap(), line.into_bytes())].into();
+        let records = [(MonName::parse("10.0.0.1").unwrap(), line.into_bytes())].into();
         let journal = Some(journal);
         let state = Some(StateNumber(7));
         let (generation, contents) =

@@ -19,7 +19,7 @@ fn claimed_by_another(first: &str) -> (Place, Claim) {
     let claim = Claim::new(Generation(2), &other, "agent", 0);
     store.claim(&service("new"), &claim).unwrap();
     let journal = Journal::quiet("run", &other, 0);
-    let records = std::collections::BTreeMap::new();
+    let records = heirlock_core::Records::new();
     begin(store, &service("new"), Generation(2), StateNumber(3), records, &journal).unwrap();
     (place, claim)
 }

@@ -59,7 +59,7 @@ fn a_client_that_arrives_while_another_goes_is_made_known_as_durable() {
     let mut place = monitoring();
     // As one look does that believes one deletion and catches up with one client that was at risk.
     assert!(place.agent.may_forget(&client(1)));
-    committed(&mut place, &[RecordChange::Remove(client(1)), RecordChange::Put(client(2), bytes(2))]);
+    committed(&mut place, &[RecordChange::remove(client(1)), RecordChange::put(client(2), bytes(2))]);
     place.agent.tell_durable();
     assert_eq!((knows(&place, 1), knows(&place, 2)), (false, true));
 }
@@ -80,7 +80,7 @@ fn a_service_that_is_held_anew_is_looked_at_anew() {
     let mut held: BTreeMap<ServiceName, Held> = std::mem::take(place.agent.held_mut());
     let held = held.remove(&service("nfs")).unwrap();
     // Lost sight of and found again, with another client than before.
-    let records = BTreeMap::from([(client(2), bytes(2))]);
+    let records = heirlock_core::Records::from([(client(2), bytes(2))]);
     let contents = crate::store::Contents { records, ..crate::store::Contents::default() };
     place.agent.hold(&service("nfs"), held.claim, contents, held.journal);
     place.agent.tell_durable();
@@ -136,12 +136,12 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     assert!(held.remove(&mut committing, &nfs, &[client(1)]).is_err());
     assert_eq!((counts.records.removed_total, counts.records.failed_total), (0, 1));
     assert_eq!((counts.commits.failed_total, counts.commits.seconds.count), (1, 1));
-    assert_eq!(store.record(&nfs, Generation::FIRST, &client(1)), None, "it came about all the same");
+    assert_eq!(store.record(&nfs, Generation::FIRST, &client(1).into()), None, "it came about all the same");
     disk.set(Fault::None);
     place.agent.held_mut().insert(nfs.clone(), held);
     place.agent.replace_store(Box::new(store));
     place.agent.protect(place.agent.outside().now(), &client(1), &MyName::parse("nfs-b").unwrap()).unwrap();
-    assert_eq!(place.agent.store().record(&nfs, Generation::FIRST, &client(1)), Some(bytes(1)));
+    assert_eq!(place.agent.store().record(&nfs, Generation::FIRST, &client(1).into()), Some(bytes(1).into()));
 }
 
 #[test]

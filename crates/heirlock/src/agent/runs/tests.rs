@@ -130,7 +130,7 @@ fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next
 /// Another server's service with three clients; the record of the third can't be read, nor can be what a stray file is.
 fn damaged(place: &Place) {
     let line = "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
-    let records = ["10.0.0.1", "10.0.0.2"].map(|name| (MonName::parse(name).unwrap(), line.into()));
+    let records = ["10.0.0.1", "10.0.0.2"].map(|name| (MonName::parse(name).unwrap(), line));
     let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);
     let contents = Contents { records: records.into(), state: Some(StateNumber(7)), ..Contents::default() };
     place.agent.store().claim(&service("new"), &claim).unwrap();
@@ -149,7 +149,7 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     place.begin("new");
     place.drive(Phase::Conveyed);
     let held = &place.agent.held()[&service("new")];
-    let clients: Vec<&str> = held.ledger.stored().keys().map(MonName::as_str).collect();
+    let clients: Vec<&str> = held.ledger.stored().clients().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run().as_ref().unwrap().machine;
     let report = heirlock_agent::agent::status::report(

@@ -86,7 +86,7 @@ impl Target {
         let sm = self.folder("sm")?;
         self.folder("sm.bak")?;
         let owner = Owner::User(self.owner.0, self.owner.1);
-        for (client, bytes) in &newest.contents.records {
+        for (client, bytes) in newest.contents.records.conveyed() {
             sm.create(client.as_str(), bytes, 0o600, owner, false)?;
         }
         if let Some(state) = newest.contents.state {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use heirlock_core::ServiceName;
+use heirlock_core::{Record, RecordKey, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::{Failed, Newest, lines_of};
@@ -16,20 +16,19 @@ pub(super) fn find<'a>(
     newest: &'a Newest,
     service: &ServiceName,
     given: &MonName,
-) -> Result<(&'a MonName, &'a [u8]), Failed> {
+) -> Result<(&'a RecordKey, &'a Record), Failed> {
     let records = &newest.contents.records;
-    if let Some((key, bytes)) = records.get_key_value(given) {
-        return Ok((key, bytes));
+    if let Some(found) = records.get_key_value(given) {
+        return Ok(found);
     }
     // The most exact of these that fits any client decides.
     let ways: [fn(&MonName, &MonName) -> bool; 3] = [is_same_address, is_same_name, is_short_of];
     for fits in ways {
-        let found: Vec<(&MonName, &[u8])> = records
+        let found: Vec<(&RecordKey, &Record)> = records
             .iter()
-            .filter(|(key, bytes)| {
-                fits(given, key) || lines_of(bytes).iter().any(|line| fits(given, &line.mon_name))
+            .filter(|(key, record)| {
+                fits(given, key.client()) || lines_of(record).iter().any(|line| fits(given, &line.mon_name))
             })
-            .map(|(key, bytes)| (key, bytes.as_slice()))
             .collect();
         match found.as_slice() {
             [] => {}
@@ -62,9 +61,9 @@ fn is_short_of(given: &MonName, known: &MonName) -> bool {
     is_name && given.as_str().eq_ignore_ascii_case(first)
 }
 
-fn ambiguous(service: &ServiceName, given: &MonName, several: &[(&MonName, &[u8])]) -> Failed {
+fn ambiguous(service: &ServiceName, given: &MonName, several: &[(&RecordKey, &Record)]) -> Failed {
     const NAMED_MAX: usize = 10;
-    let names: Vec<&str> = several.iter().take(NAMED_MAX).map(|(key, _)| key.as_str()).collect();
+    let names: Vec<String> = several.iter().take(NAMED_MAX).map(|(key, _)| key.to_string()).collect();
     let more = several.len().saturating_sub(NAMED_MAX);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let what = format!(

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use heirlock_core::Records;
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, OwnerHeart, next_generation};
 use heirlock_core::ledger::{Addresses, Population, Roles, Scan, learn, population};
 use heirlock_core::state_number::next_unsent;
@@ -240,16 +241,13 @@ fn resolved_population(host: &Host, scan: &Scan) -> Population {
 }
 
 /// The record of each client as the store keeps it.
-fn kept(population: &Population) -> BTreeMap<MonName, Vec<u8>> {
-    let kept = |(client, lines): (&MonName, &Vec<u8>)| {
-        (client.clone(), population.record_of(client, lines).into_owned())
-    };
-    population.clients.iter().map(kept).collect()
+fn kept(population: &Population) -> Records {
+    population.clients.iter().map(|(key, lines)| (key, population.record_of(key, lines))).collect()
 }
 
 /// Clients without an address.
 fn nameless(population: &Population) -> Vec<MonName> {
-    population.clients.keys().filter(|key| key.address().is_none()).cloned().collect()
+    population.clients.clients().filter(|client| client.address().is_none()).cloned().collect()
 }
 
 fn resolve_all(host: &Host, names: &[MonName]) -> Addresses {
@@ -281,34 +279,31 @@ fn sent(store: &dyn Store, base: &Contents, source: &Source) -> Result<Vec<State
 }
 
 /// The store's lines stay, to the byte; new ones come after them.
-fn unite(
-    mut records: BTreeMap<MonName, Vec<u8>>,
-    found: BTreeMap<MonName, Vec<u8>>,
-    roles: &Roles,
-    imported: &mut Imported,
-) -> BTreeMap<MonName, Vec<u8>> {
-    for (client, bytes) in found {
-        let Some(there) = records.get_mut(&client) else {
-            if roles.is_peer(&client) {
-                imported.peers.push(client.to_string());
+fn unite(mut records: Records, found: Records, roles: &Roles, imported: &mut Imported) -> Records {
+    for (key, record) in found {
+        let Some(there) = records.get(&key) else {
+            if roles.is_peer(key.client()) {
+                imported.peers.push(key.to_string());
                 continue;
             }
-            imported.imported.push(client.to_string());
-            records.insert(client, bytes);
+            imported.imported.push(key.to_string());
+            records.insert(key, record);
             continue;
         };
-        let added = added_lines(there, &bytes);
+        let added = added_lines(there, &record);
         if added.is_empty() {
             imported.known += 1;
         } else if there.len() + 1 + added.len() > core_limits::RECORD_BYTES_MAX {
             let why = format!("its record would grow above {} bytes", core_limits::RECORD_BYTES_MAX);
-            imported.left.push(Left { what: client.to_string(), why });
+            imported.left.push(Left { what: key.to_string(), why });
         } else {
-            if !there.ends_with(b"\n") {
-                there.push(b'\n');
+            let mut united = there.to_vec();
+            if !united.ends_with(b"\n") {
+                united.push(b'\n');
             }
-            there.extend(added);
-            imported.imported.push(client.to_string());
+            united.extend(added);
+            imported.imported.push(key.to_string());
+            records.insert(key, united);
         }
     }
     records

@@ -4,6 +4,7 @@ mod export;
 mod find;
 mod import;
 
+use heirlock_core::RecordKey;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{OutcomeLine, last_outcomes};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -179,7 +180,7 @@ fn key_of(
 ) -> Result<MonName, Failed> {
     let Ok((store, _)) = open_ours(host, settings) else { return Ok(given) };
     let Ok(newest) = newest(store.as_ref(), service) else { return Ok(given) };
-    find::find(&newest, service, &given).map(|(key, _)| key.clone())
+    find::find(&newest, service, &given).map(|(key, _)| key.client().clone())
 }
 
 /// An entry that can't be read may have been a client's record (I8).
@@ -255,10 +256,10 @@ fn list(store: &dyn Store, service: &ServiceName, output: &Output) -> Result<Exi
     let Newest { generation, contents } = newest(store, service)?;
     let left = left_of(&contents);
     let last = last_outcomes(&contents.outcomes);
-    let line = |(client, bytes): (&MonName, &Vec<u8>)| RecordLine {
-        since_s: store.written_at_s(service, generation, client),
-        outcome: last.get(client.as_str()).map(|line| line.outcome),
-        ..record_line(client, bytes)
+    let line = |(key, record): (&RecordKey, &heirlock_core::Record)| RecordLine {
+        since_s: store.written_at_s(service, generation, key),
+        outcome: last.get(key.client().as_str()).map(|line| line.outcome),
+        ..record_line(key, record)
     };
     let records = contents.records.iter().map(line).collect();
     let list = RecordList { service: service.clone(), generation, records, left };
@@ -266,7 +267,7 @@ fn list(store: &dyn Store, service: &ServiceName, output: &Output) -> Result<Exi
     Ok(whole(&list.left))
 }
 
-fn record_line(client: &MonName, bytes: &[u8]) -> RecordLine {
+fn record_line(key: &RecordKey, bytes: &[u8]) -> RecordLine {
     let lines = lines_of(bytes);
     let mut names: Vec<String> = lines.iter().map(|line| line.mon_name.to_string()).collect();
     let mut servers: Vec<String> = lines.iter().map(|line| line.my_name.to_string()).collect();
@@ -274,14 +275,7 @@ fn record_line(client: &MonName, bytes: &[u8]) -> RecordLine {
         names.sort();
         names.dedup();
     }
-    RecordLine {
-        client: client.to_string(),
-        names,
-        servers,
-        lines: lines.len(),
-        since_s: None,
-        outcome: None,
-    }
+    RecordLine { client: key.to_string(), names, servers, lines: lines.len(), since_s: None, outcome: None }
 }
 
 fn lines_of(bytes: &[u8]) -> Vec<MonitorLine> {
@@ -296,13 +290,13 @@ fn show(store: &dyn Store, service: &ServiceName, client: &MonName, output: &Out
         service: service.clone(),
         generation: *generation,
         client: key.to_string(),
-        names: present::names(key, bytes),
+        names: present::names(key.client(), bytes),
         since_s: store.written_at_s(service, *generation, key),
         lines: lines_of(bytes).iter().map(decoded).collect(),
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: contents.outcomes.iter().rfind(|line| line.client == key.as_str()).cloned(),
+        outcome: contents.outcomes.iter().rfind(|line| line.client == key.client().as_str()).cloned(),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;

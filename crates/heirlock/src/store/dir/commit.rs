@@ -5,17 +5,19 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
+use heirlock_core::Record;
 use heirlock_core::limits::RECORD_BYTES_MAX;
 use heirlock_core::takeover::OutcomeLine;
 
 use super::super::RecordChange;
 use super::files::ASIDE;
 use super::generation::whole_lines;
+use super::names::{RECORDS, file_name};
 use super::{Change, DirStore, FileError, JOURNAL, OUTCOMES, failed, to_json, unexpected};
 
 /// The step that is taken with a file.
 enum Step {
-    Put(Vec<u8>),
+    Put(Record),
     Remove,
 }
 
@@ -51,10 +53,10 @@ impl DirStore {
                 temporaries.push(temporary.clone());
                 // Another service's record of the same client is the same file: it needs no sync of its own.
                 match alike.entry((path.file_name(), bytes)) {
-                    Entry::Occupied(file) => links.push((file.get().clone(), temporary, bytes.as_slice())),
+                    Entry::Occupied(file) => links.push((file.get().clone(), temporary, &bytes[..])),
                     Entry::Vacant(entry) => {
                         entry.insert(temporary.clone());
-                        files.push((temporary, bytes.as_slice()));
+                        files.push((temporary, &bytes[..]));
                     }
                 }
             }
@@ -123,20 +125,22 @@ fn plan(generation: &Path, changes: &[Change]) -> Result<(Vec<(PathBuf, Step)>, 
     let mut steps: Vec<(PathBuf, Step)> = Vec::with_capacity(changes.len());
     let mut seen = HashMap::new();
     let mut outcomes = String::new();
-    let sm = generation.join("sm");
+    let sm = generation.join(RECORDS);
     for change in changes {
         let (path, step) = match change {
-            Change::Record(RecordChange::Put(name, bytes)) => {
-                let path = sm.join(name.as_str());
-                check_record(&path, bytes)?;
-                (path, Step::Put(bytes.clone()))
+            Change::Record(RecordChange::Put(key, record)) => {
+                let path = sm.join(file_name(key));
+                check_record(&path, record)?;
+                (path, Step::Put(record.clone()))
             }
-            Change::Record(RecordChange::Remove(name)) => (sm.join(name.as_str()), Step::Remove),
-            Change::PutState(number) => (generation.join("state"), Step::Put(number.render_file().to_vec())),
+            Change::Record(RecordChange::Remove(key)) => (sm.join(file_name(key)), Step::Remove),
+            Change::PutState(number) => {
+                (generation.join("state"), Step::Put(number.render_file().as_slice().into()))
+            }
             Change::PutJournal(journal) => {
                 let path = generation.join(JOURNAL);
                 let bytes = to_json(&path, journal)?;
-                (path, Step::Put(bytes))
+                (path, Step::Put(bytes.into()))
             }
             Change::AppendOutcome(line) => {
                 outcomes.push_str(&outcome_line(&generation.join(OUTCOMES), line)?);

@@ -5,14 +5,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::Generation;
-use heirlock_core::limits::RECORD_BYTES_MAX;
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_nsm::record::{FileKind, classify_file_name, parse_record};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
 use super::super::{Damaged, DamagedPart};
 use super::commit::{check_record, outcome_line};
+use super::names::{file_name, key_of};
 use super::{Contents, DirStore, FileError, JOURNAL, OUTCOMES, failed, shortened, to_json};
+use crate::files::WallTime;
 
 impl DirStore {
     /// Builds a generation under a hidden name, then gives it its own. Files that are the same as in the generation before are
@@ -74,15 +74,15 @@ impl DirStore {
             self.disk().make_folder(&folder).map_err(failed("create", &folder))?;
         }
         let mut new: Vec<(PathBuf, Cow<'_, [u8]>)> = Vec::new();
-        for (name, bytes) in &contents.records {
-            let path = sm.join(name.as_str());
+        for (key, bytes) in &contents.records {
+            let path = sm.join(file_name(key));
             check_record(&path, bytes)?;
             let is_shared = match before {
-                Some(before) => self.share(&before.join(name.as_str()), &path, bytes)?,
+                Some(before) => self.share(&before.join(file_name(key)), &path, bytes)?,
                 None => false,
             };
             if !is_shared {
-                new.push((path, bytes.into()));
+                new.push((path, bytes[..].into()));
             }
         }
         if let Some(state) = contents.state {
@@ -126,19 +126,17 @@ impl DirStore {
         let sm = path.join("sm");
         let mut names = self.disk().list(&sm).map_err(failed("list", &sm))?;
         names.sort();
-        for name in names.into_iter().filter(|name| !name.as_encoded_bytes().starts_with(b".")) {
-            let key = match classify_file_name(&name) {
-                FileKind::Record(key) => Ok(key),
-                FileKind::Refused(error) => Err(error.to_string()),
-                FileKind::Temporary | FileKind::Hidden => {
-                    Err("expected a client's name, found that of a temporary file; remove it".to_owned())
-                }
-            };
-            let read = key.as_ref().map_err(Clone::clone).and_then(|key| self.load_record(&sm, key));
+        let reader = self.disk().reader(&sm).map_err(failed("open", &sm))?;
+        let (mut records, mut read_before) = (Vec::with_capacity(names.len()), self.read_before());
+        let began = WallTime::now();
+        for name in names {
+            let Some(key) = key_of(&name) else { continue };
+            let read = key.as_ref().map_err(Clone::clone).and_then(|key| {
+                self.progresses();
+                read_before.read(reader.as_ref(), key, began)
+            });
             match (read, key) {
-                (Ok(Some(bytes)), Ok(key)) => {
-                    contents.records.insert(key, bytes);
-                }
+                (Ok(Some(record)), Ok(key)) => records.push((key, record)),
                 (Err(why), key) => {
                     let path = format!("sm/{}", name.as_encoded_bytes().escape_ascii());
                     contents.damaged.push(Damaged { path, why, part: DamagedPart::Record(key.ok()) });
@@ -146,6 +144,7 @@ impl DirStore {
                 (Ok(_), _) => {}
             }
         }
+        contents.records = records.into_iter().collect();
         self.load_all_beside(path, &mut contents)?;
         // Had the volume gone meanwhile, every record would look as if it had been removed.
         self.disk().list(&sm).map_err(failed("list", &sm))?;
@@ -175,16 +174,6 @@ impl DirStore {
         }
         contents.outcomes = outcomes.map(|bytes| parse_outcomes(&bytes)).unwrap_or_default();
         Ok(())
-    }
-
-    /// A record, or nothing where its owner removed it meanwhile.
-    pub(super) fn load_record(&self, sm: &Path, key: &MonName) -> Result<Option<Vec<u8>>, String> {
-        let bytes = match self.disk().read(&sm.join(key.as_str()), RECORD_BYTES_MAX) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|error| error.to_string())?,
-        };
-        parse_record(&bytes).map_err(|error| error.to_string())?;
-        Ok(Some(bytes))
     }
 
     /// Removes generations below `keep_from` save the newest, and the unfinished folders that crashes left of their making or

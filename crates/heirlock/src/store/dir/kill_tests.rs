@@ -66,7 +66,7 @@ fn work(root: &Path) {
     say(&format!("claim {generation}"));
     let base = store.newest_generation(&service(), newest).unwrap();
     let contents = base.map_or_else(Contents::default, |base| store.load(&service(), base).unwrap());
-    let first = contents.records.values().map(|bytes| round_of(bytes)).max().unwrap_or(0) + 1;
+    let first = contents.records.iter().map(|(_, record)| round_of(record)).max().unwrap_or(0) + 1;
     let contents = Contents { outcomes: Vec::new(), ..contents };
     store.begin_generation(&service(), generation, &contents).unwrap();
     say(&format!("begin {generation}"));
@@ -137,7 +137,7 @@ impl Acknowledged {
         assert_eq!(found.damaged, [], "{place}");
         let latest = self.rounds.values().max().copied().unwrap_or(0);
         for (name, bytes) in &found.records {
-            let (found, known) = (round_of(bytes), self.rounds.get(name).copied().unwrap_or(0));
+            let (found, known) = (round_of(bytes), self.rounds.get(name.client()).copied().unwrap_or(0));
             assert!(found == known || found == latest + 1, "{place}: {name} is of {found}, not {known}");
         }
         assert!(self.rounds.keys().all(|name| found.records.contains_key(name)), "{place}: a record is gone");
@@ -150,7 +150,8 @@ impl Acknowledged {
             assert!(found.outcomes.contains(&line), "{place}: {line:?} is not in {:?}", found.outcomes);
         }
         (self.claim, self.begun) = (claimed, newest.0);
-        self.rounds = found.records.iter().map(|(name, bytes)| (name.clone(), round_of(bytes))).collect();
+        self.rounds =
+            found.records.iter().map(|(key, record)| (key.client().clone(), round_of(record))).collect();
     }
 }
 

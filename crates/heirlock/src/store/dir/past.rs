@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use heirlock_core::history::Tenure;
 use heirlock_core::limits::TENURES_KEPT;
-use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, RecordKey, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use super::generation::{parse_journal, parse_outcomes};
+use super::names::{RECORDS, file_name, key_of};
 use super::{DirStore, FileError, JOURNAL, OUTCOMES, parse_json, to_json};
 use crate::store::{Account, Past};
 
@@ -43,10 +44,10 @@ impl DirStore {
             read => read,
         };
         Ok(Account {
-            clients: self
-                .list(&path.join("sm"))?
+            keys: self
+                .list(&path.join(RECORDS))?
                 .iter()
-                .filter_map(|name| MonName::parse(name).ok())
+                .filter_map(|name| key_of(name.as_ref())?.ok())
                 .collect(),
             state: beside("state")?.and_then(|bytes| StateNumber::parse_file(&bytes).ok()),
             journal: beside(JOURNAL)?.and_then(|bytes| parse_journal(&bytes).ok()),
@@ -68,9 +69,10 @@ impl DirStore {
         &self,
         service: &ServiceName,
         generation: Generation,
-        client: &MonName,
+        key: &RecordKey,
     ) -> Option<u64> {
-        self.disk().written_at_s(&self.generation(service, generation).join("sm").join(client.as_str())).ok()
+        let records = self.generation(service, generation).join(RECORDS);
+        self.disk().written_at_s(&records.join(file_name(key))).ok()
     }
 
     fn history(&self, service: &ServiceName) -> PathBuf {

@@ -69,7 +69,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
     let root = folder.path().join("store");
     let store = DirStore::create(&root).unwrap();
     store.claim(&service(), &claim(1)).unwrap();
-    let records = [(client(1), LINE.into())].into();
+    let records = [(client(1), LINE)].into();
     let contents = Contents { records, ..Contents::default() };
     store.begin_generation(&service(), Generation(1), &contents).unwrap();
     let at = root.join("services/nfs");
@@ -84,9 +84,9 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!(found.records.len(), 1, "{what}");
         let [damaged] = found.damaged.as_slice() else { panic!("{what}: {:?}", found.damaged) };
-        assert_eq!(damaged.part, DamagedPart::Record(Some(client(2))), "{what}");
+        assert_eq!(damaged.part, DamagedPart::Record(Some(client(2).into())), "{what}");
         // It is written and removed as any other.
-        let mend = [Change::put(client(2), LINE.into()), Change::put(client(3), LINE.into())];
+        let mend = [Change::put(client(2), LINE), Change::put(client(3), LINE)];
         store.commit(&service(), &claim(1), &mend).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (3, vec![]), "{what}");
@@ -94,7 +94,7 @@ fn a_record_that_is_no_file_is_named_with_its_client_and_all_others_are_loaded()
     for (what, plant) in all() {
         let (_folder, at, store) = begun();
         plant(&at.join("1/sm/10.0.0.2"));
-        let remove = [Change::remove(client(2)), Change::put(client(3), LINE.into())];
+        let remove = [Change::remove(client(2)), Change::put(client(3), LINE)];
         store.commit(&service(), &claim(1), &remove).unwrap();
         let found = store.load(&service(), Generation(1)).unwrap();
         assert_eq!((found.records.len(), found.damaged), (2, vec![]), "{what}");
@@ -230,11 +230,11 @@ fn a_link_in_the_store_leads_nowhere() {
     symlink(&outside, at.join("2")).unwrap();
     assert_eq!(store.newest_generation(&service(), Generation(2)).unwrap(), Some(Generation(1)));
     store.load(&service(), Generation(2)).unwrap_err();
-    store.commit(&service(), &claim(2), &[Change::put(client(1), LINE.into())]).unwrap_err();
+    store.commit(&service(), &claim(2), &[Change::put(client(1), LINE)]).unwrap_err();
     symlink(outside.join("secret"), at.join("1/sm/10.0.0.2")).unwrap();
     fs::remove_file(at.join("1/outcomes")).unwrap_or_default();
     symlink(outside.join("secret"), at.join("1/outcomes")).unwrap();
-    let changes = [Change::put(client(2), LINE.into()), Change::AppendOutcome(told("10.0.0.1"))];
+    let changes = [Change::put(client(2), LINE), Change::AppendOutcome(told("10.0.0.1"))];
     store.commit(&service(), &claim(1), &changes).unwrap();
     assert_eq!(fs::read_to_string(outside.join("secret")).unwrap(), "only for root");
     assert_eq!(fs::read_dir(outside.join("sm")).unwrap().count(), 0);
@@ -250,10 +250,10 @@ fn the_longest_names_are_kept_and_removed() {
     assert!(store.servers().unwrap().contains_key(&server));
     assert_eq!(store.claim(&host, &claim(1)).unwrap(), ClaimAnswer::Won);
     assert_eq!(store.services().unwrap(), [host.clone(), service()]);
-    let records = [(longest.clone(), LINE.into())].into();
+    let records = [(longest.clone(), LINE)].into();
     let contents = Contents { records, ..Contents::default() };
     store.begin_generation(&host, Generation(1), &contents).unwrap();
-    store.commit(&host, &claim(1), &[Change::put(longest.clone(), LINE.into())]).unwrap();
+    store.commit(&host, &claim(1), &[Change::put(longest.clone(), LINE)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap(), contents);
     store.commit(&host, &claim(1), &[Change::remove(longest)]).unwrap();
     assert_eq!(store.load(&host, Generation(1)).unwrap().records.len(), 0);

@@ -1,6 +1,5 @@
 //! The troubles that only folders can have: other owners, volumes that are not mounted, and entries of other programs.
 
-use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::sync::Arc;
@@ -49,7 +48,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
     let root = folder.path().join("store");
     let store = DirStore::create(&root).unwrap();
     store.claim(&service(), &claim(1)).unwrap();
-    let records = [(MonName::parse("10.0.0.1").unwrap(), LINE.into())].into();
+    let records = [(MonName::parse("10.0.0.1").unwrap(), LINE)].into();
     let contents = Contents { records, outcomes: vec![told("one")], ..Contents::default() };
     store.begin_generation(&service(), Generation(1), &contents).unwrap();
     (folder, root, store)
@@ -58,7 +57,7 @@ fn begun() -> (tempfile::TempDir, PathBuf, DirStore) {
 /// Every call, and its error.
 fn all_fail(store: &DirStore) -> Vec<String> {
     let (service, first) = (service(), Generation(1));
-    let change = Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into());
+    let change = Change::put(MonName::parse("10.0.0.2").unwrap(), LINE);
     let answers = [
         store.probe().err(),
         store.services().err(),
@@ -226,7 +225,7 @@ fn a_client_of_two_services_is_kept_in_one_file() {
     let other = ServiceName::parse("nfs-b").unwrap();
     store.claim(&other, &claim(1)).unwrap();
     store.begin_generation(&other, Generation(1), &Contents::default()).unwrap();
-    let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE.into())];
+    let put = || vec![Change::put(MonName::parse("10.0.0.2").unwrap(), LINE)];
     let commit = |service: &ServiceName| Commit { service: service.clone(), by: claim(1), changes: put() };
     store.commit_each(&[commit(&service()), commit(&other)]).unwrap();
     let kept = |service: &str| fs::metadata(root.join(format!("services/{service}/1/sm/10.0.0.2"))).unwrap();
@@ -240,9 +239,9 @@ fn a_generation_shares_equal_records_with_the_one_before() {
     let (_folder, root, store) = begun();
     let [same, other, new] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|name| MonName::parse(name).unwrap());
     let another = LINE.replace("10.0.0.1", "10.0.0.2");
-    store.commit(&service(), &claim(1), &[Change::put(other.clone(), LINE.into())]).unwrap();
-    let mut records: BTreeMap<_, Vec<u8>> = [(same.clone(), LINE.into())].into();
-    records.extend([other.clone(), new.clone()].map(|name| (name, another.clone().into())));
+    store.commit(&service(), &claim(1), &[Change::put(other.clone(), LINE)]).unwrap();
+    let mut records = heirlock_core::Records::from([(same.clone(), LINE)]);
+    records.extend([other.clone(), new.clone()].map(|name| (name, another.as_str())));
     store
         .begin_generation(
             &service(),
@@ -256,7 +255,7 @@ fn a_generation_shares_equal_records_with_the_one_before() {
     assert_ne!(inode(1, &other), inode(2, &other));
     assert_eq!(store.load(&service(), Generation(2)).unwrap().records, records);
     // A change of one leaves the other as it is.
-    store.commit(&service(), &claim(2), &[Change::put(same.clone(), another.clone().into())]).unwrap();
+    store.commit(&service(), &claim(2), &[Change::put(same.clone(), another.as_str())]).unwrap();
     assert_eq!(fs::read(at(1, &same)).unwrap(), LINE.as_bytes());
     assert_eq!(fs::read(at(1, &other)).unwrap(), LINE.as_bytes());
 }

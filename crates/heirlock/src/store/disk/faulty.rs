@@ -6,14 +6,15 @@
 //! Linux).
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::{Disk, Owner, Unsynced};
+use super::{Disk, Owner, Reader, Unsynced};
+use crate::files::Stamp;
 
 /// A fault. Steps are counted from the disk's beginning; looking is no step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -287,6 +288,23 @@ impl State {
     }
 }
 
+/// One folder of the disk.
+struct FolderOf<'a> {
+    disk: &'a FaultyDisk,
+    path: PathBuf,
+}
+
+impl Reader for FolderOf<'_> {
+    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        // It keeps no times.
+        self.disk.read(&self.path.join(name), max).map(|bytes| (bytes, None))
+    }
+
+    fn stamp(&self, _: &OsStr) -> Option<Stamp> {
+        None
+    }
+}
+
 impl Disk for FaultyDisk {
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         let state = self.state();
@@ -296,6 +314,10 @@ impl Disk for FaultyDisk {
             Node::File { now, .. } => Ok(now.clone()),
             Node::Folder { .. } => Err(Errno::ISDIR.into()),
         }
+    }
+
+    fn reader<'a>(&'a self, folder: &Path) -> io::Result<Box<dyn Reader + 'a>> {
+        Ok(Box::new(FolderOf { disk: self, path: folder.to_owned() }))
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {

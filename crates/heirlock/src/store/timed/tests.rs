@@ -1,6 +1,7 @@
 use std::thread;
 
 use heirlock_core::ServerName;
+use heirlock_nsm::MonName;
 use tempfile::TempDir;
 
 use super::*;
@@ -62,13 +63,13 @@ fn a_call_that_hangs_fails_in_time_and_no_other_one_overtakes_it() {
     // The store could answer these, and they would find or leave what the commit changes later.
     assert_eq!(place.store.load(&service(), Generation(1)).unwrap_err().to_string(), sentence);
     assert_eq!(kind(place.store.newest_claim(&service())), StoreErrorKind::TimedOut);
-    assert_eq!(place.store.record(&service(), Generation(1), &client()), None);
+    assert_eq!(place.store.record(&service(), Generation(1), &client().into()), None);
     assert!(place.store.is_busy() && place.ended.try_recv().is_err());
     place.gate.open();
     place.ended.recv().unwrap();
     assert!(!place.store.is_busy());
-    let found = place.store.record(&service(), Generation(1), &client());
-    assert_eq!(found, Some(record()), "it came about");
+    let found = place.store.record(&service(), Generation(1), &client().into());
+    assert_eq!(found, Some(record().into()), "it came about");
 }
 
 #[test]

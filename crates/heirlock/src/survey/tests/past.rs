@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::limits::TENURES_KEPT;
@@ -24,7 +22,7 @@ fn server(name: &str) -> ServerName {
 fn begin(store: &dyn Store, generation: u64, owner: &str, journal: &Journal) {
     let claim = Claim::new(Generation(generation), &server(owner), "agent", 100 * generation);
     store.claim(&service(), &claim).unwrap();
-    let records = BTreeMap::from([(MonName::parse("10.0.0.1").unwrap(), LINE.as_bytes().to_vec())]);
+    let records = heirlock_core::Records::from([(MonName::parse("10.0.0.1").unwrap(), LINE)]);
     let contents = Contents {
         state: Some(StateNumber(11)),
         records,

@@ -1,0 +1,119 @@
+//! The records that were read a moment ago. Services of one lock manager keep the same records, and in the store such a record
+//! is one file with several names: it is read once, and kept once.
+
+use std::collections::HashMap;
+use std::io;
+
+use heirlock_core::limits::{RECORD_BYTES_MAX, RECORDS_MAX};
+use heirlock_core::records::WeakRecord;
+use heirlock_core::{Record, RecordKey};
+use heirlock_nsm::record::parse_record;
+
+use super::super::disk::Reader;
+use super::names::file_name;
+use crate::files::{Stamp, WallTime};
+
+/// The records, each by the stamp of the file that it was read from. It keeps none of them alive.
+#[derive(Debug, Default)]
+pub(super) struct ReadBefore(HashMap<Stamp, WeakRecord>);
+
+impl ReadBefore {
+    /// A record, or nothing where its owner removed it meanwhile. `began` is when this reading of many records began.
+    pub(super) fn read(
+        &mut self,
+        reader: &dyn Reader,
+        key: &RecordKey,
+        began: WallTime,
+    ) -> Result<Option<Record>, String> {
+        let name = file_name(key).as_ref();
+        if !self.0.is_empty()
+            && let Some(known) = reader.stamp(name).and_then(|stamp| self.0.get(&stamp)?.upgrade())
+        {
+            return Ok(Some(known));
+        }
+        let (bytes, stamp) = match reader.read(name, RECORD_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|error| error.to_string())?,
+        };
+        parse_record(&bytes).map_err(|error| error.to_string())?;
+        let record = Record::from(bytes);
+        if self.0.len() < RECORDS_MAX
+            && let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(began))
+        {
+            self.0.insert(stamp, record.downgrade());
+        }
+        Ok(Some(record))
+    }
+
+    /// Forgets all of them.
+    pub(super) fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::thread;
+
+    use heirlock_nsm::MonName;
+
+    use super::*;
+    use crate::files::{Folder, SETTLED_AFTER};
+
+    const LINE: &str =
+        "0100007f 000186b5 00000003 00000010 99887766554433220f0e0d0c0b0a0908 10.0.0.1 nfs-a\n";
+
+    fn read(before: &mut ReadBefore, folder: &Path) -> Record {
+        let key = MonName::parse("10.0.0.1").unwrap().into();
+        let folder = Folder::open(folder).unwrap();
+        before.read(&folder, &key, WallTime::now()).unwrap().unwrap()
+    }
+
+    /// Two folders in which a record is one file.
+    fn linked() -> (tempfile::TempDir, [std::path::PathBuf; 2]) {
+        let above = tempfile::tempdir().unwrap();
+        let folders = ["a", "b"].map(|name| above.path().join(name));
+        folders.iter().for_each(|folder| fs::create_dir(folder).unwrap());
+        fs::write(folders[0].join("10.0.0.1"), LINE).unwrap();
+        fs::hard_link(folders[0].join("10.0.0.1"), folders[1].join("10.0.0.1")).unwrap();
+        (above, folders)
+    }
+
+    #[test]
+    fn a_file_with_two_names_is_kept_once_until_it_is_forgotten() {
+        let (_above, [one, other]) = linked();
+        thread::sleep(SETTLED_AFTER * 2);
+        let mut before = ReadBefore::default();
+        let first = read(&mut before, &one);
+        assert!(read(&mut before, &other).is_shared_with(&first));
+        before.forget();
+        assert!(!read(&mut before, &other).is_shared_with(&first));
+    }
+
+    #[test]
+    fn a_file_that_was_changed_or_replaced_since_is_read_anew() {
+        let (_above, [one, other]) = linked();
+        thread::sleep(SETTLED_AFTER * 2);
+        let mut before = ReadBefore::default();
+        assert_eq!(read(&mut before, &one), *LINE.as_bytes());
+        let changed = LINE.replace("nfs-a", "nfs-b");
+        fs::write(other.join("10.0.0.1"), &changed).unwrap();
+        assert_eq!(read(&mut before, &other), *changed.as_bytes(), "a change of the file");
+        fs::write(other.join("new"), LINE.replace("nfs-a", "nfs-c")).unwrap();
+        fs::rename(other.join("new"), other.join("10.0.0.1")).unwrap();
+        assert_eq!(read(&mut before, &other), *LINE.replace("nfs-a", "nfs-c").as_bytes(), "another file");
+        assert_eq!(read(&mut before, &one), *changed.as_bytes());
+    }
+
+    #[test]
+    fn what_no_set_holds_any_more_is_not_kept_for_its_own_sake() {
+        let (_above, [one, other]) = linked();
+        thread::sleep(SETTLED_AFTER * 2);
+        let mut before = ReadBefore::default();
+        drop(read(&mut before, &one));
+        assert!(before.0.values().all(|record| record.upgrade().is_none()));
+        assert_eq!(read(&mut before, &other), *LINE.as_bytes());
+    }
+}
