@@ -39,10 +39,10 @@ pub(crate) enum Purpose {
     Word,
     /// Which server fails when all is over: no owner.
     Last,
-    /// The doings of a client of the desk: a client.
-    DeskClient,
-    /// The fate of a commit of the desk: no owner.
-    DeskStore,
+    /// When our own status monitor reads and acts, and which of its unsynced files are lost: a server.
+    StatusMonitor,
+    /// When a callout reaches its agent, and whether its notes are lost: a server.
+    Callout,
     /// Numbers that are unlikely to come twice: a server.
     Number,
     /// How long a look beside an agent's loop takes: a server.

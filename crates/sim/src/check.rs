@@ -2,7 +2,7 @@
 //!
 //! | | holds where |
 //! |---|---|
-//! | I1 | in a world of its own (`desk`): SM_MON is granted when the record is durable, refused in time; here, in `watch` mode, nothing is promised |
+//! | I1 | in modes `nsm` and `callout` a lock whose holder was said to be durable is on record, when it is granted and when it is lost; SM_MON is refused in time, and a client that is granted unprotected is listed as at risk; in mode `watch` nothing is promised |
 //! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
 //! | I3 | no claim over an owner that lives; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
@@ -31,6 +31,7 @@ use crate::client::{Ask, Loss};
 use crate::excuse::Losses;
 use crate::losses::{Disturbance, Lost, Stored};
 use crate::outside::OutsideOf;
+use crate::schedule::Capture;
 use crate::server::{FileAt, GRACE_MS, Life, client_at};
 use crate::settings::{DEAD_AFTER, MARGIN};
 use crate::world::{World, millis};
@@ -381,6 +382,7 @@ impl World {
 
     pub(crate) fn check_each_second(&mut self) {
         self.check_interrupted();
+        self.check_waiting_registrations();
         let quiet = self.now.saturating_sub(CAPTURED_MS_MAX);
         for server in 0..self.servers.len() {
             if !self.has_seen_all_since(server, quiet) {
@@ -408,6 +410,7 @@ impl World {
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
         let agent = &self.agents[server].as_ref()?.agent;
+        let monitored = it.monitored();
         for name in agent.held() {
             let Some(held) = agent.claim_of(name) else { continue };
             let released = self.released_at.get(&(name.clone(), held.generation));
@@ -432,9 +435,9 @@ impl World {
                 let is_missing = |client: &&usize| {
                     let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
                     let is_known = contents.records.contains_key(&self.clients[**client].key);
-                    !is_known && at < quiet && it.has_record(**client)
+                    !is_known && at < quiet && (it.capture == Capture::Nsm || it.has_record(**client))
                 };
-                it.remembered.iter().find(is_missing).copied()
+                monitored.iter().find(is_missing).copied()
             });
             if let Some(client) = missing.flatten() {
                 return Some((

@@ -80,6 +80,7 @@ impl World {
 
     /// One step of the conveyor of this agent: the plan is remembered before the first file, and then a file.
     pub(crate) fn convey(&mut self, (server, agent): AgentAt) {
+        let now = self.now;
         if self.servers[server].agent != agent {
             return;
         }
@@ -89,8 +90,8 @@ impl World {
             Some(left) => {
                 if let Some((client, lines)) = left.pop_front() {
                     match conveying.task {
-                        Task::Place { .. } => self.servers[server].place(&client, &lines),
-                        Task::TakeAway => self.servers[server].take_away(&client, &lines),
+                        Task::Place { .. } => self.servers[server].place(&client, &lines, now),
+                        Task::TakeAway => self.servers[server].take_away(&client, &lines, now),
                     }
                 }
             }

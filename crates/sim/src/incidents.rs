@@ -54,7 +54,6 @@ impl World {
             Incident::Adopt { service, server } => self.operator_adopts(service, server),
             Incident::Insist { service, server } => self.operator_insists(service, server),
             Incident::Move { service, server } => self.operator_moves(service, server),
-            Incident::KillDesk | Incident::DeskStoreAway { .. } => {}
         }
     }
 

@@ -38,13 +38,14 @@
 //! of its own (`desk`). No operator asks for a failback or for maintenance. No work that an agent begins hangs. The store's
 //! promises are tested where the store is; sockets and files where they are used; real kernels in the lab.
 
+mod asking;
 mod calls;
+mod callout;
 mod chance;
 mod check;
 mod client;
 mod cluster;
 mod conveying;
-mod desk;
 mod excuse;
 mod incidents;
 mod log;
@@ -55,6 +56,7 @@ mod queue;
 mod schedule;
 mod server;
 mod settings;
+mod status_monitor;
 mod store;
 mod teller;
 mod telling;
@@ -64,7 +66,7 @@ mod world;
 
 pub use check::Violation;
 pub use excuse::{Excuse, Losses};
-pub use schedule::{Schedule, shrink};
+pub use schedule::{Capture, Schedule, shrink};
 pub use teller::Trace;
 
 use std::mem;
@@ -97,9 +99,6 @@ pub struct Story {
 #[must_use]
 pub fn run(schedule: &Schedule, trace: Trace) -> Story {
     let teller = Teller::new(trace);
-    if let Some(violation) = desk::run(schedule, &teller) {
-        return Story { violation: Some(violation), losses: Losses::default(), told: teller.told() };
-    }
     let simulation = Simulation::new(World::new(schedule, teller));
     match trace {
         Trace::Silent => live(&simulation),

@@ -6,15 +6,17 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use heirlock_agent::control::report::StatusReport;
+use heirlock_agent::status_monitor::Said;
 use heirlock_agent::store_memory::StoreMemory;
 use heirlock_agent::{Basis, Found, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work};
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
 use heirlock_core::takeover::{End, Registrations, Takeover};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::Ms;
 use crate::chance::Purpose;
@@ -25,8 +27,8 @@ use crate::world::World;
 
 /// A server as one agent has it.
 pub(crate) struct OutsideOf {
-    world: Shared,
-    server: usize,
+    pub(crate) world: Shared,
+    pub(crate) server: usize,
     agent: u64,
     started: Ms,
 }
@@ -58,13 +60,13 @@ impl OutsideOf {
     }
 
     /// The world, if the agent lives one step further.
-    fn step(&self) -> Option<MutexGuard<'_, World>> {
+    pub(crate) fn step(&self) -> Option<MutexGuard<'_, World>> {
         let mut world = self.world();
         world.step(self.server).then_some(world)
     }
 
     /// The world, if the agent lives.
-    fn alive(&self) -> Option<MutexGuard<'_, World>> {
+    pub(crate) fn alive(&self) -> Option<MutexGuard<'_, World>> {
         Some(self.world()).filter(|world| world.lives(self.server))
     }
 }
@@ -238,7 +240,40 @@ impl Outside for OutsideOf {
         Ok(())
     }
 
-    // Of mode `nsm` is a world of its own: `desk`.
+    // Of callouts see `callout.rs`, of heirlock as the status monitor `status_monitor.rs`.
+
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(self.read_notes())
+    }
+
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        self.put_notes_away();
+        Ok(())
+    }
+
+    fn tell_monitor(&self, event: MonitorEvent) {
+        self.tell_our_monitor(event);
+    }
+
+    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine> {
+        self.with_machine(Vec::new(), |machine| machine.lines(client).to_vec())
+    }
+
+    fn may_forget(&self, client: &MonName) -> bool {
+        self.with_machine(true, |machine| machine.may_forget(client))
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        self.with_machine(None, |machine| Some(machine.standing()))
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(self.read_directory_now())
+    }
+
+    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
+        self.update_directory(client, lines)
+    }
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         if let Some(mut world) = self.step() {

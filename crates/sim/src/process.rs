@@ -14,6 +14,7 @@ use crate::Ms;
 use crate::calls::StoreOf;
 use crate::losses::Disturbance;
 use crate::outside::OutsideOf;
+use crate::schedule::Capture;
 use crate::settings::settings_of;
 use crate::world::{Death, Happening, World, millis, server_name};
 
@@ -89,6 +90,11 @@ impl World {
         if let Some(driven) = &mut self.driven {
             driven.delay += delay;
         }
+    }
+
+    /// How long the store has kept the agent of this server waiting in its turn; nothing where it has none.
+    pub(crate) fn delay_of(&self, server: usize) -> Ms {
+        self.driven.as_ref().filter(|driven| driven.server == server).map_or(0, |driven| driven.delay)
     }
 
     /// The agent whose turn it is writes a line into its log.
@@ -206,6 +212,7 @@ impl Simulation {
             return world.died(server, Death::Agent);
         };
         agent.compare_at_once(COMPARED_AT_ONCE);
+        self.begin_capture(server, &mut agent);
         agent.take_up();
         let inbox = VecDeque::new();
         let it = Box::new(Process { agent, id, started, busy_until: 0, inbox, wakes_at: None });
@@ -215,6 +222,23 @@ impl Simulation {
             world.after(1, Happening::Look { server, agent: id });
         }
         drop(world);
+    }
+
+    /// Begins to learn of records in the way that is configured, besides looking at the directory.
+    fn begin_capture(&self, server: usize, agent: &mut Agent<OutsideOf>) {
+        let mut world = entered(&self.world);
+        match world.servers[server].capture {
+            Capture::Watch => {}
+            Capture::Callout => {
+                drop(world);
+                agent.take_in_spool();
+            }
+            Capture::Nsm => {
+                let differing = world.begin_monitoring(server);
+                drop(world);
+                agent.monitors(differing);
+            }
+        }
     }
 
     /// The agent takes in what has come, all of it together, and does what is due: as the product's loop has it.

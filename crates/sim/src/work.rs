@@ -117,9 +117,20 @@ impl World {
                 }
                 self.tell_agent(at, 30, Message::VolumeGone(service, Ok(())));
             }
-            Work::SyncDirectory => self.tell_agent(at, 20, Message::DirectorySynced(Ok(()))),
+            Work::SyncDirectory => {
+                let (server, agent) = at;
+                self.after(20, Happening::DirectorySynced { server, agent });
+            }
             Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
             Work::Discard(_) => {}
+        }
+    }
+
+    pub(crate) fn directory_is_synced(&mut self, server: usize, agent: u64) {
+        if self.servers[server].agent == agent {
+            let it = &mut self.servers[server];
+            it.status_monitor.synced(&it.sm);
+            self.tell_agent((server, agent), 1, Message::DirectorySynced(Ok(())));
         }
     }
 

@@ -4,11 +4,10 @@
 use fastrand::Rng;
 
 use super::{
-    ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
 };
 use crate::Ms;
 use crate::chance::named;
-use crate::desk;
 
 impl Schedule {
     /// The schedule of a seed. Each kind of thing is drawn from a stream of its own, so that a new kind changes nothing of
@@ -16,16 +15,26 @@ impl Schedule {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = named(seed, "servers", 0);
-        let servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
-            .map(|_| ServerPlan { is_newer: rng.bool(), state: 3 + 2 * rng.u32(0..20) })
+        let mut servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
+            .map(|_| ServerPlan {
+                is_newer: rng.bool(),
+                state: 3 + 2 * rng.u32(0..20),
+                capture: Capture::Watch,
+                grants_unprotected: false,
+            })
             .collect();
+        let mut rng = named(seed, "capture", 0);
+        for server in &mut servers {
+            server.capture = Capture::ALL[rng.usize(0..Capture::ALL.len())];
+            server.grants_unprotected = rng.u8(0..4) == 0 && server.capture == Capture::Nsm;
+        }
         let mut rng = named(seed, "services", 0);
         let services: Vec<ServicePlan> = (0..rng.usize(1..=2))
             .map(|_| ServicePlan { home: rng.usize(0..servers.len()), is_automatic: rng.bool() })
             .collect();
         let clients = draw_clients(seed, servers.len() + services.len());
         let mut rng = named(seed, "manner", 0);
-        let (is_hasty, desk_grants) = (rng.u8(0..5) == 0, rng.u8(0..4) == 0);
+        let is_hasty = rng.u8(0..5) == 0;
         let mut drawing = Drawing { seed, incidents: Vec::new() };
         drawing.harm_servers(servers.len());
         drawing.freeze(servers.len());
@@ -33,7 +42,6 @@ impl Schedule {
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
         }
-        drawing.harm_desk();
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
             streams: seed,
@@ -42,7 +50,6 @@ impl Schedule {
             clients,
             is_hasty,
             has_garbage: sometimes(seed, "garbage", 4, 1) == 1,
-            desk_grants,
             levels: draw_levels(seed),
             incidents: drawing.incidents,
         }
@@ -193,21 +200,6 @@ impl Drawing {
                 service,
                 server: rng.usize(0..servers),
             });
-        }
-    }
-
-    fn harm_desk(&mut self) {
-        let mut rng = named(self.seed, "desk", 0);
-        let mut at = 3_000;
-        while at < desk::END {
-            self.incidents.push((at, Incident::KillDesk));
-            at += rng.u64(500..15_000);
-        }
-        let mut at = 2_000;
-        while at < desk::END {
-            let ms = rng.u64(200..3_000);
-            self.incidents.push((at, Incident::DeskStoreAway { ms }));
-            at += ms + rng.u64(200..12_000);
         }
     }
 }
