@@ -147,7 +147,15 @@ impl<O: Outside> Inside<O> {
     fn fate_of(&self, now: Moment, request: &mut HomeRequest) -> Fate {
         let service = &request.service;
         if request.asked_at.is_none() {
-            return Fate::Waits(Wait::new("what the adoption needs here to be looked for", now, None));
+            if now >= request.until {
+                let seconds = limits::GIVE_UP_TIME_MAX.as_secs();
+                return Fate::Vain(format!(
+                    "the needs of its adoption here could not be looked at within {seconds} s, and its owner was not asked: a \
+                     program, a disk or a thread hangs (look with 'heirlock doctor')"
+                ));
+            }
+            let needs = "what the adoption needs here to be looked for";
+            return Fate::Waits(Wait::new(needs, now, Some(request.until)));
         }
         let claim = match self.store.newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != self.settings.server => claim,
