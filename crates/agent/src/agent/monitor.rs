@@ -63,6 +63,7 @@ struct Newcomer {
 /// Why clients were not made durable.
 enum NotDurable {
     NothingHeld,
+    NotBegun(ServiceName),
     Full(ServiceName),
     Store(StoreError),
 }
@@ -71,6 +72,9 @@ impl fmt::Display for NotDurable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
+            Self::NotBegun(service) => {
+                write!(f, "the next generation of {service} is claimed, and not begun yet, for the store fails")
+            }
             Self::Full(service) => write!(f, "{service} has as many records as a service may have"),
             Self::Store(error) => error.fmt(f),
         }
@@ -436,6 +440,11 @@ impl<O: Outside> Inside<O> {
     ) -> Result<(), NotDurable> {
         if self.held.is_empty() {
             return Err(NotDurable::NothingHeld);
+        }
+        // The next generation begins with the records of the claim, and a client that came into the one before would be lost.
+        let begins = |service: &&ServiceName| self.run.as_ref().is_some_and(|running| running.begins(service));
+        if let Some(service) = self.held.keys().find(begins) {
+            return Err(NotDurable::NotBegun(service.clone()));
         }
         let mut committing = Committing::new(self.store.as_ref(), &self.outside, &mut self.counts);
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
