@@ -36,12 +36,13 @@ pub mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use heirlock_core::claim::Claim;
 use heirlock_core::ledger::{Ledger, Portion};
 use heirlock_core::store::Store;
-use heirlock_core::takeover::Journal;
+use heirlock_core::takeover::{Journal, TimeLimits};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -183,6 +184,12 @@ impl<O: Outside> Agent<O> {
     /// service has few.
     pub fn compare_at_once(&mut self, clients: usize) {
         self.0.capture.portion = Portion::of(clients, clients, clients);
+    }
+
+    /// Takes all work of a run for hung after so long, and not after the times that [`limits`] and the settings say: for a
+    /// simulation, which lasts some minutes.
+    pub fn limit_work(&mut self, limit: Duration) {
+        self.0.time_limits = TimeLimits::each(limit);
     }
 
     /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing

@@ -62,7 +62,7 @@ use heirlock_core::liveness::Hearts;
 use heirlock_core::lives::{Lives, Recognised};
 use heirlock_core::own_addresses::own_addresses;
 use heirlock_core::store::{ServerReport, Store, StoreErrorKind};
-use heirlock_core::takeover::{Event, Phase};
+use heirlock_core::takeover::{Event, Phase, TimeLimits};
 use heirlock_core::wall_clock::WallClock;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -193,6 +193,8 @@ pub struct Inside<O> {
     home_requests: failback::HomeRequests,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
+    /// How long the work of a run may take.
+    pub(crate) time_limits: TimeLimits,
     /// Tells this configuration from others.
     fingerprint: String,
     /// The clock on the wall when the agent began.
@@ -250,6 +252,7 @@ impl<O: Outside> Inside<O> {
             put_off: put_off::PutOff::default(),
             home_requests: failback::HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
+            time_limits: work::time_limits(&settings),
             fingerprint: settings.fingerprint(),
             wall_clock: WallClock::read(began, began_at_s),
             fatal: None,

@@ -205,7 +205,7 @@ impl<O: Outside> Inside<O> {
     /// How this server recognises.
     pub(crate) fn means(&self) -> Means {
         let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
-        Means { strategy, convey, margin, limits: super::work::time_limits(&self.settings) }
+        Means { strategy, convey, margin, limits: self.time_limits }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
