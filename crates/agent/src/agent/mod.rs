@@ -293,8 +293,8 @@ impl<O: Outside> Inside<O> {
             Message::Recognised(run, done) => self.recognised(run, *done),
             Message::Facts(known) => self.facts_gathered(now, known),
             Message::Resolved(name, found) => self.resolved(now, &name, found),
-            Message::AddressGone(service, gone) => self.address_gone(now, &service, gone),
-            Message::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
+            Message::AddressGone(service, gone) => self.address_work_ended(now, &service, gone),
+            Message::VolumeGone(service, gone) => self.volume_work_ended(&service, &gone),
             Message::HookRan(hook, took, is_done) => self.counts.hooks.of(hook).ended(took, is_done),
             Message::Request(request, responder) => self.requested(now, request, responder),
             Message::StoreAnswers => self.store_answers(now),
@@ -415,6 +415,7 @@ impl<O: Outside> Inside<O> {
         self.look_for_silence(now);
         self.answer_home_requests(now);
         self.fulfil_home_requests(now);
+        self.end_releases_that_hang(now);
         self.say_releases(now);
         self.forget_the_unreachable(now);
     }

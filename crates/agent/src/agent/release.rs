@@ -36,6 +36,8 @@ struct Release {
     asked: Option<u64>,
     /// Until when its address has to be gone; none once the claim is given up.
     address_until: Option<Moment>,
+    /// Until when its volume has to be gone; none before the claim is given up.
+    volume_until: Option<Moment>,
     /// Until when the store has to answer; none while it does.
     store_until: Option<Moment>,
     /// Entries of the store that can't be read: the clients that they belong to are not known.
@@ -128,6 +130,7 @@ impl<O: Outside> Inside<O> {
                 responders: responder.into_iter().collect(),
                 asked,
                 address_until,
+                volume_until: None,
                 store_until: None,
                 troubles: Vec::new(),
             },
@@ -200,14 +203,56 @@ impl<O: Outside> Inside<O> {
         Ok(())
     }
 
+    /// The address is gone, or isn't, as the work says that was begun for it. A release that was ended because that work hung is
+    /// not gone on with: the clients lock here still.
+    pub(crate) fn address_work_ended(
+        &mut self,
+        now: Moment,
+        service: &ServiceName,
+        gone: Result<(), String>,
+    ) {
+        let waits = |release: &Release| release.address_until.is_some() && release.store_until.is_none();
+        if self.releases.on.get(service).is_some_and(waits) {
+            self.address_gone(now, service, gone);
+        }
+    }
+
+    /// The volume is gone, or isn't, as the work says that was begun for it.
+    pub(crate) fn volume_work_ended(&mut self, service: &ServiceName, gone: &Result<(), String>) {
+        if self.releases.on.get(service).is_some_and(|release| release.volume_until.is_some()) {
+            self.volume_gone(service, gone);
+        }
+    }
+
+    /// Ends releases whose work has not reported within its own limits: it hangs. Until its release is over a service is neither
+    /// adopted here nor told to its clients.
+    pub(crate) fn end_releases_that_hang(&mut self, now: Moment) {
+        let is_late = |until: Option<Moment>| until.is_some_and(|at| now >= at + limits::WORK_SLACK);
+        let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
+        for service in on {
+            let Some(release) = self.releases.on.get(&service) else { continue };
+            let why = |what: &str| {
+                format!("{what} was not taken away in time: a program, a disk or a thread hangs (look with 'heirlock doctor')")
+            };
+            if release.store_until.is_none() && is_late(release.address_until) {
+                self.address_gone(now, &service, Err(why("its address")));
+            } else if is_late(release.volume_until) {
+                self.volume_gone(&service, &Err(why("its volume")));
+            }
+        }
+    }
+
     /// The address is gone, or isn't.
     pub fn address_gone(&mut self, now: Moment, service: &ServiceName, gone: Result<(), String>) {
         let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(now, service));
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(service),
             Ok(troubles) => {
+                let hook = self.settings.hooks.volume_down.as_ref().map(|hook| hook.time_limit);
+                let volume_until = Some(self.outside.now() + hook.unwrap_or_default());
                 if let Some(release) = self.releases.on.get_mut(service) {
-                    (release.address_until, release.troubles) = (None, troubles);
+                    (release.address_until, release.volume_until) = (None, volume_until);
+                    release.troubles = troubles;
                 }
                 self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }

@@ -117,3 +117,57 @@ fn a_failback_whose_needs_are_not_looked_at_in_time_is_refused_and_may_be_asked_
     assert!(failure.refused && failure.message.contains("its owner was not asked"), "{failure:?}");
     assert!(agent.is_at_rest(), "it may be asked for again");
 }
+
+/// An agent of nfs-b that holds `new` and was asked to release it; the work for that is begun, and does not report.
+fn releasing(agent: &mut Agent<World>, kind: fn(&Message) -> bool) -> (Heard, Message) {
+    let heard = Heard::default();
+    let request = Request::Release { service: service("new") };
+    agent.handle(Message::Request(Box::new(request), Responder::new(heard.clone())));
+    loop {
+        let message = agent.outside_mut().said.pop_front().unwrap();
+        if kind(&message) {
+            return (heard, message);
+        }
+        agent.handle(message);
+    }
+}
+
+/// Lets time pass until a release that hangs is ended.
+fn until_hung_work_is_given_up(agent: &mut Agent<World>) {
+    let until = agent.outside().now + crate::limits::WORK_SLACK + Duration::from_secs(20);
+    while agent.outside().now < until {
+        agent.do_what_is_due();
+        let due = agent.next_due();
+        let world = agent.outside_mut();
+        world.now = due.max(world.now + Duration::from_millis(1));
+        world.look_at_lock_manager();
+        while let Some(message) = agent.outside_mut().said.pop_front() {
+            agent.handle(message);
+        }
+    }
+}
+
+#[test]
+fn a_release_whose_address_is_not_taken_away_in_time_is_ended_and_a_late_report_gives_nothing_up() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    let (heard, late) = releasing(&mut agent, |message| matches!(message, Message::AddressGone(..)));
+    until_hung_work_is_given_up(&mut agent);
+    let Some(Err(failure)) = heard.0.get() else { panic!("{heard:?}") };
+    assert!(failure.message.contains("its address was not taken away in time"), "{failure:?}");
+    assert!(agent.is_at_rest(), "its clients are told again where that is owed");
+    agent.handle(late);
+    assert!(!store.newest_claim(&service("new")).unwrap().unwrap().released);
+}
+
+#[test]
+fn a_release_whose_volume_is_not_taken_away_in_time_is_ended_and_a_late_report_is_heard_by_nothing() {
+    let (store, mut agent) = begun();
+    adopt(&store, &mut agent, None);
+    let (heard, late) = releasing(&mut agent, |message| matches!(message, Message::VolumeGone(..)));
+    until_hung_work_is_given_up(&mut agent);
+    let Some(Err(failure)) = heard.0.get() else { panic!("{heard:?}") };
+    assert!(failure.message.contains("its volume was not taken away in time"), "{failure:?}");
+    agent.handle(late);
+    assert!(agent.is_at_rest(), "it may be adopted here again");
+}

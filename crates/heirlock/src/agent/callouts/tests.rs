@@ -63,7 +63,7 @@ fn a_client_is_not_durable_while_the_next_generation_of_a_service_is_claimed_and
     let said = Said::Add { mon_name: MonName::parse("10.0.0.1").unwrap(), my_name: None };
     place.agent.handle(Message::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
     let why = answers.try_recv().unwrap().unwrap_err();
-    assert!(why.contains("nfs is claimed, and not begun yet"), "{why}");
+    assert!(why.contains("is claimed, and not begun yet"), "{why}");
 }
 
 /// The mode was changed before the store had taken in what a callout noted, and the client's record went meanwhile.
