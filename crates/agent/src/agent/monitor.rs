@@ -73,7 +73,10 @@ impl fmt::Display for NotDurable {
         match self {
             Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
             Self::NotBegun(service) => {
-                write!(f, "the next generation of {service} is claimed, and not begun yet, for the store fails")
+                write!(
+                    f,
+                    "the next generation of {service} is claimed, and not begun yet, for the store fails"
+                )
             }
             Self::Full(service) => write!(f, "{service} has as many records as a service may have"),
             Self::Store(error) => error.fmt(f),
@@ -442,7 +445,8 @@ impl<O: Outside> Inside<O> {
             return Err(NotDurable::NothingHeld);
         }
         // The next generation begins with the records of the claim, and a client that came into the one before would be lost.
-        let begins = |service: &&ServiceName| self.run.as_ref().is_some_and(|running| running.begins(service));
+        let begins =
+            |service: &&ServiceName| self.run.as_ref().is_some_and(|running| running.begins(service));
         if let Some(service) = self.held.keys().find(begins) {
             return Err(NotDurable::NotBegun(service.clone()));
         }

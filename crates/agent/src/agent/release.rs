@@ -38,6 +38,8 @@ struct Release {
     address_until: Option<Moment>,
     /// Until when its volume has to be gone; none before the claim is given up.
     volume_until: Option<Moment>,
+    /// Its volume is not gone in time, and that was said.
+    hangs: bool,
     /// Until when the store has to answer; none while it does.
     store_until: Option<Moment>,
     /// Entries of the store that can't be read: the clients that they belong to are not known.
@@ -49,6 +51,10 @@ impl Releases {
         self.on.remove(service).map(|release| (release.responders, release.troubles)).unwrap_or_default()
     }
 }
+
+/// Of an address or a volume.
+const TAKEN_TOO_LATE: &str =
+    "was not taken away in time: a program, a disk or a thread hangs (look with 'heirlock doctor')";
 
 /// Why a service can't be released now.
 pub(crate) struct Unreleasable {
@@ -131,6 +137,7 @@ impl<O: Outside> Inside<O> {
                 asked,
                 address_until,
                 volume_until: None,
+                hangs: false,
                 store_until: None,
                 troubles: Vec::new(),
             },
@@ -224,20 +231,24 @@ impl<O: Outside> Inside<O> {
         }
     }
 
-    /// Ends releases whose work has not reported within its own limits: it hangs. Until its release is over a service is neither
-    /// adopted here nor told to its clients.
+    /// Ends releases whose address has not been taken away within all limits of that work: it hangs. While it is being released a
+    /// service is not told to its clients. Where the volume hangs the callers are answered, and no more: work that goes on at
+    /// last would take the locks of a service that was adopted here meanwhile.
     pub(crate) fn end_releases_that_hang(&mut self, now: Moment) {
         let is_late = |until: Option<Moment>| until.is_some_and(|at| now >= at + limits::WORK_SLACK);
         let on: Vec<ServiceName> = self.releases.on.keys().cloned().collect();
         for service in on {
-            let Some(release) = self.releases.on.get(&service) else { continue };
-            let why = |what: &str| {
-                format!("{what} was not taken away in time: a program, a disk or a thread hangs (look with 'heirlock doctor')")
-            };
+            let Some(release) = self.releases.on.get_mut(&service) else { continue };
             if release.store_until.is_none() && is_late(release.address_until) {
-                self.address_gone(now, &service, Err(why("its address")));
+                self.address_gone(now, &service, Err(format!("its address {TAKEN_TOO_LATE}")));
             } else if is_late(release.volume_until) {
-                self.volume_gone(&service, &Err(why("its volume")));
+                let why = format!("{service} is released, but its volume {TAKEN_TOO_LATE}");
+                if !std::mem::replace(&mut release.hangs, true) {
+                    tracing::error!(%service, why, "{why}; until that ends it is not adopted here again");
+                }
+                for responder in std::mem::take(&mut release.responders) {
+                    responder.failed(&why, false);
+                }
             }
         }
     }

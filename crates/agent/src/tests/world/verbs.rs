@@ -161,13 +161,17 @@ fn a_release_whose_address_is_not_taken_away_in_time_is_ended_and_a_late_report_
 }
 
 #[test]
-fn a_release_whose_volume_is_not_taken_away_in_time_is_ended_and_a_late_report_is_heard_by_nothing() {
+fn a_release_whose_volume_is_not_taken_away_in_time_is_answered_and_is_over_when_that_work_ends() {
     let (store, mut agent) = begun();
     adopt(&store, &mut agent, None);
     let (heard, late) = releasing(&mut agent, |message| matches!(message, Message::VolumeGone(..)));
     until_hung_work_is_given_up(&mut agent);
     let Some(Err(failure)) = heard.0.get() else { panic!("{heard:?}") };
     assert!(failure.message.contains("its volume was not taken away in time"), "{failure:?}");
+    assert!(
+        agent.is_releasing(&service("new")),
+        "that work would take the locks of a service that is adopted here"
+    );
     agent.handle(late);
     assert!(agent.is_at_rest(), "it may be adopted here again");
 }
