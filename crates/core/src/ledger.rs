@@ -133,7 +133,8 @@ impl Ledger {
         untold: impl Iterator<Item = MonName>,
         found: &Population,
     ) -> Vec<MonName> {
-        let absent = untold.filter(|client| self.stored.contains_key(client) && !found.may_hold(client));
+        let is_back = |client: &MonName| found.may_hold(client) && !planted(Bug::ForgetReturned);
+        let absent = untold.filter(|client| self.stored.contains_key(client) && !is_back(client));
         let since = |client: MonName| {
             let since = self.absent.get(&client).copied().unwrap_or(now);
             (client, since)

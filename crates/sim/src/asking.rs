@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::chance::Purpose;
 use crate::client::Verdict;
 use crate::schedule::Capture;
 use crate::server::{FileAt, Life};
@@ -52,9 +53,29 @@ fn memory(life: Life) -> (usize, u32, u32) {
 }
 
 impl World {
+    /// What happens between lock managers, status monitors and agents.
+    pub(crate) fn happen_to_registrations(&mut self, happening: &Happening) {
+        match *happening {
+            Happening::CallsOut { server, number } => self.calls_out(server, number),
+            Happening::CalloutAnswered { server, number, is_durable } => {
+                self.callout_answered(server, number, is_durable);
+            }
+            Happening::CalloutEnds { server, number } => self.callout_ends(server, number),
+            Happening::MonitorReads { server, agent } => self.monitor_reads(server, agent),
+            Happening::MonitorTicks { server, agent } => self.monitor_ticks(server, agent),
+            Happening::DirectoryRead { server, agent } => self.directory_was_read(server, agent),
+            Happening::DirectorySynced { server, agent } => self.directory_is_synced(server, agent),
+            Happening::RegisterPeer { server, life } => self.register_peer(server, life),
+            Happening::Registered { server, life, client, granted, acknowledged } => {
+                self.registered(server, life, client, granted, acknowledged);
+            }
+            _ => {}
+        }
+    }
+
     /// Parks a call while the lock manager waits, or asks the status monitor for its client. The verdict, where it is refused.
     pub(crate) fn ask_for(&mut self, server: usize, client: usize, file: FileAt) -> Option<Verdict> {
-        let Some(number) = self.clients[client].calls.get(&file).map(|call| call.number) else { return None };
+        let number = self.clients[client].calls.get(&file)?.number;
         let it = &mut self.servers[server];
         if it.asking.refused.remove(&(client, file, number)) {
             return Some(Verdict::Denied);
@@ -135,6 +156,47 @@ impl World {
                 "{us} grants {file:?} to client {client}, which is not on record in the store, as a client of {name}"
             );
             self.violated(1, what);
+        }
+    }
+
+    /// The lock manager has a client unmonitored.
+    pub(crate) fn unmonitor(&mut self, server: usize, client: usize) {
+        match self.servers[server].capture {
+            Capture::Watch | Capture::Callout => self.servers[server].unmonitor(client),
+            Capture::Nsm => self.ask_status_monitor_to_forget(server, client),
+        }
+    }
+
+    /// rpc.statd has written the record of a client, and answers; in mode `callout` after its callout.
+    pub(crate) fn recorded(&mut self, server: usize, life: Life, client: usize) {
+        let it = &mut self.servers[server];
+        if !it.on || it.boot != life.1 {
+            return;
+        }
+        it.write_record(client);
+        self.checks.recorded_at.insert((server, client), self.now);
+        self.hint(server);
+        match self.servers[server].capture {
+            Capture::Callout => self.call_out(server, client, life),
+            _ if self.servers[server].life() == life => {
+                self.servers[server].registered.insert(client);
+                self.checks.registered_at.insert((server, client), self.now);
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn register_peer_soon(&mut self, server: usize) {
+        if self.servers[server].capture == Capture::Nsm {
+            let life = self.servers[server].life();
+            let after = self.chance(Purpose::StatusMonitor, server).u64(500..6_000);
+            self.after(after, Happening::RegisterPeer { server, life });
+        }
+    }
+
+    pub(crate) fn register_peer(&mut self, server: usize, life: Life) {
+        if self.servers[server].life() == life && self.servers[server].serves() {
+            self.ask_status_monitor_for(server, None);
         }
     }
 }

@@ -112,7 +112,9 @@ impl World {
     /// No agent answers the callout, or not in time: it leaves a note.
     pub(crate) fn callout_ends(&mut self, server: usize, number: u64) {
         let Some(client) = self.callout(server, number).map(|runs| runs.client) else { return };
-        self.say(|| format!("{}: no agent answers for client {client}, and it is noted", self.servers[server].name));
+        self.say(|| {
+            format!("{}: no agent answers for client {client}, and it is noted", self.servers[server].name)
+        });
         let said = self.said_of(server, client);
         self.servers[server].callouts.notes.push(said);
         self.callout_is_over(server, number, false);
@@ -125,7 +127,10 @@ impl World {
         if is_durable {
             callouts.acknowledged.insert(client);
         }
-        self.after(1, Happening::Registered { server, life, client, granted: true, acknowledged: is_durable });
+        self.after(
+            1,
+            Happening::Registered { server, life, client, granted: true, acknowledged: is_durable },
+        );
     }
 
     /// The agent is gone, and with it the connection of a callout that waits.

@@ -49,6 +49,10 @@ pub(crate) enum Purpose {
     Look,
     /// How long a conveyor takes: a server.
     Conveyor,
+    /// Which words of the cluster manager are said twice: a server.
+    Repeat,
+    /// Which work hangs, and for how long: a server.
+    Hang,
 }
 
 /// All streams of a run.

@@ -99,6 +99,11 @@ impl World {
         }
         let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
         let beat = self.beat_at[owner].unwrap_or_default();
+        let is_maintained = self.store.is_maintained(&newest.owner);
+        if is_maintained && !self.cluster.answers_for(server, service, &newest.owner) {
+            let what = format!("{us} claims {service}, whose owner {} is being maintained", newest.owner);
+            return self.violated(3, what);
+        }
         let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
         // Else an operator answers for it, or the cluster manager.
         if lives && !self.cluster.answers_for(server, service, &newest.owner) {

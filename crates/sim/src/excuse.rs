@@ -142,7 +142,9 @@ impl LossesIn {
         for (excuse, count) in &self.excused {
             let (excused, most) = (self.per_mille(*count), excuse.per_mille_max(mode));
             if excused > most {
-                found.push(format!("{name}: expected at most {most} of 1,000 losses {excuse}, found {excused}"));
+                found.push(format!(
+                    "{name}: expected at most {most} of 1,000 losses {excuse}, found {excused}"
+                ));
             }
         }
         found
@@ -186,13 +188,13 @@ impl Losses {
         }
     }
 
-    /// Which bounds these losses of so many seeds break: a sentence each. Servers in one mode are compared with what is
-    /// expected of a third of all.
+    /// Which bounds these losses of so many seeds break: a sentence each. `only`: all servers were in this mode.
     #[must_use]
-    pub fn out_of_bounds(&self, seeds: u64) -> Vec<String> {
+    pub fn out_of_bounds(&self, seeds: u64, only: Option<Capture>) -> Vec<String> {
         let none = LossesIn::default();
         let of = |mode: Capture| self.0.get(&mode).unwrap_or(&none);
-        Capture::ALL.into_iter().flat_map(|mode| of(mode).out_of_bounds(mode, seeds)).collect()
+        let judged = Capture::ALL.into_iter().filter(|mode| only.is_none_or(|only| only == *mode));
+        judged.flat_map(|mode| of(mode).out_of_bounds(mode, seeds)).collect()
     }
 }
 
@@ -235,10 +237,10 @@ mod tests {
     fn losses_that_are_too_few_or_excused_too_often_are_out_of_bounds() {
         let mut losses = Losses::default();
         Capture::ALL.iter().for_each(|mode| (0..100_000).for_each(|_| losses.make_good(*mode)));
-        assert_eq!(losses.out_of_bounds(1), Vec::<String>::new());
-        assert!(losses.out_of_bounds(100_000_000)[0].contains("losses to be judged"), "a floor");
+        assert_eq!(losses.out_of_bounds(1, None), Vec::<String>::new());
+        assert!(losses.out_of_bounds(100_000_000, None)[0].contains("losses to be judged"), "a floor");
         (0..50_000).for_each(|_| losses.excuse(Capture::Nsm, Excuse::TwoFailures));
-        let found = losses.out_of_bounds(1).join("\n");
+        let found = losses.out_of_bounds(1, None).join("\n");
         assert!(found.contains("to be made good") && found.contains("of two failures at once"), "{found}");
     }
 }

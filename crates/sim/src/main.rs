@@ -110,7 +110,7 @@ fn main() -> ExitCode {
         );
     }
     println!("{losses}");
-    let out_of_bounds = losses.out_of_bounds(count);
+    let out_of_bounds = losses.out_of_bounds(count, arguments.capture);
     if arguments.bounds || arguments.expect == Some(Expected::Bounds) {
         out_of_bounds.iter().for_each(|what| println!("{what}"));
     }
@@ -212,11 +212,7 @@ fn in_mode(schedule: Schedule, capture: Option<Capture>) -> Schedule {
 }
 
 /// Writes what is needed to break the same promise.
-fn write_shrunk(
-    source: &Source,
-    capture: Option<Capture>,
-    first: Option<&(u64, Violation)>,
-) -> ExitCode {
+fn write_shrunk(source: &Source, capture: Option<Capture>, first: Option<&(u64, Violation)>) -> ExitCode {
     let schedule = |number: u64| Some(in_mode(source.schedule(number)?, capture));
     let broken = first.and_then(|(number, violation)| Some((schedule(*number)?, violation)));
     let Some((schedule, Violation { invariant, .. })) = broken else {
@@ -299,7 +295,23 @@ fn run_all(arguments: &Arguments, source: &Source) -> Ran {
 fn list_plants() {
     for bug in heirlock_core::planted::Bug::ALL {
         let broken = bug.breaks().map_or("bounds".to_owned(), |invariant| format!("I{invariant}"));
-        println!("{} {broken}", bug.name());
+        let modes: Vec<&str> = modes_of(*bug).iter().map(|mode| mode.name()).collect();
+        println!("{} {broken} {}", bug.name(), modes.join(" "));
+    }
+}
+
+/// The modes in which a bug can do harm.
+#[cfg(feature = "plants")]
+fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
+    use heirlock_core::planted::Bug;
+    match bug {
+        Bug::AnswerFirst | Bug::WaitForStore => &[Capture::Nsm],
+        Bug::CalloutFirst => &[Capture::Callout],
+        // Elsewhere the commit that a registration waits for brings a client into the store, and no look.
+        Bug::FirstPortion => &[Capture::Watch],
+        // Our own status monitor lets no client be forgotten that is registered.
+        Bug::ForgetReturned => &[Capture::Watch, Capture::Callout],
+        _ => &Capture::ALL,
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use heirlock_agent::{Agent, Message, join_alike};
 use heirlock_core::incarnation::Observation;
@@ -23,6 +24,9 @@ const STORE_HOLDS_UP: Ms = 1_000;
 
 /// Clients of a service that are compared at a time.
 const COMPARED_AT_ONCE: usize = 2;
+
+/// After which work of a run hangs. Longer than all work takes that does not.
+const WORK_TIME_MAX: Duration = Duration::from_secs(12);
 
 /// The world, as its agents and the simulation share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -212,6 +216,7 @@ impl Simulation {
             return world.died(server, Death::Agent);
         };
         agent.compare_at_once(COMPARED_AT_ONCE);
+        agent.limit_work(WORK_TIME_MAX);
         self.begin_capture(server, &mut agent);
         agent.take_up();
         let inbox = VecDeque::new();

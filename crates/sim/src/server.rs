@@ -82,6 +82,8 @@ pub(crate) struct Server {
     pub(crate) book: Arc<Files>,
     /// The tasks of its agent's conveyor, in order.
     pub(crate) conveying: VecDeque<Conveying>,
+    /// The disk hangs that its conveyor writes to.
+    pub(crate) conveyor_hangs_until: Ms,
     /// An agent's note on the grace period that it saw open; a boot takes it away.
     pub(crate) grace: Option<Remembered>,
     /// An agent's note on the registrations when its lock manager recognised; a boot takes it away.
@@ -149,6 +151,7 @@ impl Server {
             state: plan.state,
             book: Arc::default(),
             conveying: VecDeque::new(),
+            conveyor_hangs_until: 0,
             grace: None,
             registrations: None,
             is_worked_on: false,
@@ -179,6 +182,7 @@ impl Server {
         (self.is_hinted, self.last_look) = (false, None);
         self.tellings.clear();
         self.conveying.clear();
+        self.conveyor_hangs_until = 0;
         self.status_monitor.dies();
     }
 

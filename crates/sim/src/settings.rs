@@ -21,12 +21,14 @@ pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
 const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// After how long a client that could not be told is forgotten, unless it came back.
+const FORGET_AFTER: Duration = Duration::from_secs(25);
 /// How long lockd waits for our own status monitor.
 pub(crate) const MON_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long rpc.statd waits for its callout.
 pub(crate) const CALLOUT_TIMEOUT: Duration = Duration::from_secs(1);
-/// Of each hook. The world carries hooks out, and none hangs.
-const HOOK_TIME_MAX: Duration = Duration::from_secs(10);
+/// Of each hook. The world carries hooks out.
+pub(crate) const HOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a grace period lasts at the least.
 pub(crate) fn grace_length() -> Duration {
@@ -111,6 +113,7 @@ fn capture_of(server: &Server) -> CaptureSettings {
             false => WhenUnprotected::Refuse,
         },
         callout_timeout: CALLOUT_TIMEOUT,
+        forget_after: FORGET_AFTER,
         ..CaptureSettings::default()
     }
 }

@@ -251,7 +251,9 @@ impl World {
     fn monitor_dies(&mut self, server: usize) -> bool {
         let death = self.one_step(server);
         if let Some(death) = death {
-            self.say(|| format!("{}: its status monitor dies right here: {death:?}", self.servers[server].name));
+            self.say(|| {
+                format!("{}: its status monitor dies right here: {death:?}", self.servers[server].name)
+            });
             self.died(server, death);
         }
         death.is_some()
@@ -317,7 +319,10 @@ impl World {
         let was_stopped = self.servers[server].resumed_at >= asked;
         if self.now > asked + millis(MON_TIMEOUT) + 1 && !was_stopped {
             let took = self.now - asked;
-            self.violated(1, format!("{} waited {took} ms for the answer to its SM_MON at {us}", line.mon_name));
+            self.violated(
+                1,
+                format!("{} waited {took} ms for the answer to its SM_MON at {us}", line.mon_name),
+            );
         }
         let Some(client) = client else {
             if !granted {
@@ -328,7 +333,8 @@ impl World {
         let is_durable = self.is_on_record(server, client);
         let may_be_at_risk = self.servers[server].grants_unprotected;
         if granted && !is_durable && !(may_be_at_risk && at_risk) {
-            let what = format!("{us} grants the SM_MON of client {client}, and its record is not in the store");
+            let what =
+                format!("{us} grants the SM_MON of client {client}, and its record is not in the store");
             self.violated(1, what);
         }
         if granted {
@@ -356,7 +362,8 @@ impl World {
             let open = it.status_monitor.runs.iter().flat_map(|runs| runs.open.values());
             let late = open.filter(|(_, asked)| self.now > since(*asked)).map(|(request, _)| request).next();
             if let Some(Request::Mon { line, .. }) = late {
-                let what = format!("{} still waits for the answer to its SM_MON at {}", line.mon_name, it.name);
+                let what =
+                    format!("{} still waits for the answer to its SM_MON at {}", line.mon_name, it.name);
                 return self.violated(1, what);
             }
         }
@@ -397,7 +404,8 @@ impl World {
         if self.servers[server].capture != Capture::Nsm {
             return;
         }
-        let (synced, sm) = (self.servers[server].status_monitor.synced.clone(), self.servers[server].sm.clone());
+        let (synced, sm) =
+            (self.servers[server].status_monitor.synced.clone(), self.servers[server].sm.clone());
         let names: BTreeSet<MonName> = synced.keys().chain(sm.keys()).cloned().collect();
         for name in names.into_iter().filter(|name| synced.get(name) != sm.get(name)) {
             if self.chance(Purpose::StatusMonitor, server).bool() {
@@ -432,11 +440,7 @@ impl crate::outside::OutsideOf {
         self.alive().map(|mut world| world.read_directory(self.server)).unwrap_or_default()
     }
 
-    pub(crate) fn update_directory(
-        &mut self,
-        client: &MonName,
-        lines: &[MonitorLine],
-    ) -> Result<(), String> {
+    pub(crate) fn update_directory(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
         let Some(mut world) = self.step() else { return Ok(()) };
         let runs = &world.servers[self.server].status_monitor.runs;
         if runs.as_ref().is_some_and(|runs| !runs.is_read) {

@@ -175,7 +175,9 @@ impl World {
         let it = &mut self.servers[server];
         if !it.registered.contains(&client) {
             // rpc.statd writes no file for a client that it remembers, and runs no callout.
-            if it.capture == Capture::Nsm || !it.remembered.contains(&client) && it.capture == Capture::Callout {
+            if it.capture == Capture::Nsm
+                || !it.remembered.contains(&client) && it.capture == Capture::Callout
+            {
                 return self.ask_for(server, client, file);
             }
             if !it.remembered.contains(&client) {

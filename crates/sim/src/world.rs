@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_agent::{Basis, Look, Message, RunNumber};
+use heirlock_agent::{Basis, Look, Message, RunNumber, RunWork, Work};
 use heirlock_core::grace::Grace;
 use heirlock_core::ledger::Addresses;
 use heirlock_core::takeover::Part;
@@ -176,6 +176,21 @@ pub(crate) enum Happening {
         server: usize,
         agent: u64,
     },
+    /// An operator ends the maintenance of a server.
+    EndMaintenance(usize),
+    /// Work of a run that hung goes on.
+    GoesOnFor {
+        server: usize,
+        agent: u64,
+        run: RunNumber,
+        work: Box<RunWork>,
+    },
+    /// Other work that hung goes on.
+    GoesOn {
+        server: usize,
+        agent: u64,
+        work: Box<Work>,
+    },
     /// The lock manager registers the filer that its server mounts from.
     RegisterPeer {
         server: usize,
@@ -267,8 +282,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(schedule: &Schedule, teller: Teller) -> Self {
         let plans = schedule.servers.iter().enumerate();
-        let servers: Vec<Server> =
-            plans.map(|(at, plan)| Server::new(at, server_name(at), plan)).collect();
+        let servers: Vec<Server> = plans.map(|(at, plan)| Server::new(at, server_name(at), plan)).collect();
         let plans = schedule.services.iter().enumerate();
         let mut services: Vec<Service> = plans.map(|(at, plan)| floating_service(at, plan)).collect();
         services.extend(servers.iter().map(host_service));
@@ -388,6 +402,8 @@ impl World {
             | Happening::MonitorTicks { server, .. }
             | Happening::DirectoryRead { server, .. }
             | Happening::DirectorySynced { server, .. }
+            | Happening::GoesOnFor { server, .. }
+            | Happening::GoesOn { server, .. }
             | Happening::Prove { server, .. }
             | Happening::BringUp { server, .. } => Some(*server),
             Happening::ToServer { service, .. } => self.address_of(*service),
@@ -442,19 +458,11 @@ impl World {
                 self.bring_up((server, agent), run, services, last_call);
             }
             Happening::Recorded { server, life, client } => self.recorded(server, life, client),
-            Happening::CallsOut { server, number } => self.calls_out(server, number),
-            Happening::CalloutAnswered { server, number, is_durable } => {
-                self.callout_answered(server, number, is_durable);
+            Happening::EndMaintenance(server) => self.operator_ends_maintenance(server),
+            Happening::GoesOnFor { server, agent, run, work } => {
+                self.go_on_for((server, agent), run, *work);
             }
-            Happening::CalloutEnds { server, number } => self.callout_ends(server, number),
-            Happening::MonitorReads { server, agent } => self.monitor_reads(server, agent),
-            Happening::MonitorTicks { server, agent } => self.monitor_ticks(server, agent),
-            Happening::DirectoryRead { server, agent } => self.directory_was_read(server, agent),
-            Happening::DirectorySynced { server, agent } => self.directory_is_synced(server, agent),
-            Happening::RegisterPeer { server, life } => self.register_peer(server, life),
-            Happening::Registered { server, life, client, granted, acknowledged } => {
-                self.registered(server, life, client, granted, acknowledged);
-            }
+            Happening::GoesOn { server, agent, work } => self.go_on_with((server, agent), *work),
             Happening::Expire { server, life, client } => self.expire(server, life, client),
             Happening::ToClient { client, service, life, port, payload } => {
                 self.arrive_at_client(client, service, life, port, &payload);
@@ -470,6 +478,7 @@ impl World {
             Happening::Answer { client, file, number, verdict, life } => {
                 self.answer(client, file, number, verdict, life);
             }
+            other => self.happen_to_registrations(&other),
         }
     }
 
@@ -579,8 +588,8 @@ impl World {
         it.sm.retain(|_, bytes| !bytes.is_empty());
         self.forget_agent(server);
         self.lose_unsynced(server);
-        let keeps_notes = self.servers[server].capture != Capture::Callout
-            || self.chance(Purpose::Callout, server).bool();
+        let keeps_notes =
+            self.servers[server].capture != Capture::Callout || self.chance(Purpose::Callout, server).bool();
         self.servers[server].callouts.lose_power(keeps_notes);
         self.servers[server].status_monitor.loses_power();
         for address in &mut self.addresses {
@@ -680,7 +689,9 @@ impl World {
             let at = self.now;
             let is_promised = self.servers[server].asking.has_promised(file, client);
             if is_promised && !captured && !self.is_leaving(client, file) {
-                let what = format!("client {client} loses {file:?} of {name}: it was said to be on record, and is not");
+                let what = format!(
+                    "client {client} loses {file:?} of {name}: it was said to be on record, and is not"
+                );
                 self.violated(1, what);
             }
             let on = self.servers[server].capture;
@@ -691,7 +702,7 @@ impl World {
         }
     }
 
-    fn hint(&mut self, server: usize) {
+    pub(crate) fn hint(&mut self, server: usize) {
         if self.servers[server].capture == Capture::Nsm {
             return; // nothing watches its directory
         }
@@ -721,47 +732,6 @@ impl World {
         if it.life() == life && it.serves() && !holds && it.registered.remove(&client) {
             self.unmonitor(server, client);
             self.hint(server);
-        }
-    }
-
-    /// The lock manager has a client unmonitored.
-    fn unmonitor(&mut self, server: usize, client: usize) {
-        match self.servers[server].capture {
-            Capture::Watch | Capture::Callout => self.servers[server].unmonitor(client),
-            Capture::Nsm => self.ask_status_monitor_to_forget(server, client),
-        }
-    }
-
-    /// rpc.statd has written the record of a client, and answers; in mode `callout` after its callout.
-    fn recorded(&mut self, server: usize, life: Life, client: usize) {
-        let it = &mut self.servers[server];
-        if !it.on || it.boot != life.1 {
-            return;
-        }
-        it.write_record(client);
-        self.checks.recorded_at.insert((server, client), self.now);
-        self.hint(server);
-        match self.servers[server].capture {
-            Capture::Callout => self.call_out(server, client, life),
-            _ if self.servers[server].life() == life => {
-                self.servers[server].registered.insert(client);
-                self.checks.registered_at.insert((server, client), self.now);
-            }
-            _ => {}
-        }
-    }
-
-    fn register_peer_soon(&mut self, server: usize) {
-        if self.servers[server].capture == Capture::Nsm {
-            let life = self.servers[server].life();
-            let after = self.chance(Purpose::StatusMonitor, server).u64(500..6_000);
-            self.after(after, Happening::RegisterPeer { server, life });
-        }
-    }
-
-    fn register_peer(&mut self, server: usize, life: Life) {
-        if self.servers[server].life() == life && self.servers[server].serves() {
-            self.ask_status_monitor_for(server, None);
         }
     }
 

@@ -2,6 +2,7 @@
 
 use heirlock_core::Moment;
 use heirlock_core::log_limit::cut;
+use heirlock_core::planted::{Bug, planted};
 use heirlock_nsm::MyName;
 
 use super::outside::Outside;
@@ -14,6 +15,7 @@ impl<O: Outside> Inside<O> {
     /// rpc.statd says something, and waits. `heard`: since when.
     pub(crate) fn called_out(&mut self, now: Moment, heard: Moment, said: Said, answered: Answered) {
         let done = match &said {
+            Said::Add { .. } if planted(Bug::CalloutFirst) => Ok(()),
             Said::Add { .. } => self.add_client(now, &said),
             // Judged by the next look, and not before: a client that lockd unmonitors may hold locks all the same (I2).
             Said::Del { mon_name } => {

@@ -4,7 +4,8 @@
 use fastrand::Rng;
 
 use super::{
-    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
+    ServicePlan,
 };
 use crate::Ms;
 use crate::chance::named;
@@ -39,8 +40,10 @@ impl Schedule {
         drawing.harm_servers(servers.len());
         drawing.freeze(servers.len());
         drawing.harm_others(clients.len());
+        drawing.maintain(servers.len());
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
+            drawing.bring_home(services.len());
         }
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
@@ -82,6 +85,8 @@ fn draw_levels(seed: u64) -> Levels {
             Level::DatagramsDoubled => (3, 20),
             Level::DatagramsLate => (3, 10),
             Level::HintsLost => (2, 100),
+            Level::WordsRepeated => (3, 50),
+            Level::WorkHangs => (5, 150),
         };
         levels.set(level, sometimes(seed, level.name(), one_in, most));
     }
@@ -181,6 +186,23 @@ impl Drawing {
             self.now_and_then("client-away", client, absences, |rng| Incident::ClientAway {
                 client,
                 ms: rng.u64(1_000..30_000),
+            });
+        }
+    }
+
+    fn bring_home(&mut self, services: usize) {
+        let failbacks = sometimes(self.seed, "failback", 2, 40);
+        for service in 0..services {
+            self.now_and_then("failback", service, failbacks, |_| Incident::Failback { service });
+        }
+    }
+
+    fn maintain(&mut self, servers: usize) {
+        let maintained = sometimes(self.seed, "maintain", 4, 15);
+        for server in 0..servers {
+            self.now_and_then("maintain", server, maintained, |rng| Incident::Maintain {
+                server,
+                ms: rng.u64(2_000..25_000),
             });
         }
     }

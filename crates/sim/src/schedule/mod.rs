@@ -116,10 +116,14 @@ pub(crate) enum Level {
     DatagramsLate,
     /// Hints of a status monitor's directory that are lost. Percent.
     HintsLost,
+    /// Words of the cluster manager, and of an operator, that are said twice. Percent.
+    WordsRepeated,
+    /// Work of an agent that hangs. Per 1,000.
+    WorkHangs,
 }
 
 impl Level {
-    const ALL: [Level; 8] = [
+    const ALL: [Level; 10] = [
         Level::StoreFails,
         Level::StoreAnswersLost,
         Level::StoreLate,
@@ -128,6 +132,8 @@ impl Level {
         Level::DatagramsDoubled,
         Level::DatagramsLate,
         Level::HintsLost,
+        Level::WordsRepeated,
+        Level::WorkHangs,
     ];
 
     fn name(self) -> &'static str {
@@ -140,6 +146,8 @@ impl Level {
             Level::DatagramsDoubled => "datagrams-doubled",
             Level::DatagramsLate => "datagrams-late",
             Level::HintsLost => "hints-lost",
+            Level::WordsRepeated => "words-repeated",
+            Level::WorkHangs => "work-hangs",
         }
     }
 }
@@ -187,6 +195,10 @@ pub(crate) enum Incident {
     Insist { service: usize, server: usize },
     /// An operator moves a service.
     Move { service: usize, server: usize },
+    /// An operator asks the home of a service to bring it home.
+    Failback { service: usize },
+    /// An operator maintains a server for so long.
+    Maintain { server: usize, ms: Ms },
 }
 
 impl Schedule {

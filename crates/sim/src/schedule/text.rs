@@ -19,7 +19,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
+    ServicePlan,
 };
 use crate::Ms;
 use crate::world::{floating_name, server_name};
@@ -83,6 +84,8 @@ impl fmt::Display for Incident {
             Incident::Move { service, server } => {
                 write!(f, "move service={} {}", floating_name(*service), on(server))
             }
+            Incident::Failback { service } => write!(f, "failback service={}", floating_name(*service)),
+            Incident::Maintain { server, ms } => write!(f, "maintain {} ms={ms}", on(server)),
         }
     }
 }
@@ -218,6 +221,14 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
+            "failback" => {
+                are(&["service"])?;
+                Incident::Failback { service: self.service_at(fields.text("service")?)? }
+            }
+            "maintain" => {
+                are(&["server", "ms"])?;
+                Incident::Maintain { server: server()?, ms: fields.number("ms")? }
+            }
             "adopt" | "insist" | "move" => {
                 are(&["service", "server"])?;
                 let (service, server) = (self.service_at(fields.text("service")?)?, server()?);
@@ -262,6 +273,7 @@ impl Schedule {
                 Incident::ClientAway { client, .. } => *client < self.clients.len(),
                 Incident::Adopt { service, .. }
                 | Incident::Insist { service, .. }
+                | Incident::Failback { service }
                 | Incident::Move { service, .. } => *service < self.services.len(),
                 _ => true,
             };
