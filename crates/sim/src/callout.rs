@@ -90,7 +90,7 @@ impl World {
         if !waits || !self.lives(server) {
             return;
         }
-        if is_durable && !self.is_on_record(server, client) {
+        if is_durable && !self.is_on_record_somewhere(server, client) {
             let what = format!(
                 "{} answers the callout for client {client}, and its record is not in the store",
                 self.servers[server].name
@@ -124,12 +124,15 @@ impl World {
         let callouts = &mut self.servers[server].callouts;
         let Some(runs) = callouts.runs.take_if(|runs| runs.number == number) else { return };
         let Runs { client, life, .. } = runs;
-        if is_durable {
+        let is_on_record = self.is_on_record(server, client);
+        let is_acknowledged = is_durable && is_on_record;
+        let callouts = &mut self.servers[server].callouts;
+        if is_acknowledged {
             callouts.acknowledged.insert(client);
         }
         self.after(
             1,
-            Happening::Registered { server, life, client, granted: true, acknowledged: is_durable },
+            Happening::Registered { server, life, client, granted: true, acknowledged: is_acknowledged },
         );
     }
 

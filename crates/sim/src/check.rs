@@ -33,7 +33,7 @@ use crate::losses::{Disturbance, Lost, Stored};
 use crate::outside::OutsideOf;
 use crate::schedule::Capture;
 use crate::server::{FileAt, GRACE_MS, Life, client_at};
-use crate::settings::{DEAD_AFTER, MARGIN};
+use crate::settings::{DEAD_AFTER, FORGET_AFTER, MARGIN};
 use crate::world::{World, millis};
 
 /// A promise that was broken.
@@ -229,11 +229,16 @@ impl World {
                         let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
                         bad.any(|stored| stored.service == *service && stored.client == *name)
                     };
+                    // It was reported as lost or unreachable, and did not come back for so long: that leaks end is a rule.
+                    let is_over = |loss: &Loss| {
+                        let long_ago = |it: &&Stored| it.at + millis(FORGET_AFTER) <= self.now;
+                        let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
+                        bad.any(|it| it.service == *service && it.client == *name && long_ago(&it))
+                    };
                     let was_there = self.checks.recorded_at.contains_key(&(server, client));
-                    let came_back = held
-                        .loss
-                        .as_ref()
-                        .is_some_and(|loss| since > loss.at || loss.unseen || (was_there && is_told(loss)));
+                    let came_back = held.loss.as_ref().is_some_and(|loss| {
+                        since > loss.at || loss.unseen || is_over(loss) || (was_there && is_told(loss))
+                    });
                     file.0 == at && held.listed && !is_reclaiming && !came_back
                 });
                 if let Some((file, held)) = held {

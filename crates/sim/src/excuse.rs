@@ -7,11 +7,12 @@ use heirlock_core::planted::{Bug, planted};
 
 use crate::schedule::Capture;
 
-/// Of 1,000 losses that were judged so many are to be made good at the least. Measured over 10,000 seeds: 979.
-const MADE_GOOD_PER_MILLE_MIN: u64 = 970;
+/// Of 1,000 losses that were judged so many are to be made good at the least, in each mode. Measured over 4,000 seeds: 965 to 968.
+/// Before work could hang it was 979: a loss during work that hangs is told, and not made good.
+const MADE_GOOD_PER_MILLE_MIN: u64 = 955;
 /// So many losses are to be judged in 1,000 seeds at the least: where locks are not lost any more, nothing is shown.
-/// Measured over 10,000 seeds: 11,055.
-const JUDGED_PER_1000_SEEDS_MIN: u64 = 9_000;
+/// In each mode. Measured over 4,000 seeds: 3,570 to 3,800.
+const JUDGED_PER_1000_SEEDS_MIN: u64 = 3_000;
 
 /// Why a lock that was lost is no broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,16 +39,17 @@ pub enum Excuse {
 }
 
 impl Excuse {
-    /// How many of 1,000 losses it may excuse, beside how many it did over 10,000 seeds. A checker that excuses more and more
+    /// How many of 1,000 losses of servers in this mode it may excuse, beside how many it did over 4,000 seeds. A checker that excuses more and more
     /// fails by this bound.
-    fn per_mille_max(self, _: Capture) -> u64 {
+    fn per_mille_max(self, mode: Capture) -> u64 {
         match self {
-            Excuse::NotOnRecord => 3, // 0.8
-            Excuse::Unseen => 4,      // 1.2
-            Excuse::Away => 14,       // 8.5
-            Excuse::Told => 14,       // 10.1
-            Excuse::StoreFailed => 2, // 0.2
-            Excuse::TwoFailures => 2, // 0.03
+            Excuse::NotOnRecord if mode == Capture::Nsm => 1, // 0
+            Excuse::NotOnRecord => 3,                         // 0.6
+            Excuse::Unseen => 4,                              // 0.8 to 1.8
+            Excuse::Away => 14,                               // 8.6 to 9.2
+            Excuse::Told => 30,                               // 20.2 to 22.5
+            Excuse::StoreFailed => 3,                         // 0.5 to 0.9
+            Excuse::TwoFailures => 2,                         // 0.2 to 0.6
         }
     }
 }

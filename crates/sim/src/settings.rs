@@ -22,7 +22,7 @@ const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// After how long a client that could not be told is forgotten, unless it came back.
-const FORGET_AFTER: Duration = Duration::from_secs(25);
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(25);
 /// How long lockd waits for our own status monitor.
 pub(crate) const MON_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long rpc.statd waits for its callout.

@@ -332,7 +332,7 @@ impl World {
         };
         let is_durable = self.is_on_record(server, client);
         let may_be_at_risk = self.servers[server].grants_unprotected;
-        if granted && !is_durable && !(may_be_at_risk && at_risk) {
+        if granted && !self.is_on_record_somewhere(server, client) && !(may_be_at_risk && at_risk) {
             let what =
                 format!("{us} grants the SM_MON of client {client}, and its record is not in the store");
             self.violated(1, what);
@@ -342,6 +342,20 @@ impl World {
         }
         let acknowledged = granted && is_durable;
         self.after(wait + 1, Happening::Registered { server, life, client, granted, acknowledged });
+    }
+
+    /// Whether a client is on record in a service that this server holds. An agent that could read some of its services alone
+    /// answers for those: a lock of another one is promised nothing.
+    pub(crate) fn is_on_record_somewhere(&self, server: usize, client: usize) -> bool {
+        let key = &self.clients[client].key;
+        let is_ours = |name: &heirlock_core::ServiceName| {
+            self.store.newest_claim(name).is_some_and(|claim| claim.owner == self.servers[server].name)
+        };
+        let ours = self.services.iter().map(|service| &service.name).filter(|name| is_ours(name));
+        let is_there = |name: &heirlock_core::ServiceName| {
+            self.store.see_newest(name, |contents| contents.records.contains_key(key)) == Some(true)
+        };
+        ours.into_iter().any(is_there)
     }
 
     /// Whether a client is on record in the service that every server has and no other one takes over.
