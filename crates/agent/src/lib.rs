@@ -36,6 +36,7 @@ pub mod words;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use heirlock_core::claim::Claim;
@@ -202,6 +203,12 @@ impl<O: Outside> Agent<O> {
     pub fn compare_at_once(&mut self, clients: usize) {
         let portion = Portion::of(clients, clients, clients);
         self.0.instances_mut().iter_mut().for_each(|instance| instance.compare_at_once(portion));
+    }
+
+    /// Takes all work of a run for hung after so long, and not after the times that [`limits`] and the settings say: for a
+    /// simulation, which lasts some minutes.
+    pub fn limit_work(&mut self, limit: Duration) {
+        self.0.instances_mut().iter_mut().for_each(|instance| instance.limit_work(limit));
     }
 
     /// Nothing is on that was asked for or begun: no run, no release, no request for a service that is at home here, and nothing

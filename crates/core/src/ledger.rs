@@ -132,8 +132,9 @@ impl Ledger {
         untold: impl Iterator<Item = MonName>,
         found: &Population,
     ) -> Vec<MonName> {
+        let is_back = |key: &RecordKey| found.may_hold(key) && !planted(Bug::ForgetReturned);
         let absent = untold.map(RecordKey::from);
-        let absent = absent.filter(|key| self.stored.contains_key(key) && !found.may_hold(key));
+        let absent = absent.filter(|key| self.stored.contains_key(key) && !is_back(key));
         let since = |key: RecordKey| {
             let since = self.absent.get(&key).copied().unwrap_or(now);
             (key, since)

@@ -35,6 +35,8 @@ macro_rules! bugs {
 bugs! {
     /// SM_MON is answered before its record is durable.
     AnswerFirst, "answer-first", breaks Some(1);
+    /// A callout is answered before its client is durable. The agent has this bug.
+    CalloutFirst, "callout-first", breaks Some(1);
     /// An SM_MON waits for the store, however long that takes.
     WaitForStore, "wait-for-store", breaks Some(1);
     /// A vanished record is believed to be gone at once.
@@ -42,7 +44,9 @@ bugs! {
     /// A generation begins without the last client of the one before.
     BeginWithoutOne, "begin-without-one", breaks Some(2);
     /// A client that could not be told is forgotten at once, registered or not. The agent has this bug.
-    ForgetUntold, "forget-untold", breaks Some(6);
+    ForgetUntold, "forget-untold", breaks Some(2);
+    /// A client that could not be told is forgotten after `forget-after`, although it came back.
+    ForgetReturned, "forget-returned", breaks Some(2);
     /// Clients that registered again are retired with those that did not.
     RetireAll, "retire-all", breaks Some(2);
     /// A service is claimed although its owner's heart beats.

@@ -39,16 +39,20 @@ pub(crate) enum Purpose {
     Word,
     /// Which server fails when all is over: no owner.
     Last,
-    /// The doings of a client of the desk: a client.
-    DeskClient,
-    /// The fate of a commit of the desk: no owner.
-    DeskStore,
+    /// When our own status monitor reads and acts, and which of its unsynced files are lost: a server.
+    StatusMonitor,
+    /// When a callout reaches its agent, and whether its notes are lost: a server.
+    Callout,
     /// Numbers that are unlikely to come twice: a server.
     Number,
     /// How long a look beside an agent's loop takes: a server.
     Look,
     /// How long a conveyor takes: a server.
     Conveyor,
+    /// Which words of the cluster manager are said twice: a server.
+    Repeat,
+    /// Which work hangs, and for how long: a server.
+    Hang,
 }
 
 /// All streams of a run.

@@ -2,7 +2,7 @@
 //!
 //! | | holds where |
 //! |---|---|
-//! | I1 | in a world of its own (`desk`): SM_MON is granted when the record is durable, refused in time; here, in `watch` mode, nothing is promised |
+//! | I1 | in modes `nsm` and `callout` a lock whose holder was said to be durable is on record, when it is granted and when it is lost; SM_MON is refused in time, and a client that is granted unprotected is listed as at risk; in mode `watch` nothing is promised |
 //! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
 //! | I3 | no claim over an owner that lives; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
@@ -31,8 +31,9 @@ use crate::client::{Ask, Loss};
 use crate::excuse::Losses;
 use crate::losses::{Disturbance, Lost, Stored};
 use crate::outside::OutsideOf;
+use crate::schedule::Capture;
 use crate::server::{FileAt, GRACE_MS, Life, client_at};
-use crate::settings::{DEAD_AFTER, MARGIN};
+use crate::settings::{DEAD_AFTER, FORGET_AFTER, MARGIN};
 use crate::world::{World, millis};
 
 /// A promise that was broken.
@@ -98,6 +99,11 @@ impl World {
         }
         let Some(owner) = self.servers.iter().position(|s| s.name == newest.owner) else { return };
         let beat = self.beat_at[owner].unwrap_or_default();
+        let is_maintained = self.store.is_maintained(&newest.owner);
+        if is_maintained && !self.cluster.answers_for(server, service, &newest.owner) {
+            let what = format!("{us} claims {service}, whose owner {} is being maintained", newest.owner);
+            return self.violated(3, what);
+        }
         let lives = self.agents[owner].is_some() && self.now < beat + millis(DEAD_AFTER) - 500;
         // Else an operator answers for it, or the cluster manager.
         if lives && !self.cluster.answers_for(server, service, &newest.owner) {
@@ -224,11 +230,16 @@ impl World {
                         let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
                         bad.any(|stored| stored.service == *service && stored.client == *name)
                     };
+                    // It was reported as lost or unreachable, and did not come back for so long: that leaks end is a rule.
+                    let is_over = |loss: &Loss| {
+                        let long_ago = |it: &&Stored| it.at + millis(FORGET_AFTER) <= self.now;
+                        let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
+                        bad.any(|it| it.service == *service && it.client == *name && long_ago(&it))
+                    };
                     let was_there = self.checks.recorded_at.contains_key(&(server, client));
-                    let came_back = held
-                        .loss
-                        .as_ref()
-                        .is_some_and(|loss| since > loss.at || loss.unseen || (was_there && is_told(loss)));
+                    let came_back = held.loss.as_ref().is_some_and(|loss| {
+                        since > loss.at || loss.unseen || is_over(loss) || (was_there && is_told(loss))
+                    });
                     file.0 == at && held.listed && !is_reclaiming && !came_back
                 });
                 if let Some((file, held)) = held {
@@ -382,6 +393,7 @@ impl World {
 
     pub(crate) fn check_each_second(&mut self) {
         self.check_interrupted();
+        self.check_waiting_registrations();
         let quiet = self.now.saturating_sub(CAPTURED_MS_MAX);
         for server in 0..self.servers.len() {
             if !self.has_seen_all_since(server, quiet) {
@@ -409,6 +421,7 @@ impl World {
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
         let agent = &self.agents[server].as_ref()?.agent;
+        let monitored = it.monitored();
         for name in agent.held() {
             let Some(held) = agent.claim_of(name) else { continue };
             let released = self.released_at.get(&(name.clone(), held.generation));
@@ -433,9 +446,9 @@ impl World {
                 let is_missing = |client: &&usize| {
                     let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
                     let is_known = contents.records.contains_key(&self.clients[**client].key);
-                    !is_known && at < quiet && it.has_record(**client)
+                    !is_known && at < quiet && (it.capture == Capture::Nsm || it.has_record(**client))
                 };
-                it.remembered.iter().find(is_missing).copied()
+                monitored.iter().find(is_missing).copied()
             });
             if let Some(client) = missing.flatten() {
                 return Some((

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
+use crate::schedule::Capture;
 use crate::server::{FileAt, Life, client_address};
 
 /// One client.
@@ -43,6 +44,8 @@ pub(crate) struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Loss {
     pub(crate) at: Ms,
+    /// The mode of the server that had granted it.
+    pub(crate) on: Capture,
     /// The client was on record in the store.
     pub(crate) captured: bool,
     /// Nothing that can be seen told of it.

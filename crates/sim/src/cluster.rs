@@ -13,14 +13,22 @@ use crate::Ms;
 use crate::chance::Purpose;
 use crate::check::is_at_rest;
 use crate::process::{Shared, entered};
+use crate::schedule::Level;
 use crate::world::{Happening, World};
 
 /// A request to an agent.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
-    Adopt { service: usize, prepare: bool, authority: Authority },
+    Adopt {
+        service: usize,
+        prepare: bool,
+        authority: Authority,
+    },
     Finish(usize),
     Release(usize),
+    /// To the home of a service.
+    Failback(usize),
+    Maintain(bool),
 }
 
 /// The answer of an agent.
@@ -39,6 +47,7 @@ enum Task {
     Idle,
     Adopting { on: usize, since: Ms, prepare: bool, fenced: Option<usize> },
     Releasing { from: usize, to: usize, since: Ms },
+    ComingHome { to: usize, since: Ms },
 }
 
 /// The cluster manager.
@@ -162,6 +171,26 @@ impl World {
                 None if self.now > since + 20_000 || !self.servers[from].on => Task::Idle,
                 None => task,
             },
+            Task::ComingHome { to, since } => self.bring_home(service, name, (to, since), said(to)),
+        }
+    }
+
+    /// Its home asks the owner for it, and adopts it then. The address is brought where it is claimed.
+    fn bring_home(
+        &mut self,
+        service: usize,
+        name: &ServiceName,
+        (to, since): (usize, Ms),
+        said: Option<Word>,
+    ) -> Task {
+        if said.is_some() || !self.servers[to].on || self.now > since + 30_000 {
+            return Task::Idle;
+        }
+        let claim = self.store.newest_claim(name);
+        let is_home = claim.is_some_and(|claim| !claim.released && claim.owner == self.servers[to].name);
+        match is_home && !self.services[service].automatic && self.address_of(service) != Some(to) {
+            true => self.adopt_on(service, to, None),
+            false => Task::ComingHome { to, since },
         }
     }
 
@@ -253,6 +282,33 @@ impl World {
         }
     }
 
+    /// An operator brings a service home.
+    pub(crate) fn operator_brings_home(&mut self, service: usize) {
+        let home = self.services[service].home;
+        if self.owner_in_peace(service).is_some() && self.is_living(home) {
+            self.ask(home, Asked::Failback(service));
+            self.set_task(service, Task::ComingHome { to: home, since: self.now });
+        }
+    }
+
+    /// An operator maintains a server for a while.
+    pub(crate) fn operator_maintains(&mut self, server: usize, ms: Ms) {
+        if self.is_living(server) {
+            self.ask(server, Asked::Maintain(true));
+            self.after(ms, Happening::EndMaintenance(server));
+        }
+    }
+
+    /// An operator ends it, and repeats that until it is over.
+    pub(crate) fn operator_ends_maintenance(&mut self, server: usize) {
+        if self.agents[server].is_some() {
+            self.ask(server, Asked::Maintain(false));
+        }
+        if self.servers[server].is_maintained || self.is_stopped(server) {
+            self.after(2_500, Happening::EndMaintenance(server));
+        }
+    }
+
     fn set_task(&mut self, service: usize, task: Task) {
         let name = &self.services[service].name;
         self.cluster.tasks.iter_mut().filter(|(of, _)| of == name).for_each(|(_, it)| it.0 = task);
@@ -274,6 +330,14 @@ impl World {
     fn ask(&mut self, server: usize, asked: Asked) {
         let agent = self.servers[server].agent;
         let after = self.chance(Purpose::Word, server).u64(1..30);
+        let repeats = self.levels.of(Level::WordsRepeated);
+        let rng = self.chance(Purpose::Repeat, server);
+        let (is_repeated, later) = (rng.u16(0..100) < repeats, rng.u64(1..6_000));
+        let insists = matches!(&asked, Asked::Adopt { authority, .. } if authority.insisted);
+        // A person who insists has looked, and says it once. Maintenance is switched on and off in order.
+        if is_repeated && !insists && !matches!(asked, Asked::Maintain(_)) {
+            self.after(after + later, Happening::Asks { server, agent, asked: asked.clone() });
+        }
         self.after(after, Happening::Asks { server, agent, asked });
     }
 
@@ -282,8 +346,14 @@ impl World {
         let Some(world) = self.agents[server].as_ref().map(|it| it.agent.outside().shared()) else { return };
         self.cluster.asked += 1;
         let number = self.cluster.asked;
-        let (Asked::Adopt { service, .. } | Asked::Finish(service) | Asked::Release(service)) = asked;
-        let (service, is_release) = (self.services[service].name.clone(), matches!(asked, Asked::Release(_)));
+        let service = match asked {
+            Asked::Adopt { service, .. }
+            | Asked::Finish(service)
+            | Asked::Release(service)
+            | Asked::Failback(service) => self.services[service].name.clone(),
+            Asked::Maintain(_) => ServiceName::host(&self.servers[server].name),
+        };
+        let is_release = matches!(asked, Asked::Release(_));
         let adopt = |prepare, finish, authority: Authority| Request::Adopt {
             service: service.clone(),
             prepare,
@@ -299,6 +369,10 @@ impl World {
             }
             Asked::Finish(_) => adopt(false, true, Authority::default()),
             Asked::Release(_) => Request::Release { service: service.clone() },
+            Asked::Failback(_) => {
+                Request::Failback { service: service.clone(), answer_when: AnswerWhen::Settled }
+            }
+            Asked::Maintain(on) => Request::Maintenance { on },
         };
         let responder = Responder::new(Caller { world, server, service, number, is_release });
         self.hand_to_agent(server, agent, Message::Request(Box::new(request), responder));
@@ -314,6 +388,8 @@ impl World {
         if word != Word::Prepared {
             self.cluster.said.remove(&number);
         }
-        self.cluster.words.push((service.clone(), server, word));
+        if !service.is_host() {
+            self.cluster.words.push((service.clone(), server, word));
+        }
     }
 }

@@ -75,11 +75,14 @@ impl World {
         let rng = self.chance(Purpose::Conveyor, server);
         let (quick, is_slow, slow): (Ms, bool, Ms) =
             (rng.u64(1..20), rng.u8(0..40) == 0, rng.u64(100..2_500));
-        self.after(if is_slow { slow } else { quick }, Happening::Convey { server, agent });
+        let hangs = self.servers[server].conveyor_hangs_until.saturating_sub(self.now);
+        let after = if is_slow { slow } else { quick };
+        self.after(after.max(hangs), Happening::Convey { server, agent });
     }
 
     /// One step of the conveyor of this agent: the plan is remembered before the first file, and then a file.
     pub(crate) fn convey(&mut self, (server, agent): AgentAt) {
+        let now = self.now;
         if self.servers[server].agent != agent {
             return;
         }
@@ -89,8 +92,8 @@ impl World {
             Some(left) => {
                 if let Some((client, lines)) = left.pop_front() {
                     match conveying.task {
-                        Task::Place { .. } => self.servers[server].place(&client, &lines),
-                        Task::TakeAway => self.servers[server].take_away(&client, &lines),
+                        Task::Place { .. } => self.servers[server].place(&client, &lines, now),
+                        Task::TakeAway => self.servers[server].take_away(&client, &lines, now),
                     }
                 }
             }

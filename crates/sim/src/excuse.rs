@@ -5,11 +5,14 @@ use std::fmt;
 
 use heirlock_core::planted::{Bug, planted};
 
-/// Of 1,000 losses that were judged so many are to be made good at the least. Measured over 10,000 seeds: 979.
-const MADE_GOOD_PER_MILLE_MIN: u64 = 970;
+use crate::schedule::Capture;
+
+/// Of 1,000 losses that were judged so many are to be made good at the least, in each mode. Measured over 4,000 seeds: 965 to 968.
+/// Before work could hang it was 979: a loss during work that hangs is told, and not made good.
+const MADE_GOOD_PER_MILLE_MIN: u64 = 955;
 /// So many losses are to be judged in 1,000 seeds at the least: where locks are not lost any more, nothing is shown.
-/// Measured over 10,000 seeds: 11,055.
-const JUDGED_PER_1000_SEEDS_MIN: u64 = 9_000;
+/// In each mode. Measured over 4,000 seeds: 3,570 to 3,800.
+const JUDGED_PER_1000_SEEDS_MIN: u64 = 3_000;
 
 /// Why a lock that was lost is no broken promise.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,16 +39,17 @@ pub enum Excuse {
 }
 
 impl Excuse {
-    /// How many of 1,000 losses it may excuse, beside how many it did over 10,000 seeds. A checker that excuses more and more
+    /// How many of 1,000 losses of servers in this mode it may excuse, beside how many it did over 4,000 seeds. A checker that excuses more and more
     /// fails by this bound.
-    fn per_mille_max(self) -> u64 {
+    fn per_mille_max(self, mode: Capture) -> u64 {
         match self {
-            Excuse::NotOnRecord => 3, // 0.8
-            Excuse::Unseen => 4,      // 1.2
-            Excuse::Away => 14,       // 8.5
-            Excuse::Told => 14,       // 10.1
-            Excuse::StoreFailed => 2, // 0.2
-            Excuse::TwoFailures => 2, // 0.03
+            Excuse::NotOnRecord if mode == Capture::Nsm => 1, // 0
+            Excuse::NotOnRecord => 3,                         // 0.6
+            Excuse::Unseen => 4,                              // 0.8 to 1.8
+            Excuse::Away => 14,                               // 8.6 to 9.2
+            Excuse::Told => 30,                               // 20.2 to 22.5
+            Excuse::StoreFailed => 3,                         // 0.5 to 0.9
+            Excuse::TwoFailures => 2,                         // 0.2 to 0.6
         }
     }
 }
@@ -100,31 +104,21 @@ impl Evidence {
     }
 }
 
-/// Of one seed, or of many.
+/// The losses of one seed, or of many, by the mode of the server that had granted the lock.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Losses {
+pub struct Losses(BTreeMap<Capture, LossesIn>);
+
+/// Those of the servers in one mode.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+struct LossesIn {
     /// Their holders were told in time, and reclaimed them.
-    pub made_good: u64,
+    made_good: u64,
     /// The others, by their excuse.
-    pub excused: BTreeMap<Excuse, u64>,
+    excused: BTreeMap<Excuse, u64>,
 }
 
-impl Losses {
-    pub(crate) fn excuse(&mut self, excuse: Excuse) {
-        *self.excused.entry(excuse).or_default() += 1;
-    }
-
-    /// Adds those of another seed.
-    pub fn add(&mut self, other: &Losses) {
-        self.made_good += other.made_good;
-        for (excuse, count) in &other.excused {
-            *self.excused.entry(*excuse).or_default() += count;
-        }
-    }
-
-    /// How many losses were judged.
-    #[must_use]
-    pub fn judged(&self) -> u64 {
+impl LossesIn {
+    fn judged(&self) -> u64 {
         self.made_good + self.excused.values().sum::<u64>()
     }
 
@@ -132,32 +126,34 @@ impl Losses {
         (count * 1_000).checked_div(self.judged()).unwrap_or_default()
     }
 
-    /// Which bounds these losses of so many seeds break: a sentence each.
-    #[must_use]
-    pub fn out_of_bounds(&self, seeds: u64) -> Vec<String> {
-        let mut found = Vec::new();
+    fn out_of_bounds(&self, mode: Capture, seeds: u64) -> Vec<String> {
+        let (mut found, name) = (Vec::new(), mode.name());
         let judged_min = JUDGED_PER_1000_SEEDS_MIN * seeds / 1_000;
         if self.judged() < judged_min {
-            found
-                .push(format!("expected at least {judged_min} losses to be judged, found {}", self.judged()));
+            found.push(format!(
+                "{name}: expected at least {judged_min} losses to be judged, found {}",
+                self.judged()
+            ));
         }
         let made_good = self.per_mille(self.made_good);
         if made_good < MADE_GOOD_PER_MILLE_MIN {
             found.push(format!(
-                "expected at least {MADE_GOOD_PER_MILLE_MIN} of 1,000 losses to be made good, found {made_good}"
+                "{name}: expected at least {MADE_GOOD_PER_MILLE_MIN} of 1,000 losses to be made good, found {made_good}"
             ));
         }
         for (excuse, count) in &self.excused {
-            let (excused, most) = (self.per_mille(*count), excuse.per_mille_max());
+            let (excused, most) = (self.per_mille(*count), excuse.per_mille_max(mode));
             if excused > most {
-                found.push(format!("expected at most {most} of 1,000 losses {excuse}, found {excused}"));
+                found.push(format!(
+                    "{name}: expected at most {most} of 1,000 losses {excuse}, found {excused}"
+                ));
             }
         }
         found
     }
 }
 
-impl fmt::Display for Losses {
+impl fmt::Display for LossesIn {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (judged, made_good) = (self.judged(), self.made_good);
         write!(
@@ -169,6 +165,46 @@ impl fmt::Display for Losses {
             write!(f, ", {count} {excuse} ({} of 1,000)", self.per_mille(*count))?;
         }
         Ok(())
+    }
+}
+
+impl Losses {
+    /// A lock that a server in this mode had granted was reclaimed.
+    pub(crate) fn make_good(&mut self, mode: Capture) {
+        self.0.entry(mode).or_default().made_good += 1;
+    }
+
+    /// A lock that a server in this mode had granted was lost, and its loss is excused.
+    pub(crate) fn excuse(&mut self, mode: Capture, excuse: Excuse) {
+        *self.0.entry(mode).or_default().excused.entry(excuse).or_default() += 1;
+    }
+
+    /// Adds those of another seed.
+    pub fn add(&mut self, other: &Losses) {
+        for (mode, of) in &other.0 {
+            let ours = self.0.entry(*mode).or_default();
+            ours.made_good += of.made_good;
+            for (excuse, count) in &of.excused {
+                *ours.excused.entry(*excuse).or_default() += count;
+            }
+        }
+    }
+
+    /// Which bounds these losses of so many seeds break: a sentence each. `only`: all servers were in this mode.
+    #[must_use]
+    pub fn out_of_bounds(&self, seeds: u64, only: Option<Capture>) -> Vec<String> {
+        let none = LossesIn::default();
+        let of = |mode: Capture| self.0.get(&mode).unwrap_or(&none);
+        let judged = Capture::ALL.into_iter().filter(|mode| only.is_none_or(|only| only == *mode));
+        judged.flat_map(|mode| of(mode).out_of_bounds(mode, seeds)).collect()
+    }
+}
+
+impl fmt::Display for Losses {
+    /// A line for each mode.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.0.iter().map(|(mode, of)| format!("{}: {of}", mode.name()));
+        f.write_str(&lines.collect::<Vec<_>>().join("\n"))
     }
 }
 
@@ -201,11 +237,12 @@ mod tests {
 
     #[test]
     fn losses_that_are_too_few_or_excused_too_often_are_out_of_bounds() {
-        let mut losses = Losses { made_good: 100_000, ..Losses::default() };
-        assert_eq!(losses.out_of_bounds(1), Vec::<String>::new());
-        assert!(losses.out_of_bounds(100_000_000)[0].contains("losses to be judged"), "a floor");
-        (0..50_000).for_each(|_| losses.excuse(Excuse::TwoFailures));
-        let found = losses.out_of_bounds(1).join("\n");
+        let mut losses = Losses::default();
+        Capture::ALL.iter().for_each(|mode| (0..100_000).for_each(|_| losses.make_good(*mode)));
+        assert_eq!(losses.out_of_bounds(1, None), Vec::<String>::new());
+        assert!(losses.out_of_bounds(100_000_000, None)[0].contains("losses to be judged"), "a floor");
+        (0..50_000).for_each(|_| losses.excuse(Capture::Nsm, Excuse::TwoFailures));
+        let found = losses.out_of_bounds(1, None).join("\n");
         assert!(found.contains("to be made good") && found.contains("of two failures at once"), "{found}");
     }
 }

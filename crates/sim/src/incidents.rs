@@ -54,7 +54,8 @@ impl World {
             Incident::Adopt { service, server } => self.operator_adopts(service, server),
             Incident::Insist { service, server } => self.operator_insists(service, server),
             Incident::Move { service, server } => self.operator_moves(service, server),
-            Incident::KillDesk | Incident::DeskStoreAway { .. } => {}
+            Incident::Failback { service } => self.operator_brings_home(service),
+            Incident::Maintain { server, ms } => self.operator_maintains(server, ms),
         }
     }
 

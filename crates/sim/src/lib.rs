@@ -20,10 +20,20 @@
 //!   `sm.bak`. Some have texts in them that mean harm.
 //! - **Lock managers** are stopped and started, or killed in place, by others than the agent. An orderly stop unmonitors
 //!   clients: those without a lock on kernel 6.1, all of them on 6.12. A SIGKILL takes effect at the next request.
+//! - **Work hangs** with a program, a disk or a thread: the look at an adoption's needs, the lock manager's recognition, its proof,
+//!   addresses, the conveyor, the notifier, a fence until its time limit ends it, and work for no run. It goes on at last, when its
+//!   run may be over long since.
 //! - **Wall clocks** differ by weeks, and jump.
-//! - **An operator** moves services without need, asks for those whose owner lives, and insists on it.
+//! - **An operator** moves services without need, asks for those whose owner lives, and insists on it; asks a home to bring its
+//!   service back; maintains servers for a while; and restarts NFS where a run says that it could not recognise. Words are said twice.
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
+//!
+//! # Capture modes
+//! Each server has one of the three. In `watch` nothing is promised. In `callout` and `nsm` the lock manager waits in its only thread
+//! for the status monitor, which waits for the agent: for rpc.statd's callout, which gives up after its time limit and leaves a note,
+//! or for heirlock's own machine, which dies with the agent's process and is gone on with by the next one from what lies under /run.
+//! There a lock whose holder was said to be on record must be so (I1).
 //!
 //! # Losses that can't be helped
 //! Checkers excuse a loss only where no agent could know of it, or where it was told: a lock of a client that was not on record
@@ -34,18 +44,20 @@
 //! # Limits of the model
 //! It has no disks that lose synced changes, no servers that lie, never more than one agent under one name, and no faults of
 //! kernels. An agent is stopped between two turns of its loop, and not between the look at grace and the datagrams that follow
-//! it. All servers watch their directory (mode `watch`); of mode `nsm` the order of an answer and a commit is shown in a world
-//! of its own (`desk`). No operator asks for a failback or for maintenance. No work that an agent begins hangs. The store's
-//! promises are tested where the store is; sockets and files where they are used; real kernels in the lab.
+//! it. No client is restarted, so that no SM_NOTIFY comes to a server. A release never hangs before its claim is given up, and a look
+//! at the directory never does. The store's promises are tested where the store is; sockets and files where they are used; real
+//! kernels in the lab.
 
+mod asking;
+mod callout;
 mod calls;
 mod chance;
 mod check;
 mod client;
 mod cluster;
 mod conveying;
-mod desk;
 mod excuse;
+mod hanging;
 mod incidents;
 mod log;
 mod losses;
@@ -55,6 +67,7 @@ mod queue;
 mod schedule;
 mod server;
 mod settings;
+mod status_monitor;
 mod store;
 mod teller;
 mod telling;
@@ -64,7 +77,7 @@ mod world;
 
 pub use check::Violation;
 pub use excuse::{Excuse, Losses};
-pub use schedule::{Schedule, shrink};
+pub use schedule::{Capture, Schedule, shrink};
 pub use teller::Trace;
 
 use std::mem;
@@ -97,9 +110,6 @@ pub struct Story {
 #[must_use]
 pub fn run(schedule: &Schedule, trace: Trace) -> Story {
     let teller = Teller::new(trace);
-    if let Some(violation) = desk::run(schedule, &teller) {
-        return Story { violation: Some(violation), losses: Losses::default(), told: teller.told() };
-    }
     let simulation = Simulation::new(World::new(schedule, teller));
     match trace {
         Trace::Silent => live(&simulation),

@@ -79,7 +79,7 @@ impl World {
                     let Lost { client, file, loss, .. } = &lost;
                     format!("client {client} lost {file:?} at {} ms, which is excused: {excuse}", loss.at)
                 });
-                self.checks.losses.excuse(excuse);
+                self.checks.losses.excuse(lost.loss.on, excuse);
                 continue;
             }
             let Lost { client, file, loss, listed } = lost;

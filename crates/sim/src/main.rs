@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Instant;
 
 use clap::Parser;
-use heirlock_sim::{Losses, Schedule, Trace, Violation};
+use heirlock_sim::{Capture, Losses, Schedule, Trace, Violation};
 
 /// Simulates servers, agents and clients, and checks every promise of the design.
 #[derive(Debug, Parser)]
@@ -53,6 +53,9 @@ struct Arguments {
     /// Fails if the losses are out of their bounds: too few were judged, or an excuse was taken too often.
     #[arg(long)]
     bounds: bool,
+    /// All servers notice records in this mode (watch, callout, nsm), whatever the seed or the history says.
+    #[arg(long, value_name = "MODE", value_parser = Capture::parse)]
+    capture: Option<Capture>,
     /// Threads, each with seeds of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -83,14 +86,14 @@ fn main() -> ExitCode {
         }
     };
     if let Some(seed) = arguments.record {
-        print!("{}", Schedule::draw(seed));
+        print!("{}", in_mode(Schedule::draw(seed), arguments.capture));
         return ExitCode::SUCCESS;
     }
     let began = Instant::now();
     let Ran { broken, count, losses } = run_all(&arguments, &source);
     let took = began.elapsed().as_secs_f64();
     if arguments.shrink {
-        return write_shrunk(&source, broken.first());
+        return write_shrunk(&source, arguments.capture, broken.first());
     }
     if arguments.survey {
         survey(&source, &broken, count);
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
         );
     }
     println!("{losses}");
-    let out_of_bounds = losses.out_of_bounds(count);
+    let out_of_bounds = losses.out_of_bounds(count, arguments.capture);
     if arguments.bounds || arguments.expect == Some(Expected::Bounds) {
         out_of_bounds.iter().for_each(|what| println!("{what}"));
     }
@@ -200,9 +203,18 @@ impl Source {
     }
 }
 
+/// The same, or with all servers in one mode.
+fn in_mode(schedule: Schedule, capture: Option<Capture>) -> Schedule {
+    match capture {
+        Some(mode) => schedule.in_mode(mode),
+        None => schedule,
+    }
+}
+
 /// Writes what is needed to break the same promise.
-fn write_shrunk(source: &Source, first: Option<&(u64, Violation)>) -> ExitCode {
-    let broken = first.and_then(|(number, violation)| Some((source.schedule(*number)?, violation)));
+fn write_shrunk(source: &Source, capture: Option<Capture>, first: Option<&(u64, Violation)>) -> ExitCode {
+    let schedule = |number: u64| Some(in_mode(source.schedule(number)?, capture));
+    let broken = first.and_then(|(number, violation)| Some((schedule(*number)?, violation)));
     let Some((schedule, Violation { invariant, .. })) = broken else {
         eprintln!("error: expected a schedule that breaks a promise, found none");
         return ExitCode::FAILURE;
@@ -261,6 +273,7 @@ fn run_all(arguments: &Arguments, source: &Source) -> Ran {
                         return;
                     }
                     let Some(schedule) = source.schedule(number) else { return };
+                    let schedule = in_mode(schedule, arguments.capture);
                     let story = heirlock_sim::run(&schedule, trace);
                     let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
                     found.1.add(&story.losses);
@@ -282,7 +295,23 @@ fn run_all(arguments: &Arguments, source: &Source) -> Ran {
 fn list_plants() {
     for bug in heirlock_core::planted::Bug::ALL {
         let broken = bug.breaks().map_or("bounds".to_owned(), |invariant| format!("I{invariant}"));
-        println!("{} {broken}", bug.name());
+        let modes: Vec<&str> = modes_of(*bug).iter().map(|mode| mode.name()).collect();
+        println!("{} {broken} {}", bug.name(), modes.join(" "));
+    }
+}
+
+/// The modes in which a bug can do harm.
+#[cfg(feature = "plants")]
+fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
+    use heirlock_core::planted::Bug;
+    match bug {
+        Bug::AnswerFirst | Bug::WaitForStore => &[Capture::Nsm],
+        Bug::CalloutFirst => &[Capture::Callout],
+        // Elsewhere the commit that a registration waits for brings a client into the store, and no look.
+        Bug::FirstPortion => &[Capture::Watch],
+        // Our own status monitor lets no client be forgotten that is registered.
+        Bug::ForgetReturned => &[Capture::Watch, Capture::Callout],
+        _ => &Capture::ALL,
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use heirlock_agent::control::report::StatusReport;
+use heirlock_agent::status_monitor::Said;
 use heirlock_agent::store_memory::StoreMemory;
 use heirlock_agent::{
     Basis, Found, InstanceOutside, Outside, Placed, Recall, RunNumber, RunWork, Unready, Work,
@@ -13,10 +14,11 @@ use heirlock_agent::{
 use heirlock_core::Moment;
 use heirlock_core::grace::Remembered;
 use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
+use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
 use heirlock_core::takeover::{End, Registrations, Takeover};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::Ms;
 use crate::chance::Purpose;
@@ -28,8 +30,8 @@ use crate::world::World;
 /// A server, and its lock manager, as one agent has them.
 #[derive(Clone)]
 pub(crate) struct OutsideOf {
-    world: Shared,
-    server: usize,
+    pub(crate) world: Shared,
+    pub(crate) server: usize,
     agent: u64,
     started: Ms,
 }
@@ -61,13 +63,13 @@ impl OutsideOf {
     }
 
     /// The world, if the agent lives one step further.
-    fn step(&self) -> Option<MutexGuard<'_, World>> {
+    pub(crate) fn step(&self) -> Option<MutexGuard<'_, World>> {
         let mut world = self.world();
         world.step(self.server).then_some(world)
     }
 
     /// The world, if the agent lives.
-    fn alive(&self) -> Option<MutexGuard<'_, World>> {
+    pub(crate) fn alive(&self) -> Option<MutexGuard<'_, World>> {
         Some(self.world()).filter(|world| world.lives(self.server))
     }
 }
@@ -249,6 +251,41 @@ impl InstanceOutside for OutsideOf {
             world.begin_look(self.server, self.agent, basis, addresses);
         }
         Ok(())
+    }
+
+    // Of callouts see `callout.rs`, of heirlock as the status monitor `status_monitor.rs`.
+
+    fn noted_by_callouts(&mut self) -> Result<Vec<Said>, String> {
+        Ok(self.read_notes())
+    }
+
+    fn noted_is_durable(&mut self) -> Result<(), String> {
+        self.put_notes_away();
+        Ok(())
+    }
+
+    fn tell_monitor(&self, event: MonitorEvent) {
+        self.tell_our_monitor(event);
+    }
+
+    fn registered_lines(&self, client: &MonName) -> Vec<MonitorLine> {
+        self.with_machine(Vec::new(), |machine| machine.lines(client).to_vec())
+    }
+
+    fn may_forget(&self, client: &MonName) -> bool {
+        self.with_machine(true, |machine| machine.may_forget(client))
+    }
+
+    fn monitor_standing(&self) -> Option<Standing> {
+        self.with_machine(None, |machine| Some(machine.standing()))
+    }
+
+    fn read_directory(&mut self) -> Result<BTreeSet<MonName>, String> {
+        Ok(self.read_directory_now())
+    }
+
+    fn write_registrations(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
+        self.update_directory(client, lines)
     }
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {

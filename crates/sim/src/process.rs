@@ -6,14 +6,16 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use heirlock_agent::{Agent, Message, join_alike};
+use heirlock_agent::{Agent, InstanceNumber, Message, join_alike};
 use heirlock_core::incarnation::Observation;
 
 use crate::Ms;
 use crate::calls::StoreOf;
 use crate::losses::Disturbance;
 use crate::outside::OutsideOf;
+use crate::schedule::Capture;
 use crate::settings::settings_of;
 use crate::world::{Death, Happening, World, millis, server_name};
 
@@ -22,6 +24,9 @@ const STORE_HOLDS_UP: Ms = 1_000;
 
 /// Clients of a service that are compared at a time.
 const COMPARED_AT_ONCE: usize = 2;
+
+/// After which work of a run hangs. Longer than all work takes that does not.
+const WORK_TIME_MAX: Duration = Duration::from_secs(12);
 
 /// The world, as its agents and the simulation share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
@@ -89,6 +94,11 @@ impl World {
         if let Some(driven) = &mut self.driven {
             driven.delay += delay;
         }
+    }
+
+    /// How long the store has kept the agent of this server waiting in its turn; nothing where it has none.
+    pub(crate) fn delay_of(&self, server: usize) -> Ms {
+        self.driven.as_ref().filter(|driven| driven.server == server).map_or(0, |driven| driven.delay)
     }
 
     /// The agent whose turn it is writes a line into its log.
@@ -207,6 +217,8 @@ impl Simulation {
             return world.died(server, Death::Agent);
         };
         agent.compare_at_once(COMPARED_AT_ONCE);
+        agent.limit_work(WORK_TIME_MAX);
+        self.begin_capture(server, &mut agent);
         agent.take_up();
         let inbox = VecDeque::new();
         let it = Box::new(Process { agent, id, started, busy_until: 0, inbox, wakes_at: None });
@@ -216,6 +228,23 @@ impl Simulation {
             world.after(1, Happening::Look { server, agent: id });
         }
         drop(world);
+    }
+
+    /// Begins to learn of records in the way that is configured, besides looking at the directory.
+    fn begin_capture(&self, server: usize, agent: &mut Agent<OutsideOf>) {
+        let mut world = entered(&self.world);
+        match world.servers[server].capture {
+            Capture::Watch => {}
+            Capture::Callout => {
+                drop(world);
+                agent.take_in_spool();
+            }
+            Capture::Nsm => {
+                let differing = world.begin_monitoring(server);
+                drop(world);
+                agent.monitors(InstanceNumber::FIRST, differing);
+            }
+        }
     }
 
     /// The agent takes in what has come, all of it together, and does what is due: as the product's loop has it.
@@ -257,7 +286,7 @@ impl Simulation {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use heirlock_agent::{InstanceNumber, News};
+    use heirlock_agent::News;
 
     use crate::schedule::{Incident, Levels, Schedule};
     use crate::teller::{Teller, Trace};

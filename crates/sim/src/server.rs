@@ -13,8 +13,12 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::Ms;
+use crate::asking::Asking;
+use crate::callout::Callouts;
 use crate::conveying::Conveying;
 use crate::outside::LastLook;
+use crate::schedule::{Capture, ServerPlan};
+use crate::status_monitor::StatusMonitor;
 use crate::telling::Notification;
 use crate::world::Death;
 
@@ -38,6 +42,15 @@ pub(crate) struct Server {
     pub(crate) boot: u32,
     /// 6.12: lockd ignores SIGKILL, and an orderly stop of nfsd unmonitors all clients. Else 6.1.
     pub(crate) is_newer: bool,
+    /// How its agent notices records, and what it does in mode `nsm` with clients that it can't make durable.
+    pub(crate) capture: Capture,
+    pub(crate) grants_unprotected: bool,
+    /// Its lock manager's wait for the status monitor, where that waits for the agent.
+    pub(crate) asking: Asking,
+    /// heirlock as the status monitor, in mode `nsm`.
+    pub(crate) status_monitor: StatusMonitor,
+    /// rpc.statd's callouts, in mode `callout`.
+    pub(crate) callouts: Callouts,
     /// lockd's start in this boot; `None` while it doesn't run.
     pub(crate) lockd: Option<u32>,
     starts: u32,
@@ -51,6 +64,8 @@ pub(crate) struct Server {
     /// Until then nothing that can be seen tells this life from the one before. For the checker.
     pub(crate) unseen_until: Ms,
     pub(crate) lockd_started: Ms,
+    /// When the server booted.
+    pub(crate) booted_at: Ms,
     /// When it was last stopped.
     pub(crate) stopped_at: Ms,
     pub(crate) locks: BTreeMap<FileAt, usize>,
@@ -67,6 +82,8 @@ pub(crate) struct Server {
     pub(crate) book: Arc<Files>,
     /// The tasks of its agent's conveyor, in order.
     pub(crate) conveying: VecDeque<Conveying>,
+    /// The disk hangs that its conveyor writes to.
+    pub(crate) conveyor_hangs_until: Ms,
     /// An agent's note on the grace period that it saw open; a boot takes it away.
     pub(crate) grace: Option<Remembered>,
     /// An agent's note on the registrations when its lock manager recognised; a boot takes it away.
@@ -101,14 +118,19 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) fn new(index: usize, name: ServerName, is_newer: bool, state: u32) -> Self {
+    pub(crate) fn new(index: usize, name: ServerName, plan: &ServerPlan) -> Self {
         let peer = MonName::from_address(peer_address(index));
         Self {
             index,
             name,
             on: false,
             boot: 0,
-            is_newer,
+            is_newer: plan.is_newer,
+            capture: plan.capture,
+            grants_unprotected: plan.grants_unprotected,
+            asking: Asking::default(),
+            status_monitor: StatusMonitor::default(),
+            callouts: Callouts::default(),
             lockd: None,
             starts: 0,
             reopened: 0,
@@ -118,6 +140,7 @@ impl Server {
             grace_until: 0,
             unseen_until: 0,
             lockd_started: 0,
+            booted_at: 0,
             stopped_at: 0,
             locks: BTreeMap::new(),
             registered: BTreeSet::new(),
@@ -125,9 +148,10 @@ impl Server {
             sm_bak: Files::new(),
             remembered: BTreeSet::new(),
             cookies: 0,
-            state,
+            state: plan.state,
             book: Arc::default(),
             conveying: VecDeque::new(),
+            conveyor_hangs_until: 0,
             grace: None,
             registrations: None,
             is_worked_on: false,
@@ -158,6 +182,8 @@ impl Server {
         (self.is_hinted, self.last_look) = (false, None);
         self.tellings.clear();
         self.conveying.clear();
+        self.conveyor_hangs_until = 0;
+        self.status_monitor.dies();
     }
 
     /// lockd begins another life, with new threads.
@@ -167,6 +193,7 @@ impl Server {
         (self.grace_until, self.lockd_started) = (now + GRACE_MS, now);
         (self.boot_id, self.lockd_id) = (format!("boot{}", self.boot), format!("{}@{now}", self.starts));
         (self.kill_pends, self.registered) = (false, BTreeSet::new());
+        self.asking.begin_anew();
     }
 
     /// Drops all locks, and answers which client held which.
@@ -209,15 +236,29 @@ impl Server {
 
     /// The status monitor has written the line of a registration: appended where the file exists.
     pub(crate) fn write_record(&mut self, client: usize) {
-        self.cookies += 1;
-        let mut cookie = [0; 16];
-        cookie[..8].copy_from_slice(&self.cookies.to_be_bytes());
-        cookie[8] = u8::try_from(self.index).unwrap_or_default();
+        let cookie = self.next_cookie();
         let mon_name = MonName::from_address(client_address(client));
         let Ok(my_name) = MyName::parse(self.name.as_str()) else { return };
         let line = MonitorLine { cookie, vers: 3, ..MonitorLine::generated(mon_name, my_name) };
         line.render(self.sm.entry(file_name(client)).or_default());
         self.remembered.insert(client);
+    }
+
+    /// The cookie of one registration more.
+    pub(crate) fn next_cookie(&mut self) -> [u8; 16] {
+        self.cookies += 1;
+        let mut cookie = [0; 16];
+        cookie[..8].copy_from_slice(&self.cookies.to_be_bytes());
+        cookie[8] = u8::try_from(self.index).unwrap_or_default();
+        cookie
+    }
+
+    /// The clients that its status monitor knows.
+    pub(crate) fn monitored(&self) -> BTreeSet<usize> {
+        match self.capture {
+            Capture::Watch | Capture::Callout => self.remembered.clone(),
+            Capture::Nsm => self.status_monitor.clients(),
+        }
     }
 
     /// The files in the directory for a client, and whether they were placed. For the trace.
@@ -250,10 +291,11 @@ impl Server {
         if !self.remembered.remove(&client) {
             return;
         }
+        self.callouts.forget(client);
         let name = file_name(client);
         let own = self.sm.get(&name).map(|bytes| lines(bytes)).unwrap_or_default();
         let own: Vec<MonitorLine> = own.into_iter().filter(|line| self.is_own(line)).collect();
-        self.take_away(&name, &render_record(&own));
+        self.take_away(&name, &render_record(&own), 0);
     }
 
     /// The status monitor starts: it remembers the clients that its files name as its own.
@@ -291,7 +333,8 @@ impl Server {
     }
 
     /// The conveyor adds lines to a file that may be the status monitor's.
-    pub(crate) fn place(&mut self, client: &MonName, bytes: &[u8]) {
+    pub(crate) fn place(&mut self, client: &MonName, bytes: &[u8], now: Ms) {
+        self.status_monitor.wrote(client, now);
         let there = self.sm.entry(client.clone()).or_default();
         if !holds(there, bytes) {
             there.extend(bytes);
@@ -299,7 +342,8 @@ impl Server {
     }
 
     /// The conveyor takes its lines away again.
-    pub(crate) fn take_away(&mut self, client: &MonName, bytes: &[u8]) {
+    pub(crate) fn take_away(&mut self, client: &MonName, bytes: &[u8], now: Ms) {
+        self.status_monitor.wrote(client, now);
         let Some(there) = self.sm.get(client).and_then(|there| parse_record(there).ok()) else { return };
         let placed = lines(bytes);
         let kept: Vec<MonitorLine> = there.lines.into_iter().filter(|line| !placed.contains(line)).collect();

@@ -4,11 +4,14 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use heirlock_agent::config::{
-    CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings, InstanceNumber,
-    LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings, StoreSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    InstanceNumber, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings,
+    StoreSettings,
 };
+use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 
+use crate::schedule::Capture;
 use crate::server::{GRACE_MS, Server};
 use crate::world::{Service, World, server_name};
 
@@ -19,8 +22,14 @@ pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(4);
 const TOMBSTONE_DELAY: Duration = Duration::from_secs(20);
 const SCAN_INTERVAL: Duration = Duration::from_secs(2);
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// Of each hook. The world carries hooks out, and none hangs.
-const HOOK_TIME_MAX: Duration = Duration::from_secs(10);
+/// After how long a client that could not be told is forgotten, unless it came back.
+pub(crate) const FORGET_AFTER: Duration = Duration::from_secs(25);
+/// How long lockd waits for our own status monitor.
+pub(crate) const MON_TIMEOUT: Duration = Duration::from_millis(500);
+/// How long rpc.statd waits for its callout.
+pub(crate) const CALLOUT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of each hook. The world carries hooks out.
+pub(crate) const HOOK_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// How long a grace period lasts at the least.
 pub(crate) fn grace_length() -> Duration {
@@ -56,11 +65,7 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
         runtime_directory: "/run/heirlock".into(),
         local_directory: "/var/lib/heirlock".into(),
         store: StoreSettings { path: "/srv/heirlock".into(), shared: true },
-        capture: CaptureSettings {
-            scan_interval: SCAN_INTERVAL,
-            tombstone_delay: TOMBSTONE_DELAY,
-            ..CaptureSettings::default()
-        },
+        capture: capture_of(server),
         lock_manager: LockManagerSettings {
             kind: LockManagerKind::Kernel,
             strategy: strategy_of(server),
@@ -92,6 +97,26 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
         },
         services: floating.map(service_settings).collect(),
         further: Vec::new(),
+    }
+}
+
+fn capture_of(server: &Server) -> CaptureSettings {
+    CaptureSettings {
+        mode: match server.capture {
+            Capture::Watch => CaptureMode::ALL.watch,
+            Capture::Callout => CaptureMode::ALL.callout,
+            Capture::Nsm => CaptureMode::ALL.nsm,
+        },
+        scan_interval: SCAN_INTERVAL,
+        tombstone_delay: TOMBSTONE_DELAY,
+        mon_timeout: MON_TIMEOUT,
+        when_unprotected: match server.grants_unprotected {
+            true => WhenUnprotected::Grant,
+            false => WhenUnprotected::Refuse,
+        },
+        callout_timeout: CALLOUT_TIMEOUT,
+        forget_after: FORGET_AFTER,
+        ..CaptureSettings::default()
     }
 }
 

@@ -7,7 +7,7 @@ use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store::{Contents, Store as _};
 use heirlock_core::store_identity::StoreIdentity;
 use heirlock_core::takeover::Journal;
-use heirlock_core::{Generation, ServiceName};
+use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
 /// All that the servers share. It keeps what a store promises; that it fails is up to `calls`.
@@ -25,6 +25,12 @@ impl SharedStore {
 
     pub(crate) fn newest_claim(&self, service: &ServiceName) -> Option<Claim> {
         self.memory.newest_claim(service).ok().flatten()
+    }
+
+    /// Whether a server's last heartbeat says that it is being maintained.
+    pub(crate) fn is_maintained(&self, server: &ServerName) -> bool {
+        let hearts = self.memory.hearts().ok();
+        hearts.is_some_and(|hearts| hearts.reports.get(server).is_some_and(|report| report.paused))
     }
 
     pub(crate) fn newest_generation(&self, service: &ServiceName, at_most: Generation) -> Option<Generation> {

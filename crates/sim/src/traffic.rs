@@ -10,7 +10,7 @@ use heirlock_nsm::{StateNumber, rpcbind, sm};
 use crate::Ms;
 use crate::chance::Purpose;
 use crate::client::{Ask, Verdict};
-use crate::schedule::Level;
+use crate::schedule::{Capture, Level};
 use crate::server::{FileAt, Life, client_address, client_at};
 use crate::world::{Happening, World};
 
@@ -121,17 +121,28 @@ impl World {
     }
 
     pub(crate) fn call(&mut self, client: usize, file: FileAt, number: u64) {
-        let Some(call) = self.clients[client].calls.get(&file).filter(|c| c.number == number).cloned() else {
+        if self.clients[client].calls.get(&file).is_none_or(|call| call.number != number) {
             return;
-        };
+        }
         self.after(1_000, Happening::Call { client, file, number });
         if self.clients[client].away_until > self.now {
             self.clients[client].note_kept_off(self.now);
             return;
         }
+        self.arrives(client, file, number);
+    }
+
+    /// A call arrives at the lock manager that has the address, or has waited there.
+    pub(crate) fn arrives(&mut self, client: usize, file: FileAt, number: u64) {
+        let Some(call) = self.clients[client].calls.get(&file).filter(|c| c.number == number).cloned() else {
+            return;
+        };
         let Some(server) = self.address_of(file.0).filter(|server| self.servers[*server].serves()) else {
             return;
         };
+        if self.must_wait(server, (client, file, number)) {
+            return;
+        }
         self.wake_lockd(server);
         let (in_grace, life) = (self.servers[server].in_grace(self.now), self.servers[server].life());
         let verdict = match call.ask {
@@ -147,6 +158,7 @@ impl World {
             }
             Ask::Lock | Ask::Reclaim => match self.grant(server, client, file) {
                 Some(verdict) => verdict,
+                None if self.servers[server].capture != Capture::Watch => return,
                 None => return self.after(25, Happening::Call { client, file, number }),
             },
         };
@@ -162,12 +174,19 @@ impl World {
         let life = self.servers[server].life();
         let it = &mut self.servers[server];
         if !it.registered.contains(&client) {
+            // rpc.statd writes no file for a client that it remembers, and runs no callout.
+            if it.capture == Capture::Nsm
+                || !it.remembered.contains(&client) && it.capture == Capture::Callout
+            {
+                return self.ask_for(server, client, file);
+            }
             if !it.remembered.contains(&client) {
                 it.create_record(client);
                 self.after(15, Happening::Recorded { server, life, client });
                 return None;
             }
             it.registered.insert(client);
+            it.asking.remembers(client, it.callouts.has_acknowledged(client));
             self.checks.registered_at.insert((server, client), self.now);
         }
         let it = &mut self.servers[server];
@@ -179,6 +198,7 @@ impl World {
                 self.check_grant(client, file);
             }
         }
+        self.promise(server, client, file);
         Some(Verdict::Granted)
     }
 
@@ -192,10 +212,11 @@ impl World {
             self.clients[client].note_kept_off(self.now);
             return;
         }
-        let was_lost = self.clients[client].locks.get(&file).is_some_and(|held| held.loss.is_some());
+        let lost = self.clients[client].locks.get(&file).and_then(|held| held.loss.as_ref());
+        let lost_on = lost.map(|loss| loss.on);
         let asked = self.clients[client].answered(file, number, verdict);
-        if was_lost && asked == Some(Ask::Reclaim) && verdict == Verdict::Granted {
-            self.checks.losses.made_good += 1;
+        if let Some(on) = lost_on.filter(|_| asked == Some(Ask::Reclaim) && verdict == Verdict::Granted) {
+            self.checks.losses.make_good(on);
         }
         if asked == Some(Ask::Lock) && verdict == Verdict::Granted {
             self.say(|| format!("client {client} has {file:?}"));

@@ -15,7 +15,7 @@ use crate::Ms;
 use crate::chance::Purpose;
 use crate::conveying::Conveying;
 use crate::losses::Disturbance;
-use crate::schedule::Level;
+use crate::schedule::{Incident, Level};
 use crate::server::client_address;
 use crate::settings::grace_length;
 use crate::telling::Notification;
@@ -57,7 +57,14 @@ impl World {
         self.after(after, Happening::ToAgent { server, agent, message });
     }
 
+    /// Begins work for a run, which may hang.
     pub(crate) fn begin_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
+        if let Some(work) = self.hang_for(at, run, work) {
+            self.do_for(at, run, work);
+        }
+    }
+
+    pub(crate) fn do_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
         match work {
             RunWork::CheckFit { .. } => self.tell_agent(at, 20, News::Fit(run, all_is_here())),
             RunWork::Place { services, how } => {
@@ -85,7 +92,14 @@ impl World {
         }
     }
 
+    /// Begins work for no run, which may hang.
     pub(crate) fn begin(&mut self, at: AgentAt, work: Work) {
+        if let Some(work) = self.hang(at, work) {
+            self.do_work(at, work);
+        }
+    }
+
+    pub(crate) fn do_work(&mut self, at: AgentAt, work: Work) {
         let (server, _) = at;
         match work {
             Work::CheckHome(service) => {
@@ -118,9 +132,20 @@ impl World {
                 }
                 self.tell_agent(at, 30, News::VolumeGone(service, Ok(())));
             }
-            Work::SyncDirectory => self.tell_agent(at, 20, News::DirectorySynced(Ok(()))),
+            Work::SyncDirectory => {
+                let (server, agent) = at;
+                self.after(20, Happening::DirectorySynced { server, agent });
+            }
             Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
             Work::Discard(_) => {}
+        }
+    }
+
+    pub(crate) fn directory_is_synced(&mut self, server: usize, agent: u64) {
+        if self.servers[server].agent == agent {
+            let it = &mut self.servers[server];
+            it.status_monitor.synced(&it.sm);
+            self.tell_agent((server, agent), 1, News::DirectorySynced(Ok(())));
         }
     }
 
@@ -138,15 +163,22 @@ impl World {
     fn fence(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
         let fails = self.levels.of(Level::FenceFails);
         let confirmed = self.chance(Purpose::Fence, at.0).u16(0..100) >= fails;
-        for (_, owner) in owners.into_iter().filter(|_| confirmed) {
+        if confirmed {
+            self.power_off_all(owners);
+        }
+        let outcome = if confirmed { Ok(()) } else { Err("no fence confirms it".to_owned()) };
+        self.tell_agent(at, 900, News::Event(run, Event::Fenced(outcome)));
+    }
+
+    /// A fence does what it is for.
+    pub(crate) fn power_off_all(&mut self, owners: Vec<(ServiceName, ServerName)>) {
+        for (_, owner) in owners {
             if let Some(of) = self.servers.iter().position(|server| server.name == owner) {
                 self.say(|| format!("{owner} is fenced"));
                 self.power_off(of);
                 self.servers[of].fenced_until = self.now + 5_000;
             }
         }
-        let outcome = if confirmed { Ok(()) } else { Err("no fence confirms it".to_owned()) };
-        self.tell_agent(at, 900, News::Event(run, Event::Fenced(outcome)));
     }
 
     fn recognise(
@@ -270,6 +302,11 @@ impl World {
         self.check_end(run, end);
         if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NoClientCalled, .. } = end {
             self.disturbed(Disturbance::Address);
+        }
+        // Such a run says that its clients were not told, and an administrator restarts NFS.
+        if let End::Failed { hindrance: Hindrance::Recognition, .. } = end {
+            let after = self.chance(Purpose::Hang, server).u64(500..9_000);
+            self.after(after, Happening::Incident(Incident::RestartNfs { server, ms: 500 }));
         }
     }
 }

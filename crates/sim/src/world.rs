@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_agent::{Basis, InstanceNumber, Look, Message, News, RunNumber};
+use heirlock_agent::{Basis, InstanceNumber, Look, Message, News, RunNumber, RunWork, Work};
 use heirlock_core::grace::Grace;
 use heirlock_core::ledger::Addresses;
 use heirlock_core::takeover::Part;
@@ -18,12 +18,12 @@ use crate::Ms;
 use crate::calls::LateCalls;
 use crate::chance::{Chance, Purpose};
 use crate::check::Checks;
-use crate::client::{Client, Loss, Verdict};
+use crate::client::{Ask, Client, Loss, Verdict};
 use crate::cluster::{Asked, Cluster};
 use crate::losses::Disturbance;
 use crate::process::{Driven, Process, Turn};
 use crate::queue::Queue;
-use crate::schedule::{Incident, Level, Levels, Schedule, ServicePlan};
+use crate::schedule::{Capture, Incident, Level, Levels, Schedule, ServicePlan};
 use crate::server::{FileAt, Life, Server};
 use crate::store::SharedStore;
 use crate::teller::Teller;
@@ -143,6 +143,67 @@ pub(crate) enum Happening {
         life: Life,
         client: usize,
     },
+    /// rpc.statd runs its callout, which ends by itself where no agent answers.
+    CallsOut {
+        server: usize,
+        number: u64,
+    },
+    CalloutAnswered {
+        server: usize,
+        number: u64,
+        is_durable: bool,
+    },
+    CalloutEnds {
+        server: usize,
+        number: u64,
+    },
+    /// Our own status monitor reads its sockets.
+    MonitorReads {
+        server: usize,
+        agent: u64,
+    },
+    MonitorTicks {
+        server: usize,
+        agent: u64,
+    },
+    /// Its directory was read, beside the agent's loop.
+    DirectoryRead {
+        server: usize,
+        agent: u64,
+    },
+    /// Its directory is synced.
+    DirectorySynced {
+        server: usize,
+        agent: u64,
+    },
+    /// An operator ends the maintenance of a server.
+    EndMaintenance(usize),
+    /// Work of a run that hung goes on.
+    GoesOnFor {
+        server: usize,
+        agent: u64,
+        run: RunNumber,
+        work: Box<RunWork>,
+    },
+    /// Other work that hung goes on.
+    GoesOn {
+        server: usize,
+        agent: u64,
+        work: Box<Work>,
+    },
+    /// The lock manager registers the filer that its server mounts from.
+    RegisterPeer {
+        server: usize,
+        life: Life,
+    },
+    /// The status monitor answers the lock manager.
+    Registered {
+        server: usize,
+        life: Life,
+        client: usize,
+        granted: bool,
+        acknowledged: bool,
+    },
     Expire {
         server: usize,
         life: Life,
@@ -162,6 +223,12 @@ pub(crate) enum Happening {
     },
     Act(usize),
     Call {
+        client: usize,
+        file: FileAt,
+        number: u64,
+    },
+    /// A call that the lock manager has let wait.
+    Arrives {
         client: usize,
         file: FileAt,
         number: u64,
@@ -215,8 +282,7 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn new(schedule: &Schedule, teller: Teller) -> Self {
         let plans = schedule.servers.iter().enumerate();
-        let servers: Vec<Server> =
-            plans.map(|(at, plan)| Server::new(at, server_name(at), plan.is_newer, plan.state)).collect();
+        let servers: Vec<Server> = plans.map(|(at, plan)| Server::new(at, server_name(at), plan)).collect();
         let plans = schedule.services.iter().enumerate();
         let mut services: Vec<Service> = plans.map(|(at, plan)| floating_service(at, plan)).collect();
         services.extend(servers.iter().map(host_service));
@@ -257,7 +323,7 @@ impl World {
         (0..world.servers.len()).for_each(|server| world.after(10, Happening::Boot(server)));
         (0..world.clients.len()).for_each(|client| world.after(5_000, Happening::Act(client)));
         world.after(1_000, Happening::Second);
-        for (at, incident) in schedule.incidents.iter().filter(|(_, incident)| !incident.is_of_desk()) {
+        for (at, incident) in &schedule.incidents {
             world.after(*at, Happening::Incident(incident.clone()));
         }
         world
@@ -332,6 +398,12 @@ impl World {
             | Happening::WakeLockd(server)
             | Happening::Recognised { server, .. }
             | Happening::Convey { server, .. }
+            | Happening::MonitorReads { server, .. }
+            | Happening::MonitorTicks { server, .. }
+            | Happening::DirectoryRead { server, .. }
+            | Happening::DirectorySynced { server, .. }
+            | Happening::GoesOnFor { server, .. }
+            | Happening::GoesOn { server, .. }
             | Happening::Prove { server, .. }
             | Happening::BringUp { server, .. } => Some(*server),
             Happening::ToServer { service, .. } => self.address_of(*service),
@@ -370,6 +442,7 @@ impl World {
             Happening::StartNfs(server) if self.servers[server].on => {
                 let now = self.now;
                 self.servers[server].start_lockd(now);
+                self.register_peer_soon(server);
             }
             Happening::StartNfs(_) => {}
             Happening::KillLockd(server) => self.kill_lockd(server),
@@ -384,17 +457,12 @@ impl World {
             Happening::BringUp { server, agent, run, services, last_call } => {
                 self.bring_up((server, agent), run, services, last_call);
             }
-            Happening::Recorded { server, life, client } => {
-                if self.servers[server].on && self.servers[server].boot == life.1 {
-                    self.servers[server].write_record(client);
-                    if self.servers[server].life() == life {
-                        self.servers[server].registered.insert(client);
-                        self.checks.registered_at.insert((server, client), self.now);
-                    }
-                    self.checks.recorded_at.insert((server, client), self.now);
-                    self.hint(server);
-                }
+            Happening::Recorded { server, life, client } => self.recorded(server, life, client),
+            Happening::EndMaintenance(server) => self.operator_ends_maintenance(server),
+            Happening::GoesOnFor { server, agent, run, work } => {
+                self.go_on_for((server, agent), run, *work);
             }
+            Happening::GoesOn { server, agent, work } => self.go_on_with((server, agent), *work),
             Happening::Expire { server, life, client } => self.expire(server, life, client),
             Happening::ToClient { client, service, life, port, payload } => {
                 self.arrive_at_client(client, service, life, port, &payload);
@@ -406,9 +474,11 @@ impl World {
             }
             Happening::Act(client) => self.act(client),
             Happening::Call { client, file, number } => self.call(client, file, number),
+            Happening::Arrives { client, file, number } => self.arrives(client, file, number),
             Happening::Answer { client, file, number, verdict, life } => {
                 self.answer(client, file, number, verdict, life);
             }
+            other => self.happen_to_registrations(&other),
         }
     }
 
@@ -452,6 +522,7 @@ impl World {
     }
 
     fn forget_agent(&mut self, server: usize) {
+        self.hang_up_on_callouts(server);
         self.agents[server] = None;
         self.servers[server].forget_agent();
         self.cluster.forget_authority_given_to(server);
@@ -470,11 +541,13 @@ impl World {
         let now = self.now;
         let it = &mut self.servers[server];
         (it.on, it.boot, it.is_worked_on) = (true, it.boot + 1, false);
-        (it.grace, it.registrations) = (None, None);
+        (it.grace, it.registrations, it.booted_at) = (None, None, now);
         it.start_lockd(now);
         it.start_status_monitor();
         let peer = it.peer.clone();
-        if let Ok(name) = MyName::parse(it.name.as_str()) {
+        if it.capture == Capture::Nsm {
+            self.register_peer_soon(server);
+        } else if let Ok(name) = MyName::parse(it.name.as_str()) {
             let line = heirlock_nsm::MonitorLine::generated(peer.clone(), name);
             it.sm.insert(peer, heirlock_nsm::record::render_record(&[line]));
         }
@@ -507,12 +580,18 @@ impl World {
         self.say(|| format!("{} is off", server_name(server)));
         self.disturbed(Disturbance::Failure);
         let dropped = self.servers[server].drop_locks();
-        self.lose(dropped, false, None);
+        self.lose(server, dropped, false, None);
         let it = &mut self.servers[server];
         (it.on, it.lockd) = (false, None);
+        it.asking.begin_anew();
         // A file that was being written is cut short, or not there at all.
         it.sm.retain(|_, bytes| !bytes.is_empty());
         self.forget_agent(server);
+        self.lose_unsynced(server);
+        let keeps_notes =
+            self.servers[server].capture != Capture::Callout || self.chance(Purpose::Callout, server).bool();
+        self.servers[server].callouts.lose_power(keeps_notes);
+        self.servers[server].status_monitor.loses_power();
         for address in &mut self.addresses {
             address.take_if(|at| *at == server);
         }
@@ -530,19 +609,22 @@ impl World {
         let holding: Vec<usize> = it.locks.values().copied().collect();
         let gone: Vec<usize> =
             it.registered.iter().copied().filter(|c| it.is_newer || !holding.contains(c)).collect();
-        gone.into_iter().for_each(|client| it.unmonitor(client));
         let dropped = it.drop_locks();
         it.lockd = None;
         it.stopped_at = self.now;
         let ended = it.life();
-        self.lose(dropped, false, Some(ended));
+        gone.into_iter().for_each(|client| self.unmonitor(server, client));
+        self.lose(server, dropped, false, Some(ended));
+        self.servers[server].asking.begin_anew();
         self.hint(server);
     }
 
     pub(crate) fn kill_lockd(&mut self, server: usize) {
         let it = &mut self.servers[server];
         if it.lockd.is_some() && !it.is_newer {
-            it.start_status_monitor();
+            if it.capture != Capture::Nsm {
+                it.start_status_monitor();
+            }
             it.kill_pends = true;
         }
     }
@@ -560,7 +642,7 @@ impl World {
             let it = &mut self.servers[server];
             it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
         }
-        self.lose(dropped, unseen && !by_us, None);
+        self.lose(server, dropped, unseen && !by_us, None);
     }
 
     pub(crate) fn let_go(&mut self, server: usize, service: usize) {
@@ -568,7 +650,7 @@ impl World {
         let gone: Vec<(FileAt, usize)> =
             it.locks.iter().filter(|(file, _)| file.0 == service).map(|(f, c)| (*f, *c)).collect();
         it.locks.retain(|file, _| file.0 != service);
-        self.lose(gone, false, None);
+        self.lose(server, gone, false, None);
     }
 
     pub(crate) fn lift_address(&mut self, service: usize) {
@@ -588,8 +670,13 @@ impl World {
         self.say(|| format!("the address of {name} is on {to:?}"));
     }
 
-    /// These locks are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
-    fn lose(&mut self, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
+    /// A client gives a lock up, and waits for the answer.
+    fn is_leaving(&self, client: usize, file: FileAt) -> bool {
+        self.clients[client].calls.get(&file).is_some_and(|call| call.ask == Ask::Unlock)
+    }
+
+    /// These locks of a server are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
+    fn lose(&mut self, server: usize, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
         for (file, client) in dropped {
             // Locks that were left behind by a service that has moved on are no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
@@ -600,14 +687,25 @@ impl World {
             let captured = self.store.see_newest(name, |contents| contents.records.contains_key(key));
             let captured = captured.unwrap_or_default();
             let at = self.now;
+            let is_promised = self.servers[server].asking.has_promised(file, client);
+            if is_promised && !captured && !self.is_leaving(client, file) {
+                let what = format!(
+                    "client {client} loses {file:?} of {name}: it was said to be on record, and is not"
+                );
+                self.violated(1, what);
+            }
+            let on = self.servers[server].capture;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, captured, unseen, ended });
+                held.loss.get_or_insert(Loss { at, on, captured, unseen, ended });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }
     }
 
-    fn hint(&mut self, server: usize) {
+    pub(crate) fn hint(&mut self, server: usize) {
+        if self.servers[server].capture == Capture::Nsm {
+            return; // nothing watches its directory
+        }
         let hints_lost = self.levels.of(Level::HintsLost);
         let rng = self.chance(Purpose::Hint, server);
         let (is_lost, after, is_doubled) = (rng.u16(0..100) < hints_lost, rng.u64(1..20), rng.u8(0..10) == 0);
@@ -632,7 +730,7 @@ impl World {
         let it = &mut self.servers[server];
         let holds = it.locks.values().any(|holder| *holder == client);
         if it.life() == life && it.serves() && !holds && it.registered.remove(&client) {
-            it.unmonitor(client);
+            self.unmonitor(server, client);
             self.hint(server);
         }
     }

@@ -62,11 +62,13 @@ impl<O: Outside> Server<O> {
         let (store, lock_manager) = (common.store().describe(), lock_manager.join(", "));
         tracing::info!(%server, agent, store, lock_manager, "the agent of {server} begins, on {store} and {lock_manager}");
         let instances = configured.into_iter().zip(lock_managers).enumerate();
-        let instance =
-            |(place, (settings, outside))| Instance::new(InstanceNumber::at(place), settings, outside);
+        let instances = instances.map(|(place, (settings, outside))| {
+            Instance::new(&common, InstanceNumber::at(place), settings, outside)
+        });
+        let instances = instances.collect();
         Ok(Self {
             common,
-            instances: instances.map(instance).collect(),
+            instances,
             protection: Protection::default(),
             next_step: 0,
             tally: Tally::default(),

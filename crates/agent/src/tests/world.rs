@@ -602,6 +602,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     let number = store.number_of(&service("new"), held).unwrap().unwrap();
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
+mod callouts;
 mod conveying;
 mod counted;
 mod fencing;

@@ -4,11 +4,11 @@
 use fastrand::Rng;
 
 use super::{
-    ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
+    ServicePlan,
 };
 use crate::Ms;
 use crate::chance::named;
-use crate::desk;
 
 impl Schedule {
     /// The schedule of a seed. Each kind of thing is drawn from a stream of its own, so that a new kind changes nothing of
@@ -16,24 +16,35 @@ impl Schedule {
     #[must_use]
     pub fn draw(seed: u64) -> Self {
         let mut rng = named(seed, "servers", 0);
-        let servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
-            .map(|_| ServerPlan { is_newer: rng.bool(), state: 3 + 2 * rng.u32(0..20) })
+        let mut servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
+            .map(|_| ServerPlan {
+                is_newer: rng.bool(),
+                state: 3 + 2 * rng.u32(0..20),
+                capture: Capture::Watch,
+                grants_unprotected: false,
+            })
             .collect();
+        let mut rng = named(seed, "capture", 0);
+        for server in &mut servers {
+            server.capture = Capture::ALL[rng.usize(0..Capture::ALL.len())];
+            server.grants_unprotected = rng.u8(0..4) == 0 && server.capture == Capture::Nsm;
+        }
         let mut rng = named(seed, "services", 0);
         let services: Vec<ServicePlan> = (0..rng.usize(1..=2))
             .map(|_| ServicePlan { home: rng.usize(0..servers.len()), is_automatic: rng.bool() })
             .collect();
         let clients = draw_clients(seed, servers.len() + services.len());
         let mut rng = named(seed, "manner", 0);
-        let (is_hasty, desk_grants) = (rng.u8(0..5) == 0, rng.u8(0..4) == 0);
+        let is_hasty = rng.u8(0..5) == 0;
         let mut drawing = Drawing { seed, incidents: Vec::new() };
         drawing.harm_servers(servers.len());
         drawing.freeze(servers.len());
         drawing.harm_others(clients.len());
+        drawing.maintain(servers.len());
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
+            drawing.bring_home(services.len());
         }
-        drawing.harm_desk();
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
             streams: seed,
@@ -42,7 +53,6 @@ impl Schedule {
             clients,
             is_hasty,
             has_garbage: sometimes(seed, "garbage", 4, 1) == 1,
-            desk_grants,
             levels: draw_levels(seed),
             incidents: drawing.incidents,
         }
@@ -75,6 +85,8 @@ fn draw_levels(seed: u64) -> Levels {
             Level::DatagramsDoubled => (3, 20),
             Level::DatagramsLate => (3, 10),
             Level::HintsLost => (2, 100),
+            Level::WordsRepeated => (3, 50),
+            Level::WorkHangs => (5, 150),
         };
         levels.set(level, sometimes(seed, level.name(), one_in, most));
     }
@@ -178,6 +190,23 @@ impl Drawing {
         }
     }
 
+    fn bring_home(&mut self, services: usize) {
+        let failbacks = sometimes(self.seed, "failback", 2, 40);
+        for service in 0..services {
+            self.now_and_then("failback", service, failbacks, |_| Incident::Failback { service });
+        }
+    }
+
+    fn maintain(&mut self, servers: usize) {
+        let maintained = sometimes(self.seed, "maintain", 4, 15);
+        for server in 0..servers {
+            self.now_and_then("maintain", server, maintained, |rng| Incident::Maintain {
+                server,
+                ms: rng.u64(2_000..25_000),
+            });
+        }
+    }
+
     fn operate(&mut self, services: usize, servers: usize) {
         let insists = sometimes(self.seed, "insist", 3, 15);
         for service in 0..services {
@@ -193,21 +222,6 @@ impl Drawing {
                 service,
                 server: rng.usize(0..servers),
             });
-        }
-    }
-
-    fn harm_desk(&mut self) {
-        let mut rng = named(self.seed, "desk", 0);
-        let mut at = 3_000;
-        while at < desk::END {
-            self.incidents.push((at, Incident::KillDesk));
-            at += rng.u64(500..15_000);
-        }
-        let mut at = 2_000;
-        while at < desk::END {
-            let ms = rng.u64(200..3_000);
-            self.incidents.push((at, Incident::DeskStoreAway { ms }));
-            at += ms + rng.u64(200..12_000);
         }
     }
 }

@@ -30,8 +30,6 @@ pub struct Schedule {
     pub(crate) is_hasty: bool,
     /// Hostile texts lie in the status monitors' directories, and answers of clients are cut short.
     pub(crate) has_garbage: bool,
-    /// The desk grants what it can't make durable, instead of refusing it.
-    pub(crate) desk_grants: bool,
     pub(crate) levels: Levels,
     /// In their order.
     pub(crate) incidents: Vec<(Ms, Incident)>,
@@ -43,6 +41,45 @@ pub(crate) struct ServerPlan {
     pub(crate) is_newer: bool,
     /// Its NSM state number.
     pub(crate) state: u32,
+    /// How its agent notices records.
+    pub(crate) capture: Capture,
+    /// In mode `nsm`: clients that can't be made durable are granted their locks, instead of being refused.
+    pub(crate) grants_unprotected: bool,
+}
+
+/// How the agent of a server notices records: `capture.mode` in its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Capture {
+    /// It watches rpc.statd's directory.
+    Watch,
+    /// The same, and rpc.statd's callout asks it.
+    Callout,
+    /// It is the status monitor.
+    Nsm,
+}
+
+impl Capture {
+    /// All of them.
+    pub const ALL: [Capture; 3] = [Capture::Watch, Capture::Callout, Capture::Nsm];
+
+    /// As the configuration spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Capture::Watch => "watch",
+            Capture::Callout => "callout",
+            Capture::Nsm => "nsm",
+        }
+    }
+
+    /// The one that is spelt so.
+    ///
+    /// # Errors
+    /// The words that are expected.
+    pub fn parse(word: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|mode| mode.name() == word);
+        found.ok_or_else(|| format!("expected watch, callout or nsm, found {word:?}"))
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,10 +116,14 @@ pub(crate) enum Level {
     DatagramsLate,
     /// Hints of a status monitor's directory that are lost. Percent.
     HintsLost,
+    /// Words of the cluster manager, and of an operator, that are said twice. Percent.
+    WordsRepeated,
+    /// Work of an agent that hangs. Per 1,000.
+    WorkHangs,
 }
 
 impl Level {
-    const ALL: [Level; 8] = [
+    const ALL: [Level; 10] = [
         Level::StoreFails,
         Level::StoreAnswersLost,
         Level::StoreLate,
@@ -91,6 +132,8 @@ impl Level {
         Level::DatagramsDoubled,
         Level::DatagramsLate,
         Level::HintsLost,
+        Level::WordsRepeated,
+        Level::WorkHangs,
     ];
 
     fn name(self) -> &'static str {
@@ -103,6 +146,8 @@ impl Level {
             Level::DatagramsDoubled => "datagrams-doubled",
             Level::DatagramsLate => "datagrams-late",
             Level::HintsLost => "hints-lost",
+            Level::WordsRepeated => "words-repeated",
+            Level::WorkHangs => "work-hangs",
         }
     }
 }
@@ -150,15 +195,17 @@ pub(crate) enum Incident {
     Insist { service: usize, server: usize },
     /// An operator moves a service.
     Move { service: usize, server: usize },
-    /// The status monitor of the desk is killed, and starts again.
-    KillDesk,
-    /// The store of the desk is away.
-    DeskStoreAway { ms: Ms },
+    /// An operator asks the home of a service to bring it home.
+    Failback { service: usize },
+    /// An operator maintains a server for so long.
+    Maintain { server: usize, ms: Ms },
 }
 
-impl Incident {
-    /// Whether it concerns the small world of the desk.
-    pub(crate) fn is_of_desk(&self) -> bool {
-        matches!(self, Incident::KillDesk | Incident::DeskStoreAway { .. })
+impl Schedule {
+    /// The same with all servers in one mode.
+    #[must_use]
+    pub fn in_mode(mut self, capture: Capture) -> Self {
+        self.servers.iter_mut().for_each(|server| server.capture = capture);
+        self
     }
 }

@@ -3,12 +3,11 @@
 //! ```text
 //! heirlock-sim history 1
 //! streams 188                          # what is drawn during the run
-//! server nfs-a kernel=6.1 state=7      # 6.1 or 6.12
+//! server nfs-a kernel=6.1 state=7      # 6.1 or 6.12; capture=nsm or capture=callout, and in mode nsm grants-unprotected
 //! service svc0 home=nfs-a automatic
 //! client 0 mounts=svc0,nfs-a loss=12   # of 100 datagrams
 //! hasty                                # two servers may adopt at the same moment
 //! garbage                              # hostile texts
-//! desk-grants                          # what can't be made durable
 //! level hints-lost 40
 //!
 //! 12.250 crash server=nfs-a steps=13   # seconds since the world began
@@ -20,7 +19,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::{
-    ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan, ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
+    ServicePlan,
 };
 use crate::Ms;
 use crate::world::{floating_name, server_name};
@@ -32,7 +32,11 @@ impl fmt::Display for Schedule {
         writeln!(f, "{HEAD}\nstreams {}", self.streams)?;
         for (at, server) in self.servers.iter().enumerate() {
             let kernel = if server.is_newer { "6.12" } else { "6.1" };
-            writeln!(f, "server {} kernel={kernel} state={}", server_name(at), server.state)?;
+            write!(f, "server {} kernel={kernel} state={}", server_name(at), server.state)?;
+            if server.capture != Capture::Watch {
+                write!(f, " capture={}", server.capture.name())?;
+            }
+            writeln!(f, "{}", if server.grants_unprotected { " grants-unprotected" } else { "" })?;
         }
         for (at, service) in self.services.iter().enumerate() {
             let automatic = if service.is_automatic { " automatic" } else { "" };
@@ -42,8 +46,7 @@ impl fmt::Display for Schedule {
             let mounts: Vec<String> = client.mounts.iter().map(|mount| self.service_called(*mount)).collect();
             writeln!(f, "client {at} mounts={} loss={}", mounts.join(","), client.loss)?;
         }
-        let manners =
-            [(self.is_hasty, "hasty"), (self.has_garbage, "garbage"), (self.desk_grants, "desk-grants")];
+        let manners = [(self.is_hasty, "hasty"), (self.has_garbage, "garbage")];
         for (_, manner) in manners.into_iter().filter(|(is_so, _)| *is_so) {
             writeln!(f, "{manner}")?;
         }
@@ -81,8 +84,8 @@ impl fmt::Display for Incident {
             Incident::Move { service, server } => {
                 write!(f, "move service={} {}", floating_name(*service), on(server))
             }
-            Incident::KillDesk => write!(f, "kill-desk"),
-            Incident::DeskStoreAway { ms } => write!(f, "desk-store-away ms={ms}"),
+            Incident::Failback { service } => write!(f, "failback service={}", floating_name(*service)),
+            Incident::Maintain { server, ms } => write!(f, "maintain {} ms={ms}", on(server)),
         }
     }
 }
@@ -107,7 +110,6 @@ impl Schedule {
             clients: Vec::new(),
             is_hasty: false,
             has_garbage: false,
-            desk_grants: false,
             levels: Levels::default(),
             incidents: Vec::new(),
         };
@@ -129,14 +131,17 @@ impl Schedule {
         match fields.0.as_slice() {
             ["streams", number] => self.streams = parsed("a number", number)?,
             ["server", name, ..] => {
-                fields.are(2, &["kernel", "state"])?;
+                fields.are(2, &["kernel", "state", "capture", "grants-unprotected"])?;
                 is_next(name, &server_name(self.servers.len()))?;
                 let is_newer = match fields.text("kernel")? {
                     "6.1" => false,
                     "6.12" => true,
                     other => return Err(format!("expected kernel=6.1 or kernel=6.12, found {other:?}")),
                 };
-                self.servers.push(ServerPlan { is_newer, state: fields.number("state")? });
+                let capture = fields.text("capture").map_or(Ok(Capture::Watch), Capture::parse)?;
+                let grants_unprotected = fields.0.contains(&"grants-unprotected");
+                let state = fields.number("state")?;
+                self.servers.push(ServerPlan { is_newer, state, capture, grants_unprotected });
             }
             ["service", name, ..] => {
                 fields.are(2, &["home", "automatic"])?;
@@ -155,7 +160,6 @@ impl Schedule {
             }
             ["hasty"] => self.is_hasty = true,
             ["garbage"] => self.has_garbage = true,
-            ["desk-grants"] => self.desk_grants = true,
             ["level", name, to] => {
                 let level = Level::ALL.into_iter().find(|level| level.name() == *name);
                 let names = || Level::ALL.map(Level::name).join(", ");
@@ -217,6 +221,14 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
+            "failback" => {
+                are(&["service"])?;
+                Incident::Failback { service: self.service_at(fields.text("service")?)? }
+            }
+            "maintain" => {
+                are(&["server", "ms"])?;
+                Incident::Maintain { server: server()?, ms: fields.number("ms")? }
+            }
             "adopt" | "insist" | "move" => {
                 are(&["service", "server"])?;
                 let (service, server) = (self.service_at(fields.text("service")?)?, server()?);
@@ -225,14 +237,6 @@ impl Schedule {
                     "insist" => Incident::Insist { service, server },
                     _ => Incident::Move { service, server },
                 }
-            }
-            "kill-desk" => {
-                are(&[])?;
-                Incident::KillDesk
-            }
-            "desk-store-away" => {
-                are(&["ms"])?;
-                Incident::DeskStoreAway { ms: fields.number("ms")? }
             }
             other => return Err(format!("expected an incident (crash, kill-agent, …), found {other:?}")),
         })
@@ -269,6 +273,7 @@ impl Schedule {
                 Incident::ClientAway { client, .. } => *client < self.clients.len(),
                 Incident::Adopt { service, .. }
                 | Incident::Insist { service, .. }
+                | Incident::Failback { service }
                 | Incident::Move { service, .. } => *service < self.services.len(),
                 _ => true,
             };

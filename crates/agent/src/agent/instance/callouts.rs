@@ -2,6 +2,7 @@
 
 use heirlock_core::Moment;
 use heirlock_core::log_limit::cut;
+use heirlock_core::planted::{Bug, planted};
 use heirlock_nsm::MyName;
 
 use super::Instance;
@@ -23,6 +24,7 @@ impl<O: Outside> Instance<O> {
         answered: Answered,
     ) {
         let done = match &said {
+            Said::Add { .. } if planted(Bug::CalloutFirst) => Ok(()),
             Said::Add { .. } => self.add_client(server, now, &said),
             // Judged by the next look, and not before: a client that lockd unmonitors may hold locks all the same (I2).
             Said::Del { mon_name } => {

@@ -131,7 +131,15 @@ impl<O: Outside> Instance<O> {
     fn fate_of(&self, server: &Common<O>, now: Moment, request: &mut HomeRequest) -> Fate {
         let service = &request.service;
         if request.asked_at.is_none() {
-            return Fate::Waits(Wait::new("what the adoption needs here to be looked for", now, None));
+            if now >= request.until {
+                let seconds = limits::GIVE_UP_TIME_MAX.as_secs();
+                return Fate::Vain(format!(
+                    "the needs of its adoption here could not be looked at within {seconds} s, and its owner was not asked: a \
+                     program, a disk or a thread hangs (look with 'heirlock doctor')"
+                ));
+            }
+            let needs = "what the adoption needs here to be looked for";
+            return Fate::Waits(Wait::new(needs, now, Some(request.until)));
         }
         let claim = match server.store().newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != *server.server() => claim,

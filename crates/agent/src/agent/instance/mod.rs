@@ -36,13 +36,14 @@ mod shared;
 mod status;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Owed;
 use heirlock_core::ledger::Portion;
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::lives::Lives;
-use heirlock_core::takeover::Phase;
+use heirlock_core::takeover::{Phase, TimeLimits};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -60,7 +61,7 @@ use super::put_off::PutOff;
 use super::releases::Releases;
 use super::running::Running;
 use super::shared::Shared;
-use super::work::{RunNumber, Work};
+use super::work::{RunNumber, Work, time_limits};
 use crate::config::{InstanceNumber, InstanceSettings, ServiceSettings};
 
 /// One lock manager, and its services.
@@ -100,11 +101,19 @@ pub struct Instance<O: Outside> {
     home_requests: HomeRequests,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
+    /// How long the work of a run may take.
+    time_limits: TimeLimits,
 }
 
 impl<O: Outside> Instance<O> {
     /// One of which nothing is known yet.
-    pub(crate) fn new(number: InstanceNumber, settings: InstanceSettings, outside: O::Instance) -> Self {
+    pub(crate) fn new(
+        server: &Common<O>,
+        number: InstanceNumber,
+        settings: InstanceSettings,
+        outside: O::Instance,
+    ) -> Self {
+        let time_limits = time_limits(server.settings(), &settings.lock_manager);
         Self {
             number,
             settings,
@@ -131,6 +140,7 @@ impl<O: Outside> Instance<O> {
             put_off: PutOff::default(),
             home_requests: HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
+            time_limits,
         }
     }
 
@@ -299,6 +309,11 @@ impl<O: Outside> Instance<O> {
     /// What is known of its registrations.
     pub(crate) fn capture(&self) -> &Capture {
         &self.capture
+    }
+
+    /// Takes work of a run for hung after so long.
+    pub(crate) fn limit_work(&mut self, limit: Duration) {
+        self.time_limits = TimeLimits::each(limit);
     }
 
     /// Compares so many clients of a service at one turn.

@@ -34,6 +34,7 @@ struct Newcomer {
 /// Why clients were not made durable.
 enum NotDurable {
     NothingHeld,
+    NotBegun(ServiceName),
     Full(ServiceName),
     Store(StoreError),
 }
@@ -42,6 +43,12 @@ impl fmt::Display for NotDurable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
+            Self::NotBegun(service) => {
+                write!(
+                    f,
+                    "the next generation of {service} is claimed, and not begun yet, for the store fails"
+                )
+            }
             Self::Full(service) => write!(f, "{service} has as many records as a service may have"),
             Self::Store(error) => error.fmt(f),
         }
@@ -427,6 +434,12 @@ impl<O: Outside> Instance<O> {
         if self.held.is_empty() {
             return Err(NotDurable::NothingHeld);
         }
+        // The next generation begins with the records of the claim, and a client that came into the one before would be lost.
+        let begins =
+            |service: &&ServiceName| self.run.as_ref().is_some_and(|running| running.begins(service));
+        if let Some(service) = self.held.keys().find(begins) {
+            return Err(NotDurable::NotBegun(service.clone()));
+        }
         let mut committing = server.committing();
         let mut work: Vec<(&ServiceName, &mut Held, Vec<RecordChange>)> = self
             .held
@@ -437,19 +450,20 @@ impl<O: Outside> Instance<O> {
             })
             .filter(|(_, _, entries)| !entries.is_empty())
             .collect();
-        if work.is_empty() {
-            return Ok(());
-        }
+        let is_news = !work.is_empty();
         let done = check_room(&work).and_then(|()| Ok(commit_all(&mut committing, &mut work)?));
         match &done {
             Ok(()) => {
+                // Also where the store knows them: a look that began before this moment may take them for gone.
                 for (client, newcomer) in newcomers {
                     self.capture.expects(client, &newcomer.bytes);
                 }
-                server.be_checked(now);
+                if is_news {
+                    server.be_checked(now);
+                }
             }
             Err(NotDurable::Store(error)) => server.store_failed(now, error),
-            Err(full) => server.fails(now, &full),
+            Err(not_now) => server.fails(now, &not_now),
         }
         done
     }

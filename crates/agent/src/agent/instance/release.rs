@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Change, Damaged, Decline, Place, StoreError};
-use heirlock_core::takeover::{Event, Journal};
+use heirlock_core::takeover::{Event, Journal, TimeLimits};
 use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
@@ -20,8 +20,8 @@ use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::Later;
 use crate::agent::releases::Release;
 use crate::agent::running::Running;
-use crate::agent::work::{Work, time_limits};
-use crate::config::{LockManagerSettings, Settings};
+use crate::agent::work::Work;
+use crate::config::Settings;
 use crate::control::report::EntryTrouble;
 use crate::control::{Answer, Progress, Responder, Wait};
 use crate::limits;
@@ -50,10 +50,10 @@ impl From<StoreError> for NotGivenUp {
 
 /// How long it may take until a volume is gone: the lock manager is looked at or worked on, then it lets go of the locks, then
 /// the hook runs.
-fn volume_time_max(settings: &Settings, manager: &LockManagerSettings) -> Duration {
+fn volume_time_max(settings: &Settings, limits_of_work: TimeLimits) -> Duration {
     let hook = settings.hooks.volume_down.as_ref();
     let hook = hook.map_or(Duration::ZERO, |hook| hook.time_limit + limits::KILLED_TIME_MAX);
-    time_limits(settings, manager).recognition + limits::LET_GO_TIME_MAX + hook
+    limits_of_work.recognition + limits::LET_GO_TIME_MAX + hook
 }
 
 impl<O: Outside> Instance<O> {
@@ -217,8 +217,7 @@ impl<O: Outside> Instance<O> {
         match given_up {
             Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
             Ok(troubles) => {
-                let report_until =
-                    Some(server.now() + volume_time_max(server.settings(), &self.settings.lock_manager));
+                let report_until = Some(server.now() + volume_time_max(server.settings(), self.time_limits));
                 if let Some(release) = self.releases.of_mut(service) {
                     (release.address_until, release.troubles) = (None, troubles);
                     release.report_until = report_until;

@@ -34,13 +34,8 @@ impl<O: Outside> Instance<O> {
         let Commission { order, waiting, insists, before } = commission;
         let (is_own_restart, until) = (order.is_own_restart(), order.until);
         let run = format!("{:016x}", server.outside_mut().random());
-        let plan = order.plan(
-            run,
-            server.server().clone(),
-            self.standing(server),
-            self.means(server),
-            server.wall_s(),
-        );
+        let plan =
+            order.plan(run, server.server().clone(), self.standing(server), self.means(), server.wall_s());
         tracing::info!(run = %plan.run, cause = ?plan.cause, targets = ?plan.targets, own = ?plan.standing.own, "{}", beginning(&plan));
         let mut running = Running::new(Takeover::new(now, plan), self.next_run(), waiting);
         running.reborn = self.lives.is_reborn();
@@ -67,14 +62,9 @@ impl<O: Outside> Instance<O> {
     }
 
     /// How this server recognises.
-    pub(crate) fn means(&self, server: &Common<O>) -> Means {
+    pub(crate) fn means(&self) -> Means {
         let LockManagerSettings { strategy, convey, settle_margin: margin, .. } = self.settings.lock_manager;
-        Means {
-            strategy,
-            convey,
-            margin,
-            limits: crate::agent::work::time_limits(server.settings(), &self.settings.lock_manager),
-        }
+        Means { strategy, convey, margin, limits: self.time_limits }
     }
 
     /// Goes on with what an earlier run of this agent left unfinished in the same life of the lock manager. `false` where
@@ -93,7 +83,7 @@ impl<O: Outside> Instance<O> {
         let noted = self.outside.registrations(run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
-        let Means { margin, limits, .. } = self.means(server);
+        let Means { margin, limits, .. } = self.means();
         let Some(mut machine) = Takeover::resume(now, margin, limits, found) else { return false };
         machine.begins(now, &Action::Recognise(Strategy::Notify));
         tracing::info!(run, phase = %machine.phase(), "{}: the run {run} was interrupted and goes on, from phase {}", status::names(machine.targets()), machine.phase());

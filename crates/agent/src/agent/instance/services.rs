@@ -320,7 +320,7 @@ impl<O: Outside> Instance<O> {
         // A generation whose number can't be read was one all the same.
         let had_one = base.state.is_some() || !base.records.is_empty() || !troubles.is_empty();
         let journal = Journal::quiet(server.id(), server.server(), server.wall_s());
-        let journal = journal.interrupted(service, &claim, had_one, self.means(server), troubles);
+        let journal = journal.interrupted(service, &claim, had_one, self.means(), troubles);
         let contents =
             holdings::begin(server.store(), service, claim.generation, state, base.records, &journal)?;
         self.hold(server, service, claim, contents, journal);

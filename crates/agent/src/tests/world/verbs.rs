@@ -98,3 +98,29 @@ fn a_service_that_its_home_has_claimed_first_is_prepared_and_finished_without_a_
     }
     assert_eq!(agent.outside().world().begun, [] as [&str; 0]);
 }
+
+#[test]
+fn a_failback_whose_needs_are_not_looked_at_in_time_is_refused_and_may_be_asked_for_again() {
+    let (store, _) = begun();
+    let mut at_home = (*settings(false)).clone();
+    at_home.services[0].home = Some(at_home.server.clone());
+    let here = Here::of(World { now: Moment::of_process(Duration::ZERO), life: 1, ..World::default() });
+    let mut agent = Agent::new(Arc::new(at_home), Box::new(store), here.clone(), vec![here]).unwrap();
+    agent.take_up();
+    let request = Request::Failback { service: service("new"), answer_when: AnswerWhen::Settled };
+    let heard = asked(&mut agent, request);
+    let until = agent.outside().now() + crate::limits::GIVE_UP_TIME_MAX + Duration::from_secs(2);
+    while agent.outside().now() < until {
+        agent.do_what_is_due();
+        let due = agent.next_due();
+        agent.outside().pass(due);
+        while let Some(message) = agent.outside().next() {
+            if !matches!(message, Message::Of(_, News::HomeLookedFor(..))) {
+                agent.handle(message);
+            }
+        }
+    }
+    let Some(Err(failure)) = heard.answer() else { panic!("{heard:?}") };
+    assert!(failure.refused && failure.message.contains("its owner was not asked"), "{failure:?}");
+    assert!(agent.is_at_rest(), "it may be asked for again");
+}

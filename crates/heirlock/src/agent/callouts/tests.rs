@@ -1,9 +1,9 @@
 use std::fs;
 use std::sync::mpsc::channel;
 
-use heirlock_agent::News;
 use heirlock_agent::agent::holdings::claim_first;
 use heirlock_agent::status_monitor::Said;
+use heirlock_agent::{InstanceNumber, Message, News};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, Moment, ServerName};
@@ -12,6 +12,8 @@ use heirlock_nsm::{MonName, StateNumber};
 use crate::agent::testing::{Place, place_in_mode, service};
 use crate::config::CaptureMode;
 use crate::store::dir::DirStore;
+use crate::store::steered::Steered;
+use crate::store::{StoreError, StoreErrorKind};
 
 #[test]
 fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
@@ -34,6 +36,34 @@ fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
     assert_eq!(call_out(&mut place), Ok(()));
     let records = place.agent.store().load(&service("new"), Generation::FIRST).unwrap().records;
     assert!(records.contains_key(&MonName::parse("10.0.0.1").unwrap()));
+}
+
+/// The next generation begins with the records that were there at its claim: one that came into the generation before since then
+/// would be lost with it.
+#[test]
+fn a_client_is_not_durable_while_the_next_generation_of_a_service_is_claimed_and_not_begun() {
+    let mut place = place_in_mode("callout");
+    let us = place.agent.settings().server.clone();
+    let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
+    let store = DirStore::open(&place.directory.path().join("store")).unwrap();
+    claim_first(&store, &service("nfs"), &claim, StateNumber(1), &journal).unwrap().unwrap();
+    place.agent.refresh_holdings(Moment::START);
+    let before = |method| match method {
+        "begin_generation" => Err(StoreError::new(StoreErrorKind::Unavailable, "store: it fails")),
+        _ => Ok(()),
+    };
+    place.agent.replace_store(Box::new(Steered { store, before }));
+    place.begin("nfs");
+    while place.claims("nfs") < 2 {
+        let message = place.next();
+        place.agent.handle(message);
+    }
+    let (told, answers) = channel();
+    let said = Said::Add { mon_name: MonName::parse("10.0.0.1").unwrap(), my_name: None };
+    let answered = Box::new(move |done: &Result<(), String>| told.send(done.clone()).unwrap());
+    place.agent.handle(Message::Of(InstanceNumber::FIRST, News::Callout(said, answered)));
+    let why = answers.try_recv().unwrap().unwrap_err();
+    assert!(why.contains("is claimed, and not begun yet"), "{why}");
 }
 
 /// The mode was changed before the store had taken in what a callout noted, and the client's record went meanwhile.

@@ -1,0 +1,102 @@
+//! Work of an agent that hangs, with a program, a disk or a thread. It goes on at last, when its run may be over long since: when
+//! everything is repaired at the latest. A hook that hangs is ended by its time limit.
+
+use heirlock_agent::{News, RunNumber, RunWork, Work};
+use heirlock_core::takeover::Event;
+use heirlock_core::{ServerName, ServiceName};
+
+use crate::Ms;
+use crate::chance::Purpose;
+use crate::losses::Disturbance;
+use crate::schedule::{INCIDENTS_END, Level};
+use crate::settings::HOOK_TIME_MAX;
+use crate::work::AgentAt;
+use crate::world::{Happening, World, millis};
+
+impl World {
+    /// For how long the next work of a server's agent hangs, if it does.
+    fn hangs_for(&mut self, server: usize) -> Option<Ms> {
+        let level = self.levels.of(Level::WorkHangs);
+        if level == 0 {
+            return None;
+        }
+        let rng = self.chance(Purpose::Hang, server);
+        let (hangs, for_long, ms) = (rng.u16(0..1_000) < level, rng.bool(), rng.u64(2_000..60_000));
+        let until_repair = INCIDENTS_END.saturating_sub(self.now) + 100;
+        hangs.then(|| if for_long { until_repair } else { ms.min(until_repair) })
+    }
+
+    /// Lets work of a run hang, or hands it back.
+    pub(crate) fn hang_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) -> Option<RunWork> {
+        let Some(ms) = self.hangs_for(at.0) else { return Some(work) };
+        let (server, agent) = at;
+        self.disturbed(Disturbance::Failure);
+        let what = format!("{work:?}");
+        let what = what.split([' ', '(']).next().unwrap_or_default().to_owned();
+        self.say(|| format!("{}: {what} hangs for {ms} ms", self.servers[server].name));
+        match work {
+            RunWork::Fence(owners) => self.fence_hangs(at, run, owners),
+            // It is told to stop when its run is over, and takes notice of that when it goes on.
+            RunWork::Tell { .. } => {}
+            RunWork::Place { .. } => {
+                self.stop_conveyor(server, ms);
+                return Some(work);
+            }
+            _ => self.after(ms, Happening::GoesOnFor { server, agent, run, work: Box::new(work) }),
+        }
+        None
+    }
+
+    /// Work of a run that hung goes on.
+    pub(crate) fn go_on_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
+        if self.started(at).is_some() {
+            self.disturbed(Disturbance::Failure);
+            self.say(|| format!("{}: work that hung goes on", self.servers[at.0].name));
+            self.do_for(at, run, work);
+        }
+    }
+
+    /// The hook is ended by its time limit. It may have done all it had to.
+    fn fence_hangs(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
+        if self.chance(Purpose::Hang, at.0).bool() {
+            self.power_off_all(owners);
+        }
+        let ended = Err("the fence has not ended in time".to_owned());
+        self.tell_agent(at, millis(HOOK_TIME_MAX), News::Event(run, Event::Fenced(ended)));
+    }
+
+    /// Lets other work hang, or hands it back.
+    pub(crate) fn hang(&mut self, at: AgentAt, work: Work) -> Option<Work> {
+        // Nothing is told of the first two. The third is a limit of the model: while a release hangs its service is frozen, and a
+        // restart of NFS is told to its clients by the next server alone, when others may have their locks.
+        if matches!(work, Work::Discard(_) | Work::LeaveAddress(_) | Work::TakeAddressAway(_)) {
+            return Some(work);
+        }
+        let Some(ms) = self.hangs_for(at.0) else { return Some(work) };
+        let (server, agent) = at;
+        self.disturbed(Disturbance::Failure);
+        match work {
+            Work::TakePlacedAway => {
+                self.stop_conveyor(server, ms);
+                return Some(work);
+            }
+            _ => self.after(ms, Happening::GoesOn { server, agent, work: Box::new(work) }),
+        }
+        None
+    }
+
+    /// Other work that hung goes on.
+    pub(crate) fn go_on_with(&mut self, at: AgentAt, work: Work) {
+        if self.started(at).is_some() {
+            self.disturbed(Disturbance::Failure);
+            self.do_work(at, work);
+        }
+    }
+
+    /// The conveyor of a server hangs with its disk, in the middle of what it does.
+    fn stop_conveyor(&mut self, server: usize, ms: Ms) {
+        let until = self.now + ms;
+        let it = &mut self.servers[server];
+        it.conveyor_hangs_until = it.conveyor_hangs_until.max(until);
+    }
+}
