@@ -323,7 +323,7 @@ impl<O: Outside> Server<O> {
 
     /// When the last look at each of its status monitors' directories began that is over.
     fn last_looked(&self) -> Option<Moment> {
-        let looked = self.instances.iter().map(|instance| instance.capture().looked);
+        let looked = self.instances.iter().map(|instance| instance.capture().looked());
         looked.min().flatten()
     }
 
@@ -388,7 +388,7 @@ impl<O: Outside> Server<O> {
     /// The ailments of this server.
     fn own_ailments(&self) -> Vec<Ailment> {
         let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
-        let blind = self.instances.iter().filter_map(|instance| instance.capture().blind.as_deref());
+        let blind = self.instances.iter().filter_map(|instance| instance.capture().blind());
         let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
         let store = self.common.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
         let stopped = self.instances.iter().filter(|instance| instance.lacks_its_lock_manager());
