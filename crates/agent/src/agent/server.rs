@@ -92,9 +92,15 @@ impl<O: Outside> Server<O> {
 
     /// The lock manager of this number, and what it has in common with the others.
     pub(crate) fn parts(&mut self, number: InstanceNumber) -> Option<(&mut Instance<O>, &mut Common<O>)> {
+        let count = self.instances.len();
         let instance = self.instances.get_mut(number.place());
         if instance.is_none() {
-            tracing::error!(?number, "a message names a lock manager that this server does not have");
+            let place = number.place();
+            tracing::error!(
+                place,
+                count,
+                "a message is for the lock manager at place {place}, counted from 0, and this server has {count}: the message is left alone"
+            );
         }
         Some((instance?, &mut self.common))
     }
