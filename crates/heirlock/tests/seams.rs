@@ -35,7 +35,7 @@ const KNOW_KINDS: [(&str, &str); 4] = [
     ("src/config/", "words of the configuration, and properties"),
     ("src/lock_manager/", "the kinds themselves"),
     ("../agent/src/config/", "the same"),
-    ("../agent/src/agent/runs.rs", "a self-adoption that goes on follows what has happened: notify"),
+    ("../agent/src/agent/instance/runs.rs", "a self-adoption that goes on follows what has happened: notify"),
 ];
 
 /// The program's own text of a source file, without its tests.

@@ -1,65 +1,68 @@
 //! What is known of registrations between two looks at the status monitor's directory, and of the look that is on.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles};
+use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::resolve::Resolver;
-use crate::limits::{COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX};
+use crate::limits::{
+    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
+};
 
 /// The memory of capturing between looks.
 #[derive(Debug)]
 pub struct Capture {
     /// The clients that were there at the last look.
-    pub found: Population,
+    found: Population,
     /// Problems that were there at the last look: those that may have been in the making are spoken of now.
-    pub(super) problems: BTreeSet<Problem>,
+    problems: BTreeSet<Problem>,
     /// Problems that were spoken of.
-    pub(crate) known_problems: BTreeSet<Problem>,
+    known_problems: BTreeSet<Problem>,
     /// Addresses that names were resolved to.
-    pub addresses: Arc<Addresses>,
+    addresses: Arc<Addresses>,
     /// Addresses that were learnt since a run began.
-    pub(super) put_off: Addresses,
-    pub(crate) resolver: Resolver,
+    put_off: Addresses,
+    resolver: Resolver,
     /// The store doesn't know yet what was found.
-    pub behind: bool,
+    behind: bool,
     /// Everything that a look found has been compared with the store since everything was to be looked at anew.
-    pub(crate) caught_up: bool,
+    caught_up: bool,
     /// The directory itself can't be read.
-    pub blind: Option<String>,
+    blind: Option<String>,
     /// When the last look began that is over.
-    pub looked: Option<Moment>,
+    looked: Option<Moment>,
     /// When everything is read anew, with or without a hint; `None`: now.
-    pub due: Option<Moment>,
+    due: Option<Moment>,
     /// The look that is on.
-    pub(super) looking: Option<Looking>,
+    looking: Option<Looking>,
     /// Clients that registered since the look began, as far as the loop knows already.
-    pub(super) learnt: BTreeMap<MonName, Learnt>,
+    learnt: BTreeMap<MonName, Learnt>,
     /// The result of the last look, as far as it isn't compared with the store yet.
-    pub(super) comparing: Option<Comparing>,
+    comparing: Option<Comparing>,
     /// Before this moment no look is made only because a deletion may be believed.
-    pub(super) pause: Moment,
+    pause: Moment,
     /// How many files the last look had to open.
-    pub(super) opened: usize,
+    opened: usize,
     /// The portion of each service that is compared at one turn of the loop.
-    pub(crate) portion: Portion,
+    portion: Portion,
 }
 
 /// A look that is on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Looking {
-    pub(super) began: Moment,
+struct Looking {
+    began: Moment,
     /// No other look was made since.
-    pub(super) counts: bool,
+    counts: bool,
 }
 
 /// The loop's knowledge of a client while a look is on.
 #[derive(Debug, Clone)]
-pub(super) enum Learnt {
+enum Learnt {
     /// Its registrations are these.
     Exactly(Vec<u8>),
     /// It has registered, and if nothing is found of it yet, this stands for it.
@@ -125,6 +128,236 @@ impl Capture {
         }
     }
 
+    /// The clients that were there at the last look.
+    pub fn found(&self) -> &Population {
+        &self.found
+    }
+
+    /// The addresses that names were resolved to.
+    pub fn addresses(&self) -> &Arc<Addresses> {
+        &self.addresses
+    }
+
+    /// The same, to add some.
+    pub fn addresses_mut(&mut self) -> &mut Addresses {
+        Arc::make_mut(&mut self.addresses)
+    }
+
+    /// A client's first address, where its name was resolved.
+    pub(crate) fn address_of(&self, name: &MonName) -> Option<IpAddr> {
+        self.addresses.get(name).and_then(|list| list.first()).copied()
+    }
+
+    /// The directory itself can't be read, and why.
+    pub fn blind(&self) -> Option<&str> {
+        self.blind.as_deref()
+    }
+
+    /// When the last look began that is over.
+    pub fn looked(&self) -> Option<Moment> {
+        self.looked
+    }
+
+    /// The store doesn't know yet what was found.
+    pub fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Every registration that a look can find was found, and is in the store.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.blind.is_none() && !self.behind && self.caught_up
+    }
+
+    /// The entries of the directory that are no records, as far as they were spoken of.
+    pub(crate) fn known_problems(&self) -> &BTreeSet<Problem> {
+        &self.known_problems
+    }
+
+    /// Compares so many clients of a service at one turn.
+    pub(crate) fn compares_at_once(&mut self, portion: Portion) {
+        self.portion = portion;
+    }
+
+    /// The portion of each service that is compared at one turn of the loop.
+    pub(crate) fn portion(&self) -> Portion {
+        self.portion
+    }
+
+    // When.
+
+    /// When everything is read anew, with or without a hint; nothing: now.
+    #[cfg(feature = "inside")]
+    pub fn due(&self) -> Option<Moment> {
+        self.due
+    }
+
+    /// Whether everything is to be read anew now.
+    pub(crate) fn is_due(&self, now: Moment) -> bool {
+        self.due.is_none_or(|due| now >= due)
+    }
+
+    /// Everything is read anew at this moment.
+    pub fn look_at(&mut self, at: Moment) {
+        self.due = Some(at);
+    }
+
+    /// Everything is read anew by this moment. Where that was to be done at once, it still is.
+    pub(crate) fn look_by(&mut self, at: Moment) {
+        self.due = self.due.map(|due| due.min(at));
+    }
+
+    /// Everything is read anew soon, by this moment.
+    pub(crate) fn look_soon(&mut self, at: Moment) {
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    // A look beside the loop.
+
+    /// A look is on.
+    pub(crate) fn is_looking(&self) -> bool {
+        self.looking.is_some()
+    }
+
+    /// A look or a comparison is on.
+    pub fn is_busy(&self) -> bool {
+        self.looking.is_some() || self.comparing.is_some()
+    }
+
+    /// A look is about to be begun.
+    pub(crate) fn prepares(&mut self) {
+        self.learnt.clear();
+    }
+
+    /// A look has begun.
+    pub(crate) fn begins(&mut self, now: Moment) {
+        self.looking = Some(Looking { began: now, counts: true });
+    }
+
+    /// Another look is made while one is on, which then does not count.
+    pub(crate) fn is_overtaken(&mut self) {
+        if let Some(looking) = &mut self.looking {
+            looking.counts = false;
+        }
+    }
+
+    /// The look that was on is over. Says whether it counts; nothing where none was on.
+    pub(crate) fn ends(&mut self, now: Moment) -> Option<bool> {
+        let Looking { began, counts } = self.looking.take()?;
+        self.pause = now + now.since(began).saturating_mul(LOOK_PAUSE);
+        Some(counts)
+    }
+
+    /// Says that a look has been on for too long.
+    pub(crate) fn say_if_a_look_hangs(&mut self, now: Moment) {
+        let hangs = self.looking.is_some_and(|looking| now >= looking.began + LOOK_TIME_MAX);
+        if hangs && self.blind.is_none() {
+            let why = format!("a look at it has been on for more than {} s", LOOK_TIME_MAX.as_secs());
+            self.say_blind(Some(why));
+        }
+    }
+
+    /// The directory can't be read, for this reason, or can be.
+    pub(crate) fn say_blind(&mut self, why: Option<String>) {
+        if self.blind != why {
+            match &why {
+                Some(why) => {
+                    tracing::error!(%why, "new clients are unprotected, for the status monitor's directory can't be read: {why}");
+                }
+                None => tracing::info!("the status monitor's directory can be read again"),
+            }
+            self.blind = why;
+        }
+    }
+
+    // The result of a look.
+
+    /// Knows who is there, with the clients that registered meanwhile. Answers what was known before.
+    pub(crate) fn takes(&mut self, mut population: Population) -> Population {
+        for (client, learnt) in std::mem::take(&mut self.learnt) {
+            match learnt {
+                Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
+                Learnt::AtLeast(bytes) => population.clients.insert_if_absent(client, || bytes.into()),
+            }
+        }
+        std::mem::replace(&mut self.found, population)
+    }
+
+    /// A look that began then has shown the directory, and had to open so many files.
+    pub(crate) fn saw(&mut self, began_at: Moment, opened: usize) {
+        (self.looked, self.opened) = (Some(began_at), opened);
+        self.say_blind(None);
+    }
+
+    /// Each problem is said once, and not before it was seen twice if it may be a record in the making. The user of the status
+    /// monitor can make any number of them: `may_say` tells whether one more may be said.
+    pub(crate) fn speak_of_problems(&mut self, problems: Vec<Problem>, may_say: impl Fn() -> bool) {
+        let seen: BTreeSet<Problem> = problems.into_iter().collect();
+        for problem in &seen {
+            let stays = !problem.may_be_in_the_making || self.problems.contains(problem);
+            if stays && self.known_problems.insert(problem.clone()) && may_say() {
+                tracing::warn!(path = %problem.path, why = %problem.why, "{} is no monitor record, and is left alone: {}", problem.path, problem.why);
+            }
+        }
+        self.known_problems.retain(|problem| seen.contains(problem));
+        self.problems = seen;
+    }
+
+    /// The comparison of a look's result with the records of the store, which is taken out to go on.
+    pub(super) fn take_comparing(&mut self) -> Option<Comparing> {
+        self.comparing.take()
+    }
+
+    /// It goes on at the next turn.
+    pub(super) fn compares(&mut self, comparing: Comparing) {
+        self.comparing = Some(comparing);
+    }
+
+    /// Something that was found could not be stored, and is looked for again at that moment: not put off by the hints that come
+    /// meanwhile.
+    pub(crate) fn falls_behind(&mut self, retry: Moment) {
+        self.behind = true;
+        self.look_by(retry);
+    }
+
+    /// All that was found is stored.
+    pub(crate) fn catches_up(&mut self) {
+        (self.behind, self.caught_up) = (false, self.due.is_some());
+    }
+
+    // Names.
+
+    /// The names that are to be looked up now.
+    pub(crate) fn ask(&mut self, population: &Population, now: Moment) -> Vec<MonName> {
+        self.resolver.ask(&population.unresolved, population.keys.keys(), now)
+    }
+
+    /// A name was looked up.
+    pub(crate) fn answered(&mut self, name: &MonName, now: Moment) {
+        self.resolver.answered(name, now);
+    }
+
+    /// A name was resolved while a run was on. A client that is being told must not become another one: its outcome would belong to
+    /// no client.
+    pub(crate) fn learns_later(&mut self, name: MonName, addresses: Vec<IpAddr>) {
+        self.put_off.insert(name, addresses);
+    }
+
+    /// The names that were resolved while a run was on.
+    pub(crate) fn take_put_off(&mut self) -> Addresses {
+        std::mem::take(&mut self.put_off)
+    }
+
+    /// These are the addresses of a name. Says whether that is news.
+    pub(crate) fn learns(&mut self, now: Moment, name: &MonName, addresses: Vec<IpAddr>) -> bool {
+        let before = self.addresses.get(name).cloned();
+        learn(Arc::make_mut(&mut self.addresses), name, addresses);
+        let is_news = self.addresses.get(name) != before.as_ref();
+        if is_news {
+            self.due = Some(now);
+        }
+        is_news
+    }
+
     /// When it is to be looked or compared next; `None` while that is on. `hinted`: more may have changed since the last look
     /// began. Which deletions may be believed does not hurry it.
     pub(super) fn next_due(&self, hinted: bool) -> Option<Moment> {
@@ -153,11 +386,5 @@ impl Capture {
     /// that runs.
     pub(crate) fn has_looked(&self) -> bool {
         self.looked.is_some() || self.blind.is_some()
-    }
-
-    /// A look or a comparison is on.
-    #[cfg(feature = "inside")]
-    pub fn is_busy(&self) -> bool {
-        self.looking.is_some() || self.comparing.is_some()
     }
 }

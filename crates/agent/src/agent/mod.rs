@@ -15,6 +15,7 @@
 //! | `running.rs`, `attempts.rs`, `shared.rs`, `conveying.rs`, `grace.rs` | what is known of runs |
 //! | `releases.rs`, `home_requests.rs`, `put_off.rs` | what was asked for and waits |
 //! | `status.rs`, `facts.rs`, `tally.rs` | reports, and how requests were answered |
+//! | `inside.rs` | what tests of the program see of it |
 
 pub mod acquaintance;
 pub mod attempts;
@@ -27,6 +28,8 @@ pub mod grace;
 pub mod health;
 pub mod holdings;
 pub mod home_requests;
+#[cfg(feature = "inside")]
+mod inside;
 pub mod instance;
 pub mod look;
 pub mod message;

@@ -97,9 +97,15 @@ impl<O: Outside> Server<O> {
 
     /// The lock manager of this number, and what it has in common with the others.
     pub(crate) fn parts(&mut self, number: InstanceNumber) -> Option<(&mut Instance<O>, &mut Common<O>)> {
+        let count = self.instances.len();
         let instance = self.instances.get_mut(number.place());
         if instance.is_none() {
-            tracing::error!(?number, "a message names a lock manager that this server does not have");
+            let place = number.place();
+            tracing::error!(
+                place,
+                count,
+                "a message is for the lock manager at place {place}, counted from 0, and this server has {count}: the message is left alone"
+            );
         }
         Some((instance?, &mut self.common))
     }
@@ -356,7 +362,7 @@ impl<O: Outside> Server<O> {
 
     /// When the last look at each of its status monitors' directories began that is over.
     fn last_looked(&self) -> Option<Moment> {
-        let looked = self.instances.iter().map(|instance| instance.capture().looked);
+        let looked = self.instances.iter().map(|instance| instance.capture().looked());
         looked.min().flatten()
     }
 
@@ -421,7 +427,7 @@ impl<O: Outside> Server<O> {
     /// The ailments of this server.
     fn own_ailments(&self) -> Vec<Ailment> {
         let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
-        let blind = self.instances.iter().filter_map(|instance| instance.capture().blind.as_deref());
+        let blind = self.instances.iter().filter_map(|instance| instance.capture().blind());
         let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
         let store = self.common.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
         let stopped = self.instances.iter().filter(|instance| instance.lacks_its_lock_manager());

@@ -4,24 +4,23 @@
 //! hundreds of thousands of clients, those that register meanwhile wait for neither. While a run is on the loop looks itself:
 //! the decisions of a run rest upon the clients that are registered just then.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::{Comparison, Portion, Problem, learn};
+use heirlock_core::ledger::{Comparison, Portion};
 use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::Instance;
-use crate::agent::capture::{Comparing, Learnt, Looking};
+use crate::agent::capture::Comparing;
 use crate::agent::common::Common;
 use crate::agent::holdings::{Committing, Held, commit_all};
 use crate::agent::look::{Basis, Found, Looked, Recall};
 use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::work::Work;
-use crate::limits::{LOOK_PAUSE, LOOK_TIME_MAX, STORE_RETRY};
+use crate::limits::STORE_RETRY;
 use crate::words::counted;
 
 impl<O: Outside> Instance<O> {
@@ -32,9 +31,8 @@ impl<O: Outside> Instance<O> {
             return; // nothing is compared with what the status monitor knows and its directory may lack
         }
         self.compare_a_portion(server, now);
-        self.say_if_a_look_hangs(now);
-        let anew =
-            self.deletions_due().is_some_and(|at| now >= at) || self.capture.due.is_none_or(|due| now >= due);
+        self.capture.say_if_a_look_hangs(now);
+        let anew = self.deletions_due().is_some_and(|at| now >= at) || self.capture.is_due(now);
         let hinted = self.outside.is_hinted();
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides, anew) {
@@ -61,36 +59,26 @@ impl<O: Outside> Instance<O> {
         self.capture.looks_for_deletions(from)
     }
 
-    fn say_if_a_look_hangs(&mut self, now: Moment) {
-        let hangs = self.capture.looking.is_some_and(|looking| now >= looking.began + LOOK_TIME_MAX);
-        if hangs && self.capture.blind.is_none() {
-            let why = format!("a look at it has been on for more than {} s", LOOK_TIME_MAX.as_secs());
-            self.say_blind(Some(why));
-        }
-    }
-
     /// Looks, if more may have changed than the last look showed, before something is decided that rests upon the clients that
     /// are there.
     pub(crate) fn settle_capture(&mut self, server: &mut Common<O>, now: Moment) {
-        if self.capture.looking.is_some() || self.outside.is_hinted() {
+        if self.capture.is_looking() || self.outside.is_hinted() {
             self.look(server, now, false);
         }
     }
 
     /// Looks at the directory, reads all of it, and makes the store know what it shows, before anything else is done.
     pub fn scan(&mut self, server: &mut Common<O>, now: Moment) {
-        self.capture.due = Some(now + self.settings.capture.scan_interval);
+        self.capture.look_at(now + self.settings.capture.scan_interval);
         self.look(server, now, true);
     }
 
     /// The same; not `anew`, as after a hint, but opening only those files that may have changed since earlier looks.
     fn look(&mut self, server: &mut Common<O>, now: Moment, anew: bool) {
-        if let Some(looking) = &mut self.capture.looking {
-            looking.counts = false;
-        }
+        self.capture.is_overtaken();
         let basis = self.begin_basis(server, now);
         let kept = self.run.is_some() || self.asked.is_some();
-        let found = self.outside.look(&self.capture.addresses, Recall { anew, kept });
+        let found = self.outside.look(self.capture.addresses(), Recall { anew, kept });
         self.take_look(server, now, Looked { basis, found });
         self.record(server, now);
         self.report_registrations(server);
@@ -98,19 +86,19 @@ impl<O: Outside> Instance<O> {
 
     /// Begins to look, unless the last look is still on.
     fn begin_look(&mut self, server: &mut Common<O>, now: Moment, anew: bool) {
-        if self.capture.looking.is_some() || self.capture.comparing.is_some() {
+        if self.capture.is_busy() {
             return;
         }
         if anew {
-            self.capture.due = Some(now + self.settings.capture.scan_interval);
+            self.capture.look_at(now + self.settings.capture.scan_interval);
         }
         let basis = self.begin_basis(server, now);
-        self.capture.learnt.clear();
-        match self.outside.begin_look(basis, Arc::clone(&self.capture.addresses), anew) {
-            Ok(()) => self.capture.looking = Some(Looking { began: now, counts: true }),
+        self.capture.prepares();
+        match self.outside.begin_look(basis, Arc::clone(self.capture.addresses()), anew) {
+            Ok(()) => self.capture.begins(now),
             Err(why) => {
-                self.say_blind(Some(why));
-                self.capture.due = Some(now + STORE_RETRY);
+                self.capture.say_blind(Some(why));
+                self.capture.look_at(now + STORE_RETRY);
             }
         }
     }
@@ -125,14 +113,12 @@ impl<O: Outside> Instance<O> {
 
     /// A look is over that was made elsewhere.
     pub fn looked(&mut self, server: &mut Common<O>, now: Moment, looked: Looked) {
-        let Some(looking) = self.capture.looking.take() else { return };
-        let took = now.since(looking.began);
-        self.capture.pause = now + took.saturating_mul(LOOK_PAUSE);
+        let Some(counts) = self.capture.ends(now) else { return };
         let rests = Arc::ptr_eq(&looked.basis.placed, &self.outside.placed());
-        if !looking.counts || self.run.is_some() || !rests {
+        if !counts || self.run.is_some() || !rests {
             // It may show a conveyed record as if its client had registered, or a client that was there before as if it had come
             // back.
-            self.capture.due = Some(now);
+            self.capture.look_at(now);
             return;
         }
         self.take_look(server, now, looked);
@@ -140,32 +126,24 @@ impl<O: Outside> Instance<O> {
 
     /// Knows what a look found, and begins to compare it with the store.
     pub fn take_look(&mut self, server: &mut Common<O>, now: Moment, Looked { basis, found }: Looked) {
-        self.capture.comparing = None;
+        self.capture.take_comparing();
         let took = server.now().since(basis.began_at);
         server.counts_mut().looks.ended(took, found.is_ok());
-        let Found { mut population, problems, opened } = match found {
+        let Found { population, problems, opened } = match found {
             Ok(found) => found,
             Err(why) => {
                 // Records that can't be seen are not gone.
-                self.say_blind(Some(why));
+                self.capture.say_blind(Some(why));
                 return;
             }
         };
         tracing::debug!(clients = population.clients.len(), opened, "looked");
-        (self.capture.looked, self.capture.opened) = (Some(basis.began_at), opened);
-        self.say_blind(None);
-        self.speak_of_problems(server, problems);
-        let known = population.keys.keys();
-        for name in self.capture.resolver.ask(&population.unresolved, known, now) {
+        self.capture.saw(basis.began_at, opened);
+        self.capture.speak_of_problems(problems, || server.outside().may_say("no monitor record"));
+        for name in self.capture.ask(&population, now) {
             self.outside.begin(Work::LookUp(name));
         }
-        for (client, learnt) in std::mem::take(&mut self.capture.learnt) {
-            match learnt {
-                Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
-                Learnt::AtLeast(bytes) => population.clients.insert_if_absent(client, || bytes.into()),
-            }
-        }
-        let before = std::mem::replace(&mut self.capture.found, population);
+        let before = self.capture.takes(population);
         self.outside.begin(Work::Discard(before));
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
         let roles = self.outside.roles(&self.nlm_ports, remembers);
@@ -173,8 +151,7 @@ impl<O: Outside> Instance<O> {
             |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
         let services = self.held.iter_mut().map(begin).collect();
         let Basis { began, life, .. } = basis;
-        self.capture.comparing =
-            Some(Comparing { began, life, roles, services, committed: false, failed: false });
+        self.capture.compares(Comparing { began, life, roles, services, committed: false, failed: false });
     }
 
     /// Compares what was found with what the store holds, and commits the difference: all of it.
@@ -184,15 +161,15 @@ impl<O: Outside> Instance<O> {
 
     /// The same for a portion of it, in which those that wait for a commit of their own get their turn.
     fn compare_a_portion(&mut self, server: &mut Common<O>, now: Moment) {
-        if self.run.is_some() && self.capture.comparing.take().is_some() {
+        if self.run.is_some() && self.capture.take_comparing().is_some() {
             // The run's own looks show more.
-            self.capture.due = Some(now);
+            self.capture.look_at(now);
         }
-        self.compare(server, now, self.capture.portion);
+        self.compare(server, now, self.capture.portion());
     }
 
     pub fn compare(&mut self, server: &mut Common<O>, now: Moment, portion: Portion) {
-        let Some(mut comparing) = self.capture.comparing.take() else { return };
+        let Some(mut comparing) = self.capture.take_comparing() else { return };
         // Another life than the one that the look began in says nothing of what it lacked.
         let life = self.life_that_deletes(server).filter(|life| comparing.life.as_ref() == Some(life));
         // Taken out while removals are asked about.
@@ -206,7 +183,7 @@ impl<O: Outside> Instance<O> {
             }
             let Some(comparison) = comparing.services.get_mut(service) else { continue };
             let life = held.where_deletions_count(life.as_ref());
-            let (began, found, roles) = (comparing.began, &self.capture.found, &comparing.roles);
+            let (began, found, roles) = (comparing.began, self.capture.found(), &comparing.roles);
             let entries = held.ledger.compare_some(comparison, began, found, roles, life, portion);
             if *comparison == Comparison::Over {
                 comparing.services.remove(service);
@@ -225,16 +202,13 @@ impl<O: Outside> Instance<O> {
             // The others go on.
             comparing.services.remove(&service);
             comparing.failed = true;
-            self.capture.behind = true;
             server.store_failed(now, &failure);
-            // Not put off by the hints that come meanwhile.
-            let retry = now + STORE_RETRY;
-            self.capture.due = self.capture.due.map(|due| due.min(retry));
+            self.capture.falls_behind(now + STORE_RETRY);
         }
         if !comparing.services.is_empty() {
-            self.capture.comparing = Some(comparing);
+            self.capture.compares(comparing);
         } else if !comparing.failed {
-            (self.capture.behind, self.capture.caught_up) = (false, self.capture.due.is_some());
+            self.capture.catches_up();
             if comparing.committed {
                 server.be_checked(now);
             }
@@ -255,7 +229,7 @@ impl<O: Outside> Instance<O> {
         name: &MonName,
         found: Result<Vec<IpAddr>, String>,
     ) {
-        self.capture.resolver.answered(name, now);
+        self.capture.answered(name, now);
         let addresses = match found {
             Ok(addresses) => addresses,
             Err(why) => {
@@ -264,14 +238,13 @@ impl<O: Outside> Instance<O> {
             }
         };
         if addresses.is_empty() {
-            if !self.capture.addresses.contains_key(name)
+            if !self.capture.addresses().contains_key(name)
                 && server.outside().may_say("client's name without an address")
             {
                 tracing::warn!(%name, "the client {name} can't be told of an adoption, for its name has no address now");
             }
         } else if self.run.is_some() {
-            // A client that is being told must not become another one: its outcome would belong to no client.
-            self.capture.put_off.insert(name.clone(), addresses);
+            self.capture.learns_later(name.clone(), addresses);
         } else {
             self.learn(server, now, name, addresses);
         }
@@ -279,59 +252,29 @@ impl<O: Outside> Instance<O> {
 
     /// Takes in the names that were resolved while a run was on.
     pub(crate) fn learn_names_that_were_put_off(&mut self, server: &Common<O>, now: Moment) {
-        for (name, addresses) in std::mem::take(&mut self.capture.put_off) {
+        for (name, addresses) in self.capture.take_put_off() {
             self.learn(server, now, &name, addresses);
         }
     }
 
     fn learn(&mut self, server: &Common<O>, now: Moment, name: &MonName, addresses: Vec<IpAddr>) {
-        let before = self.capture.addresses.get(name).cloned();
-        learn(Arc::make_mut(&mut self.capture.addresses), name, addresses);
-        if self.capture.addresses.get(name) != before.as_ref() {
-            if server.outside().may_say("client's name resolved") {
-                tracing::info!(%name, addresses = ?self.capture.addresses.get(name), "the client {name} has the addresses {:?}", self.capture.addresses.get(name));
-            }
-            self.durable_are_others();
-            self.capture.due = Some(now);
+        if !self.capture.learns(now, name, addresses) {
+            return;
         }
-    }
-
-    fn say_blind(&mut self, why: Option<String>) {
-        if self.capture.blind != why {
-            match &why {
-                Some(why) => {
-                    tracing::error!(%why, "new clients are unprotected, for the status monitor's directory can't be read: {why}");
-                }
-                None => tracing::info!("the status monitor's directory can be read again"),
-            }
-            self.capture.blind = why;
+        if server.outside().may_say("client's name resolved") {
+            let addresses = self.capture.addresses().get(name);
+            tracing::info!(%name, ?addresses, "the client {name} has the addresses {addresses:?}");
         }
-    }
-
-    /// Each problem is said once, and not before it was seen twice if it may be a record in the making. The user of the status
-    /// monitor can make any number of them.
-    fn speak_of_problems(&mut self, server: &Common<O>, problems: Vec<Problem>) {
-        let seen: BTreeSet<Problem> = problems.into_iter().collect();
-        for problem in &seen {
-            let stays = !problem.may_be_in_the_making || self.capture.problems.contains(problem);
-            if stays
-                && self.capture.known_problems.insert(problem.clone())
-                && server.outside().may_say("no monitor record")
-            {
-                tracing::warn!(path = %problem.path, why = %problem.why, "{} is no monitor record, and is left alone: {}", problem.path, problem.why);
-            }
-        }
-        self.capture.known_problems.retain(|problem| seen.contains(problem));
-        self.capture.problems = seen;
+        self.durable_are_others();
     }
 
     /// While a run waits for clients to come back: tells it which clients registered since it recognised.
     fn report_registrations(&mut self, server: &mut Common<O>) {
         let Some(running) = &mut self.run else { return };
-        running.spare(&self.capture.found.clients);
-        running.machine.saw(self.capture.found.clients.clients());
+        running.spare(&self.capture.found().clients);
+        running.machine.saw(self.capture.found().clients.clients());
         let Some(before) = &running.before else { return };
-        let came = before.came(&self.capture.found.clients);
+        let came = before.came(&self.capture.found().clients);
         if !came.is_empty() {
             self.advance(server, heirlock_core::takeover::Event::Registered(came));
         }

@@ -90,7 +90,7 @@ impl<O: Outside> Instance<O> {
             }
         }
         // A look that began before it counts no more.
-        self.capture.due = self.capture.due.map(|due| due.min(now));
+        self.capture.look_by(now);
         if self.conveying.has_ended() {
             self.say_ends(server);
         }

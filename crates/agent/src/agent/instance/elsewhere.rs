@@ -41,7 +41,7 @@ impl<O: Outside> Instance<O> {
         client: &MonName,
     ) -> Result<Vec<Destination>, String> {
         let lines = self.lines_of(service, client);
-        let resolved = |name: &MonName| self.capture.addresses.get(name).cloned().unwrap_or_default();
+        let resolved = |name: &MonName| self.capture.addresses().get(name).cloned().unwrap_or_default();
         if self.means_another_elsewhere(server, client) {
             match self.registered_at(server, &lines, part) {
                 Registered::Here => {}

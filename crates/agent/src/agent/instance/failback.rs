@@ -223,7 +223,7 @@ impl<O: Outside> Instance<O> {
             }
             tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
             self.release(server, service, None, Some(asked));
-            self.capture.due = Some(now);
+            self.capture.look_at(now);
         }
         let (why, at_most_ms) = self.release_waits_for(now, service);
         Some(Decline { asked, why, waits: Some(Waits { at_most_ms }) })

@@ -21,8 +21,6 @@ mod claims;
 mod conveying;
 mod elsewhere;
 mod failback;
-#[cfg(feature = "inside")]
-mod inside;
 mod left_behind;
 mod mend;
 mod monitor;
@@ -31,6 +29,8 @@ mod recovery;
 mod release;
 pub mod requests;
 mod runs;
+#[cfg(feature = "inside")]
+mod seen;
 mod services;
 mod shared;
 mod status;
@@ -283,7 +283,7 @@ impl<O: Outside> Instance<O> {
 
     /// Everything that a look found is in the store.
     pub(crate) fn is_caught_up_with(&self) -> bool {
-        !self.capture.behind
+        !self.capture.is_behind()
     }
 
     /// As the agent deals with it.
@@ -318,7 +318,7 @@ impl<O: Outside> Instance<O> {
 
     /// Compares so many clients of a service at one turn.
     pub(crate) fn compare_at_once(&mut self, portion: Portion) {
-        self.capture.portion = portion;
+        self.capture.compares_at_once(portion);
     }
 
     /// Whether the run that is on tells this service's clients.

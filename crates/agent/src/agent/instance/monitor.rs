@@ -232,7 +232,7 @@ impl<O: Outside> Instance<O> {
             RecordChange::Put(..) => true,
             // A client that is known by its address now has not left.
             RecordChange::Remove(key) => {
-                self.capture.found.keys.contains_key(key.client()) || self.may_forget(key.client())
+                self.capture.found().keys.contains_key(key.client()) || self.may_forget(key.client())
             }
         };
         entries.into_iter().filter(may).collect()
@@ -356,7 +356,7 @@ impl<O: Outside> Instance<O> {
         if !self.is_durable(&self.store_key(client)) {
             // Granted all the same: a look soon finds what is to be caught up.
             let soon = now + limits::STORE_RETRY;
-            self.capture.due = Some(self.capture.due.map_or(soon, |due| due.min(soon)));
+            self.capture.look_soon(soon);
         }
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
         self.capture.knows(&known_as, &bytes);
@@ -478,7 +478,7 @@ impl<O: Outside> Instance<O> {
         };
         let mut durable: BTreeSet<MonName> =
             first.ledger.stored().clients().filter(by_all).cloned().collect();
-        let named = self.capture.addresses.iter();
+        let named = self.capture.addresses().iter();
         let key_of = |list: &Vec<_>| list.first().copied().map(MonName::from_address);
         let named = named.filter(|(_, list)| key_of(list).is_some_and(|key| durable.contains(&key)));
         let named: Vec<MonName> = named.map(|(name, _)| name.clone()).collect();
@@ -505,7 +505,7 @@ impl<O: Outside> Instance<O> {
 
     /// A client's name in the store.
     fn store_key(&self, mon_name: &MonName) -> MonName {
-        let address = self.capture.addresses.get(mon_name).and_then(|list| list.first()).copied();
+        let address = self.capture.address_of(mon_name);
         address.map_or_else(|| key(mon_name), MonName::from_address)
     }
 }

@@ -248,7 +248,7 @@ impl<O: Outside> Instance<O> {
             return responder.failed(&format!("{client:?} is no client's name"), true);
         };
         self.settle_capture(server, server.now());
-        let present = self.capture.found.may_hold(&key) || !self.may_forget(&key);
+        let present = self.capture.found().may_hold(&key) || !self.may_forget(&key);
         let Some(held) = self.held.get_mut(service) else {
             let why = match server.whose(service) {
                 Whose::Owned(owner) => format!("{service} belongs to {owner}: say it there"),

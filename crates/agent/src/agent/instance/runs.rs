@@ -46,7 +46,7 @@ impl<O: Outside> Instance<O> {
         }
         if is_own_restart {
             self.settle_capture(server, now);
-            let found = &self.capture.found.clients;
+            let found = &self.capture.found().clients;
             running.before = Some(Registrations::of(running.machine.run(), found));
             self.run = Some(running);
             self.advance(server, Event::Start);
@@ -79,7 +79,7 @@ impl<O: Outside> Instance<O> {
             }
         };
         self.settle_capture(server, now);
-        let found = &self.capture.found.clients;
+        let found = &self.capture.found().clients;
         let noted = self.outside.registrations(run);
         let before = noted.unwrap_or_else(|| Registrations::of(run, found));
         let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
@@ -251,7 +251,7 @@ impl<O: Outside> Instance<O> {
             if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(server, now);
             }
-            let present = self.capture.found.clients.clients().cloned().collect();
+            let present = self.capture.found().clients.clients().cloned().collect();
             let looked_at = self.lives.looked_at();
             self.advance(server, Event::Tick { present, looked_at });
         }
@@ -442,7 +442,7 @@ impl<O: Outside> Instance<O> {
             self.scan(server, server.now());
         }
         let Some(running) = &mut self.run else { return };
-        let found = &self.capture.found.clients;
+        let found = &self.capture.found().clients;
         let run = running.machine.run().to_owned();
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
         self.outside.note_registrations(before);
@@ -545,7 +545,7 @@ impl<O: Outside> Instance<O> {
         self.say_end_once_taken_away(server, running, end);
         self.learn_names_that_were_put_off(server, server.now());
         self.prune(server);
-        self.capture.due = Some(server.now());
+        self.capture.look_at(server.now());
     }
 
     /// A run has ended before anything was placed for it.

@@ -1,7 +1,5 @@
 //! Which services this server holds, and how it comes to hold them or to lose them without a run.
 
-use std::sync::Arc;
-
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
 use heirlock_core::liveness::silence_to_act_on;
@@ -342,7 +340,7 @@ impl<O: Outside> Instance<O> {
         {
             contents.records.share_with(known);
         }
-        let addresses = Arc::make_mut(&mut self.capture.addresses);
+        let addresses = self.capture.addresses_mut();
         for (key, record) in &contents.records {
             learn_from_record(addresses, key.client(), record);
         }
@@ -409,7 +407,7 @@ impl<O: Outside> Instance<O> {
         let (forget_after, wall_s) = (self.settings.capture.forget_after, server.wall_s());
         let wall_clock = server.wall_clock();
         // In another life than the one in which they were not told they are owed word once more.
-        let has_seen = self.capture.looked.is_some() && self.capture.blind.is_none();
+        let has_seen = self.capture.looked().is_some() && self.capture.blind().is_none();
         let life = self.life_that_deletes(server).filter(|_| has_seen);
         let due = |held: &Held| {
             let age = wall_clock.age(now, wall_s, held.journal.started_at_s);
@@ -428,7 +426,7 @@ impl<O: Outside> Instance<O> {
                 .chain(with_outcome(&held.outcomes, Outcome::Lost));
             let gone = match is_hasty {
                 true => untold.filter(|client| held.ledger.stored().contains_key(client)).collect(),
-                false => held.ledger.long_absent(now, untold, &self.capture.found),
+                false => held.ledger.long_absent(now, untold, self.capture.found()),
             };
             let gone: Vec<MonName> = gone
                 .into_iter()

@@ -20,7 +20,7 @@ use crate::survey::present::{names as names_in, unreadable_claim};
 impl<O: Outside> Instance<O> {
     /// Adds the clients that the adoption of a service did not tell and that have not come back since.
     fn add_missed(&self, status: &mut ServiceStatus, held: &Held) {
-        let is_away = |client: &MonName| !self.capture.found.clients.contains_key(client);
+        let is_away = |client: &MonName| !self.capture.found().clients.contains_key(client);
         for (client, line) in held.missed().filter(|(client, _)| is_away(client)) {
             match line.outcome {
                 Outcome::Lost => status.lost += 1,
@@ -125,7 +125,7 @@ impl<O: Outside> Instance<O> {
         };
         let sm = self.settings.state_directory.display().to_string();
         problems
-            .extend(some_of(self.capture.known_problems.iter(), no_record, |more| more_strays(&sm, more)));
+            .extend(some_of(self.capture.known_problems().iter(), no_record, |more| more_strays(&sm, more)));
         // While a run waits for them the run says so.
         let missing = if self.run.is_none() { self.outside.unready() } else { Vec::new() };
         let missing = missing.into_iter().filter(|(service, _)| self.held.contains_key(service));
@@ -150,7 +150,7 @@ impl<O: Outside> Instance<O> {
 
     /// Every registration that a look can find was found, and is in the store.
     pub(crate) fn captures_all(&self) -> bool {
-        self.capture.blind.is_none() && !self.capture.behind && self.capture.caught_up && self.holdings_known
+        self.capture.is_complete() && self.holdings_known
     }
 
     /// The report of the last adoption of a service, or of the one that is on.

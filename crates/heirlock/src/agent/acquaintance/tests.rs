@@ -34,7 +34,7 @@ fn register(place: &Place, client: &str) {
 fn look(place: &mut Place) {
     let now = place.agent.outside().now();
     place.agent.beat_at(now);
-    place.agent.capture_mut().due = Some(now);
+    place.agent.capture_mut().look_at(now);
     place.turn();
 }
 

@@ -1,9 +1,9 @@
 use std::fs;
 use std::sync::mpsc::channel;
 
+use heirlock_agent::News;
 use heirlock_agent::agent::holdings::claim_first;
 use heirlock_agent::status_monitor::Said;
-use heirlock_agent::{InstanceNumber, Message, News};
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Journal;
 use heirlock_core::{Generation, Moment, ServerName};
@@ -60,8 +60,7 @@ fn a_client_is_not_durable_while_the_next_generation_of_a_service_is_claimed_and
     }
     let (told, answers) = channel();
     let said = Said::Add { mon_name: MonName::parse("10.0.0.1").unwrap(), my_name: None };
-    let answered = Box::new(move |done: &Result<(), String>| told.send(done.clone()).unwrap());
-    place.agent.handle(Message::Of(InstanceNumber::FIRST, News::Callout(said, answered)));
+    place.hear(News::Callout(said, Box::new(move |done| told.send(done.clone()).unwrap())));
     let why = answers.try_recv().unwrap().unwrap_err();
     assert!(why.contains("is claimed, and not begun yet"), "{why}");
 }

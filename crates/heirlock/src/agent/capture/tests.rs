@@ -49,7 +49,7 @@ fn a_service_whose_folder_is_damaged_takes_no_other_with_it() {
     fs::write(place.directory.path().join("nfs/sm/10.0.0.1"), LINE).unwrap();
     place.agent.scan(place.agent.outside().now());
     let known = |of| place.agent.held()[of].ledger.stored().len();
-    assert_eq!((known(&whole), known(&damaged), place.agent.capture().behind), (1, 0, true));
+    assert_eq!((known(&whole), known(&damaged), place.agent.capture().is_behind()), (1, 0, true));
     assert!(services.join("host.nfs-b/1/sm/10.0.0.1").exists());
 }
 
@@ -63,17 +63,18 @@ fn a_hinted_look_opens_changed_files_and_any_other_opens_all() {
     std::thread::sleep(Duration::from_millis(100));
     place.turn();
     assert_eq!(place.agent.capture().opened(), 2, "the first");
-    let due = place.agent.capture().due;
+    let due = place.agent.capture().due();
     register("10.0.0.3");
     place.hint();
     assert_eq!(place.agent.next_due(), Moment::START);
     place.turn();
     assert_eq!(place.agent.capture().opened(), 1, "hinted");
-    assert!(place.agent.capture().found.clients.len() == 3 && !place.agent.lock_manager().is_hinted());
+    assert!(place.agent.capture().found().clients.len() == 3 && !place.agent.lock_manager().is_hinted());
     // However many hints come.
-    assert_eq!(place.agent.capture().due, due);
+    assert_eq!(place.agent.capture().due(), due);
     place.hint();
-    place.agent.capture_mut().due = Some(place.agent.outside().now());
+    let now = place.agent.outside().now();
+    place.agent.capture_mut().look_at(now);
     place.turn();
     assert_eq!(place.agent.capture().opened(), 3, "due");
     assert!(!place.agent.lock_manager().is_hinted());
@@ -131,7 +132,7 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     register(&place, "10.0.0.1");
     place.agent.scan(place.agent.outside().now());
     place.agent.looked(place.agent.outside().now(), looked);
-    assert!(place.agent.capture().found.clients.len() == 1 && !place.agent.capture().is_busy());
+    assert!(place.agent.capture().found().clients.len() == 1 && !place.agent.capture().is_busy());
     assert!(place.agent.next_due() <= place.agent.outside().now(), "it is looked at once more");
     // A record that was placed during the look may have been taken for a registration.
     place.turn();
@@ -142,9 +143,9 @@ fn a_look_counts_for_nothing_once_the_loop_has_looked_or_records_were_conveyed()
     let services = vec![Placing { service: service("nfs"), records: conveyed, my_name }];
     place.agent.lock_manager_mut().begin_for(RunNumber::default(), RunWork::Place { services, how });
     place.next_that(|message| matches!(message, News::Placed(..)).then_some(()));
-    let before = place.agent.capture().looked;
+    let before = place.agent.capture().looked();
     place.agent.looked(place.agent.outside().now(), looked);
-    assert_eq!(place.agent.capture().looked, before);
+    assert_eq!(place.agent.capture().looked(), before);
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_client_that_registers_while_it_is_looked_is_not_taken_for_gone() {
     let other = MonName::parse("10.0.0.2").unwrap();
     place.agent.capture_mut().expects(&other, b"until it is found");
     place.agent.looked(place.agent.outside().now(), looked);
-    let found = &place.agent.capture().found.clients;
+    let found = &place.agent.capture().found().clients;
     assert_eq!(
         (&**found.get(&client).unwrap(), &**found.get(&other).unwrap()),
         (LINE.as_bytes(), &b"until it is found"[..])
@@ -191,7 +192,7 @@ fn a_deletion_is_not_believed_where_the_look_began_in_another_life() {
     }
     looked.found = Err("gone".into());
     place.agent.looked(place.agent.outside().now(), looked);
-    assert!(place.agent.capture().blind.is_some());
+    assert!(place.agent.capture().blind().is_some());
 }
 
 #[test]
@@ -204,7 +205,7 @@ fn a_service_that_fails_in_one_portion_leaves_the_others_theirs() {
     while place.agent.capture().is_busy() {
         place.agent.compare(now, Portion::of(1, 1, 1));
     }
-    assert_eq!((known(&place).len(), place.agent.capture().behind), (4, true));
+    assert_eq!((known(&place).len(), place.agent.capture().is_behind()), (4, true));
 }
 
 #[test]
@@ -214,9 +215,9 @@ fn a_look_that_does_not_end_is_said_and_its_end_as_well() {
     let late = place.agent.outside().now() + LOOK_TIME_MAX;
     assert!(place.agent.next_due() <= late);
     place.agent.tend_capture(late);
-    assert!(place.agent.capture().blind.as_deref().is_some_and(|why| why.contains("60 s")));
+    assert!(place.agent.capture().blind().is_some_and(|why| why.contains("60 s")));
     place.agent.note_protection();
     assert_eq!(place.agent.protection().since_s(), None);
     place.agent.looked(late, looked);
-    assert_eq!(place.agent.capture().blind, None);
+    assert_eq!(place.agent.capture().blind(), None);
 }

@@ -51,8 +51,8 @@ fn a_directory_that_hangs_holds_up_neither_a_client_nor_the_loop() {
     }
     place.turn();
     place.agent.scan(place.agent.outside().now());
-    assert_eq!(place.agent.capture().blind, None, "it is looked all the while");
-    assert!(place.agent.capture().found.clients.is_empty(), "and no record is taken for a registration");
+    assert_eq!(place.agent.capture().blind(), None, "it is looked all the while");
+    assert!(place.agent.capture().found().clients.is_empty(), "and no record is taken for a registration");
     assert_eq!((place.phase(), is_conveyed(&place)), (Some(Phase::Claimed), false));
     let machine = &place.agent.run().as_ref().unwrap().machine;
     let waits = status::progress(place.agent.outside().now(), machine, place.agent.settings(), None).wait;

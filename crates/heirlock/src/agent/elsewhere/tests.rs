@@ -144,7 +144,10 @@ fn all_addresses_in_a_record_are_tried_and_none_of_our_own_after_the_first() {
     let mut place = adopted(place_on_a_network(), &[("192.0.2.21", record)], &[]);
     assert_eq!(told(&place, Part::Target, "192.0.2.21").unwrap(), ["192.0.2.21", "198.51.100.3"]);
     // Found out since.
-    std::sync::Arc::make_mut(&mut place.agent.capture_mut().addresses)
+    place
+        .agent
+        .capture_mut()
+        .addresses_mut()
         .insert(name("client3"), vec![Ipv4Addr::new(203, 0, 113, 3).into()]);
     let three = told(&place, Part::Target, "192.0.2.21").unwrap();
     assert_eq!(three, ["192.0.2.21", "203.0.113.3", "198.51.100.3"]);

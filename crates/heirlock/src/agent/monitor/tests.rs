@@ -106,7 +106,7 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     assert!(knows(&place, 1) && !knows(&place, 3));
     place.agent.tend_capture(place.agent.outside().now());
     place.agent.tell_durable();
-    assert!(place.agent.capture().looked.is_none(), "the directory may lack what the status monitor knows");
+    assert!(place.agent.capture().looked().is_none(), "the directory may lack what the status monitor knows");
     assert!(knows(&place, 1), "nothing was read that says the contrary");
     while place.agent.awaits_directory() {
         let message = place.next();
@@ -114,7 +114,7 @@ fn after_a_kill_known_clients_are_answered_before_the_store_and_the_directory_ar
     }
     place.agent.take_up();
     place.turn();
-    assert!(place.agent.capture().looked.is_some() && sm.join(client(1).as_str()).exists());
+    assert!(place.agent.capture().looked().is_some() && sm.join(client(1).as_str()).exists());
     assert!(knows(&place, 1), "the store knows it as well");
 }
 

@@ -15,21 +15,22 @@ use heirlock_core::takeover::{End, Event, Journal, Part, Strategy};
 use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
-use super::Instance;
-use super::requests::Adoption;
-use crate::agent::acquaintance::Acquaintance;
-use crate::agent::attempts::Attempts;
-use crate::agent::beat::Pulse;
-use crate::agent::capture::Capture;
-use crate::agent::common::Common;
-use crate::agent::holdings::Held;
-use crate::agent::look::Looked;
-use crate::agent::outside::Outside;
-use crate::agent::put_off::PutOff;
-use crate::agent::running::{Commission, Running, Waiting};
-use crate::agent::server::Server;
-use crate::agent::shared::Shared;
-use crate::agent::work::RunNumber;
+use super::acquaintance::Acquaintance;
+use super::attempts::Attempts;
+use super::beat::Pulse;
+use super::capture::Capture;
+use super::common::Common;
+use super::facts::Facts;
+use super::holdings::Held;
+use super::instance::Instance;
+use super::instance::requests::Adoption;
+use super::look::Looked;
+use super::outside::Outside;
+use super::put_off::PutOff;
+use super::running::{Commission, Running, Waiting};
+use super::server::Server;
+use super::shared::Shared;
+use super::work::RunNumber;
 use crate::config::{InstanceNumber, Settings};
 use crate::control::Responder;
 use crate::control::report::Problem;
@@ -93,21 +94,21 @@ questions! {
 }
 
 /// What the lock manager knows.
-macro_rules! fields {
+macro_rules! knowledge {
     ($($name:ident $name_mut:ident: $type:ty;)*) => {
         impl<O: Outside> Server<O> {
             $(pub fn $name(&self) -> &$type {
-                &self.first().$name
+                self.first().seen().$name
             }
 
             pub fn $name_mut(&mut self) -> &mut $type {
-                &mut self.first_parts().0.$name
+                self.first_parts().0.seen_mut().$name
             })*
         }
     };
 }
 
-fields! {
+knowledge! {
     capture capture_mut: Capture;
     lives lives_mut: Lives;
     held held_mut: BTreeMap<ServiceName, Held>;
@@ -116,6 +117,7 @@ fields! {
     asked asked_mut: Option<Running>;
     shared shared_mut: Shared;
     put_off put_off_mut: PutOff;
+    facts_known facts_known_mut: Facts;
 }
 
 impl<O: Outside> Server<O> {
@@ -141,7 +143,7 @@ impl<O: Outside> Server<O> {
     }
 
     pub fn facts_are_awaited(&mut self) -> &mut bool {
-        self.first_parts().0.facts.awaited_mut()
+        self.facts_known_mut().awaited_mut()
     }
 
     pub fn settings(&self) -> &Arc<Settings> {
@@ -213,7 +215,7 @@ impl<O: Outside> Server<O> {
     }
 
     pub fn holdings_known(&self) -> bool {
-        self.first().holdings_known
+        self.first().knows_its_holdings()
     }
 
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
