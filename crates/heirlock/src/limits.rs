@@ -187,3 +187,6 @@ pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
 
 /// Bytes of the name of a group (useradd(8) takes no more).
 pub(crate) const GROUP_NAME_BYTES_MAX: usize = 32;
+
+/// How often metrics are written into a file: as often as Prometheus asks by its default.
+pub(crate) const TEXTFILE_INTERVAL: Duration = Duration::from_secs(15);

@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heirlock_core::store_identity::Word;
 use heirlock_core::{ServerName, ServiceName};
 
+use super::exporter::Exporter;
 use super::notify::Notify;
 use super::{exit, help};
 use crate::control::{AnswerWhen, Fenced};
@@ -111,6 +112,9 @@ pub(super) enum Verb {
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     #[command(after_help = help::NOTIFY)]
     Notify(Notify),
+    /// Serve metrics for Prometheus, or write them into a file for node_exporter
+    #[command(after_help = help::EXPORTER)]
+    Exporter(Exporter),
     /// Show a failover with simulated clients; needs no root and no configuration
     #[command(after_help = help::DEMO)]
     Demo(Demo),

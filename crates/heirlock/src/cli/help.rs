@@ -239,6 +239,18 @@ pub(super) const NOTIFY: &str = help!(
     usage, refused
 );
 
+pub(super) const EXPORTER: &str = help!(
+    "
+  heirlock exporter                         # http://127.0.0.1:9842/metrics
+  heirlock exporter --listen 192.0.2.1:9842
+  heirlock exporter --textfile /var/lib/prometheus/node-exporter
+  heirlock exporter --textfile /var/lib/prometheus/node-exporter --once",
+    "
+  0  with --once: written, also where no agent answers
+  1  the address can't be had, or the file can't be written";
+    usage
+);
+
 pub(super) const DEMO: &str = help!(
     "
   heirlock demo
@@ -272,6 +284,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["forget", "remove", "rm", "delete"], "heirlock records forget SERVICE CLIENT"),
     (&["export", "import"], "heirlock records export or heirlock records import"),
     (&["check", "health", "monitor", "test"], "heirlock status --check, or heirlock doctor"),
+    (&["metrics", "prometheus", "page", "web", "dashboard"], "heirlock exporter"),
     (&["info", "show-status", "stat", "state"], "heirlock status"),
     (&["install", "setup", "init", "guard"], "heirlock enable"),
     (&["uninstall", "teardown"], "heirlock disable"),

@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod demo;
 mod exit;
+mod exporter;
 mod guard;
 mod help;
 mod history;
@@ -66,6 +67,10 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     if let Verb::Demo(options) = &cli.verb {
         return demo::run(options, output);
     }
+    // It asks an agent, whose socket it is told.
+    if let Verb::Exporter(options) = &cli.verb {
+        return exporter::run(options, output);
+    }
     let host = Host::here();
     // Used where no agent runs, and nothing is configured.
     if let Verb::Notify(options) = &cli.verb {
@@ -119,6 +124,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
         Verb::Disable(how) => guard::disable(&host, &settings, how.plan, output),
         Verb::Notify(options) => notify::run(&host, &options, output),
+        Verb::Exporter(options) => exporter::run(&options, output),
         Verb::Demo(options) => demo::run(&options, output),
     }
 }
