@@ -40,6 +40,9 @@ impl<O: Outside> Inside<O> {
         tracing::debug!(?request, "asked");
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.status()))),
+            Request::Past => {
+                responder.failed("expected the server to tell the past, found no reader of its store", true)
+            }
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
                 self.finish(&service, Waiting { responder, until });
             }

@@ -15,6 +15,7 @@ pub(crate) mod look_up;
 mod looker;
 mod monitoring;
 mod notes;
+mod past;
 mod readiness;
 mod run;
 mod snapshot;
