@@ -28,3 +28,21 @@ pub(crate) const SERVERS_MAX: usize = 64;
 
 /// Services that metrics name. More are counted.
 pub(crate) const SERVICES_MAX: usize = 256;
+
+/// For how long past adoptions are shown as they were told.
+pub(crate) const PAST_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Clients in trouble that the page names. More are counted.
+pub(crate) const CLIENTS_SHOWN_MAX: usize = 50;
+
+/// Problems that the page names. More are counted.
+pub(crate) const PROBLEMS_SHOWN_MAX: usize = 50;
+
+/// Adoptions that the page shows.
+pub(crate) const ADOPTIONS_SHOWN_MAX: usize = 6;
+
+/// After so many seconds the page is loaded anew.
+pub(crate) const RELOAD_S: u32 = 10;
+
+/// The same while an adoption is on.
+pub(crate) const ATTENTIVE_RELOAD_S: u32 = 2;

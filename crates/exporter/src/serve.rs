@@ -5,9 +5,9 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use heirlock_agent::control::report::StatusReport;
+use heirlock_agent::control::report::{AdoptionReport, StatusReport};
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{self, HeaderMap, HeaderValue};
@@ -18,17 +18,21 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;
 
 use crate::limits::{
-    ACCEPT_PAUSE, ANSWER_AGE_MAX, ASKING_MAX, CONNECTION_TIME_MAX, CONNECTIONS_MAX, REQUEST_BYTES_MAX,
-    REQUEST_TIME_MAX,
+    ACCEPT_PAUSE, ANSWER_AGE_MAX, ASKING_MAX, CONNECTION_TIME_MAX, CONNECTIONS_MAX, PAST_AGE_MAX,
+    REQUEST_BYTES_MAX, REQUEST_TIME_MAX,
 };
 use crate::metrics::{self, Own};
+use crate::page::{self, Known, Now};
 use crate::source::Source;
 
 /// An answer to a client.
 type Page = Response<Full<Bytes>>;
 
-/// The status as the agent told it, or why it did not.
-type Told = Arc<Result<StatusReport, String>>;
+/// What the agent told, or why it did not.
+type Told<T> = Arc<Result<T, String>>;
+
+/// What it told last, and when.
+type Kept<T> = Mutex<Option<(Instant, Told<T>)>>;
 
 /// Serves until the program ends.
 ///
@@ -46,8 +50,13 @@ pub fn serve(listener: TcpListener, source: Arc<dyn Source>) -> io::Result<Infal
         .build()?;
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let exporter =
-            Arc::new(Exporter { source, is_local, told: Mutex::new(None), waited: AtomicU64::new(0) });
+        let exporter = Arc::new(Exporter {
+            source,
+            is_local,
+            told: Mutex::new(None),
+            past: Mutex::new(None),
+            waited: AtomicU64::new(0),
+        });
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
             if places.available_permits() == 0 {
@@ -82,7 +91,8 @@ struct Exporter {
     source: Arc<dyn Source>,
     /// It listens on this host alone.
     is_local: bool,
-    told: Mutex<Option<(Instant, Told)>>,
+    told: Kept<StatusReport>,
+    past: Kept<Vec<AdoptionReport>>,
     waited: AtomicU64,
 }
 
@@ -104,25 +114,53 @@ impl Exporter {
                 let own = Own { waited: self.waited.load(Ordering::Relaxed) };
                 page(StatusCode::OK, metrics::CONTENT_TYPE, metrics::text(told.as_ref().as_ref().ok(), own))
             }
-            _ => error(StatusCode::NOT_FOUND, "expected /metrics"),
+            "/" => {
+                let (status, past) = (self.status().await, self.past().await);
+                let known = Known {
+                    status: status.as_ref().as_ref().map_err(String::as_str),
+                    past: past.as_ref().as_ref().map(Vec::as_slice).map_err(String::as_str),
+                    words: self.source.as_ref(),
+                    now: Now::here(),
+                    is_still: request.uri().query() == Some("still"),
+                };
+                let mut page = page(StatusCode::OK, "text/html; charset=utf-8", page::page(&known));
+                let policy = HeaderValue::from_static(page::SECURITY_POLICY);
+                page.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+                page
+            }
+            "/style.css" => page(StatusCode::OK, "text/css; charset=utf-8", page::STYLE.to_owned()),
+            _ => error(StatusCode::NOT_FOUND, "expected / or /metrics"),
         }
     }
 
-    /// Asks the agent, unless it has just answered. While it is asked, others wait for the same answer.
-    async fn status(&self) -> Told {
-        let mut told = self.told.lock().await;
-        if let Some((at, status)) = told.as_ref()
-            && at.elapsed() < ANSWER_AGE_MAX
-        {
-            return Arc::clone(status);
-        }
-        let source = Arc::clone(&self.source);
-        let status = spawn_blocking(move || source.status()).await;
-        let status =
-            Arc::new(status.unwrap_or_else(|error| Err(format!("the agent could not be asked: {error}"))));
-        *told = Some((Instant::now(), Arc::clone(&status)));
-        status
+    async fn status(&self) -> Told<StatusReport> {
+        ask(&self.told, ANSWER_AGE_MAX, &self.source, |source| source.status()).await
     }
+
+    async fn past(&self) -> Told<Vec<AdoptionReport>> {
+        ask(&self.past, PAST_AGE_MAX, &self.source, |source| source.past()).await
+    }
+}
+
+/// Asks the agent, unless it has just answered. While it is asked, others wait for the same answer.
+async fn ask<T: Send + Sync + 'static>(
+    told: &Kept<T>,
+    age_max: Duration,
+    source: &Arc<dyn Source>,
+    question: fn(&dyn Source) -> Result<T, String>,
+) -> Told<T> {
+    let mut told = told.lock().await;
+    if let Some((at, answer)) = told.as_ref()
+        && at.elapsed() < age_max
+    {
+        return Arc::clone(answer);
+    }
+    let source = Arc::clone(source);
+    let answer = spawn_blocking(move || question(source.as_ref())).await;
+    let answer =
+        Arc::new(answer.unwrap_or_else(|error| Err(format!("the agent could not be asked: {error}"))));
+    *told = Some((Instant::now(), Arc::clone(&answer)));
+    answer
 }
 
 /// Whether a request was meant for this host. A site on the internet may have its own name resolved to 127.0.0.1, and a

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use heirlock_agent::control::report::observed::{Bucket, Observed, Seconds, Times};
 use heirlock_agent::control::report::{
-    Ailment, AilmentKind, ClientStatus, Heart, LockManagerStatus, Problem, ProblemKind, ServerStatus,
-    ServiceStatus, StatusReport, judge,
+    AdoptionReport, Ailment, AilmentKind, ClientStatus, Heart, LockManagerStatus, Next, Problem, ProblemKind,
+    ServerStatus, ServiceStatus, StatusReport, judge,
 };
 
 use crate::Source;
@@ -28,6 +28,47 @@ impl Source for Told {
     fn status(&self) -> Result<StatusReport, String> {
         self.0.lock().unwrap().clone()
     }
+
+    fn past(&self) -> Result<Vec<AdoptionReport>, String> {
+        Ok(vec![adoption()])
+    }
+
+    fn problem(&self, problem: &Problem) -> String {
+        format!("{}, {HOSTILE}: say 'heirlock doctor' there", problem.kind.as_str())
+    }
+
+    fn next(&self, next: Next, service: &ServiceStatus) -> Option<String> {
+        (next != Next::Wait).then(|| format!("'heirlock adopt {}', {HOSTILE}", service.service))
+    }
+}
+
+/// An adoption that told all its clients but one.
+pub(crate) fn adoption() -> AdoptionReport {
+    let at = |event: &str, at_ms: i64| serde_json::json!({"event": event, "at_ms": at_ms});
+    let clients: Vec<_> = (0..200)
+        .map(|at| {
+            let (outcome, at_ms) = if at == 0 { ("unreachable", 15_000) } else { ("re-registered", 3_300 + at * at / 20) };
+            serde_json::json!({"client": HOSTILE, "names": [HOSTILE], "outcome": outcome, "at_ms": at_ms, "why": HOSTILE})
+        })
+        .collect();
+    let report = serde_json::json!({
+        "service": "homes", "generation": 4, "state_number": 15, "strategy": "command", "phase": "settled",
+        "clients": 200, "re_registered": 199, "acknowledged": 199, "unreachable": 1, "lost": 0, "unknown": 0,
+        "timeline": [
+            at("primary-lost", -3_000), at("fenced", 40), at("claimed", 90), at("conveyed", 700), at("recognised", 760),
+            at("proved", 800), at("ready", 900), at("first-notified", 950), at("last-notified", 1_600), at("settled", 15_200)
+        ],
+        "slowest": [], "failed": [{"client": HOSTILE, "outcome": "unreachable", "why": HOSTILE}], "others": [],
+        "records_at": HOSTILE, "started_at_s": 1_800_000_000_u64,
+        "tenure": {
+            "generation": 4, "from": "nfs-a", "to": "nfs-b", "cause": "owner-dead", "began_at_s": 1_800_000_000_u64,
+            "released_at_s": null, "phase": "settled", "failure": null, "state_number": 15, "clients": 200, "told": 199,
+            "re_registered": 199, "unreachable": 1, "lost": 0, "unknown": 0, "last_sign_ms": -3_000,
+            "without_service_ms": 3_900, "until_last_client_ms": 8_300
+        },
+        "each_client": clients
+    });
+    serde_json::from_value(report).unwrap()
 }
 
 /// All that there may be.

@@ -88,6 +88,13 @@ fn a_user_of_the_read_group_exports_what_the_agent_tells_and_says_when_it_is_gon
         metrics.contains("\nheirlock_up 1\n") && metrics.contains("heirlock_commits_total{result=\"done\"}")
     );
     assert!(!metrics.contains("10.0.0.1"), "no client is a label");
+    let page = get(&address, "/");
+    assert!(page.contains("content-security-policy: default-src 'none'; style-src 'self'"), "{page}");
+    assert!(
+        page.contains("<h1>heirlock on nfs-a</h1>") && page.contains("<th scope=\"row\">nfs</th>"),
+        "{page}"
+    );
+    assert!(page.contains("None yet."), "the past was told over the same socket: {page}");
     server.kill();
     server.wait_for("the end of the agent", |_| {
         get(&address, "/metrics").contains("\nheirlock_up 0\n").then_some(())

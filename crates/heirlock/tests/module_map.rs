@@ -11,7 +11,7 @@ const CRATES: [(&str, &str); 7] = [
     ("crates/nsm/src", "the wire and the files of NSM, NLM and rpcbind"),
     ("crates/core/src", "every decision, without I/O, clock and randomness"),
     ("crates/agent/src", "the agent, which touches nothing by itself"),
-    ("crates/exporter/src", "metrics over HTTP"),
+    ("crates/exporter/src", "metrics and a page over HTTP"),
     ("crates/heirlock/src", "the program"),
     ("crates/sim/src", "the simulator"),
     ("lab/src", "real kernels, scenarios and benches"),

@@ -112,7 +112,7 @@ pub(super) enum Verb {
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     #[command(after_help = help::NOTIFY)]
     Notify(Notify),
-    /// Serve metrics for Prometheus, or write them into a file for node_exporter
+    /// Serve a status page and metrics for Prometheus, or write metrics into a file for node_exporter
     #[command(after_help = help::EXPORTER)]
     Exporter(Exporter),
     /// Show a failover with simulated clients; needs no root and no configuration
@@ -312,6 +312,9 @@ pub(super) struct Demo {
     /// Keep the folder with the store and the logs
     #[arg(long)]
     pub(super) keep: bool,
+    /// Serve the status page of each server meanwhile, and afterwards until the demo is interrupted
+    #[arg(long)]
+    pub(super) page: bool,
     /// The process that a demo starts beside itself: removes its folder when the demo is gone
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(super) sweep: Option<PathBuf>,

@@ -1,7 +1,8 @@
-//! `heirlock exporter`: metrics of the agent, from the status that it tells at its read-only socket. It needs no rights but those
-//! to ask there.
+//! `heirlock exporter`: metrics of the agent and a page, from what it tells at its read-only socket. It needs no rights but those to
+//! ask there.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
@@ -10,13 +11,15 @@ use clap::Args;
 use heirlock_exporter::metrics::{self, Own};
 use heirlock_exporter::{Source, serve};
 
-use crate::control::report::{StatusReport, judge};
+use crate::control::report::{AdoptionReport, Next, Problem, ServiceStatus, StatusReport, judge};
 use crate::control::{Answer, AskError, Request, ask_at};
 use crate::files::trusted;
 use crate::limits::TEXTFILE_INTERVAL;
+use crate::threads;
 
 use super::exit::{Exit, Failed};
 use super::output::Output;
+use super::render;
 
 /// The file's name; node_exporter reads all that end in `.prom`.
 const TEXTFILE: &str = "heirlock.prom";
@@ -57,11 +60,19 @@ pub(super) fn run(options: &Exporter, output: &Output) -> Result<Exit, Failed> {
         Failed::new(Exit::Failed, what)
     })?;
     let address = listener.local_addr().unwrap_or(options.listen);
-    output.warn(&format!("metrics are at http://{address}/metrics"));
+    output.warn(&format!("the page is at http://{address}/, metrics are at http://{address}/metrics"));
     match serve(listener, Arc::new(agent)) {
         Err(error) => Err(Failed::new(Exit::Failed, format!("can't serve at {}: {error}", options.listen))),
         Ok(never) => match never {},
     }
+}
+
+/// Serves the page of the agent behind this socket as long as the program runs, and says where.
+pub(super) fn begin(socket: &Path) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let (address, agent) = (listener.local_addr()?, AtSocket(socket.to_owned()));
+    threads::start("page", move || serve(listener, Arc::new(agent)))?;
+    Ok(address)
 }
 
 /// Writes the metrics. A reader sees the old file or the new one.
@@ -75,21 +86,43 @@ fn write(folder: &Path, agent: &AtSocket) -> Result<(), Failed> {
 /// The agent behind a socket.
 struct AtSocket(PathBuf);
 
+impl AtSocket {
+    fn ask(&self, request: &Request) -> Result<Answer, String> {
+        ask_at(&self.0, request).map_err(|error| match error {
+            AskError::NoAgent { path, source } => format!(
+                "no agent answers at {path}: {source}; it listens there where control.read-group names a group, and members \
+                 of that group may ask"
+            ),
+            error => error.to_string(),
+        })
+    }
+}
+
 impl Source for AtSocket {
     fn status(&self) -> Result<StatusReport, String> {
-        match ask_at(&self.0, &Request::Status) {
-            Ok(Answer::Status(mut report)) => {
+        match self.ask(&Request::Status)? {
+            Answer::Status(mut report) => {
                 judge(&mut report);
                 Ok(*report)
             }
-            Ok(_) => {
+            _ => {
                 Err("expected a status of the agent, found another answer; is it of another version?".into())
             }
-            Err(AskError::NoAgent { path, source }) => Err(format!(
-                "no agent answers at {path}: {source}; it listens there where control.read-group names a group, and members \
-                 of that group may ask"
-            )),
-            Err(error) => Err(error.to_string()),
         }
+    }
+
+    fn past(&self) -> Result<Vec<AdoptionReport>, String> {
+        match self.ask(&Request::Past)? {
+            Answer::Past { adoptions } => Ok(adoptions),
+            _ => Err("expected past adoptions, found another answer; is it of another version?".into()),
+        }
+    }
+
+    fn problem(&self, problem: &Problem) -> String {
+        render::in_words(problem)
+    }
+
+    fn next(&self, next: Next, service: &ServiceStatus) -> Option<String> {
+        render::next_in_words(next, service)
     }
 }

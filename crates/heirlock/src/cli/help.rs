@@ -241,7 +241,7 @@ pub(super) const NOTIFY: &str = help!(
 
 pub(super) const EXPORTER: &str = help!(
     "
-  heirlock exporter                         # http://127.0.0.1:9842/metrics
+  heirlock exporter                         # http://127.0.0.1:9842/
   heirlock exporter --listen 192.0.2.1:9842
   heirlock exporter --textfile /var/lib/prometheus/node-exporter
   heirlock exporter --textfile /var/lib/prometheus/node-exporter --once",
@@ -254,7 +254,8 @@ pub(super) const EXPORTER: &str = help!(
 pub(super) const DEMO: &str = help!(
     "
   heirlock demo
-  heirlock demo --clients 1000 --unreachable 3",
+  heirlock demo --clients 1000 --unreachable 3
+  heirlock demo --page  # with the status page of each server, in a browser",
     "
   0  it went as it should
   1  it did not";

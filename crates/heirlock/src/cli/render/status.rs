@@ -283,7 +283,8 @@ fn waits_for(service: &ServiceStatus) -> &'static str {
     }
 }
 
-fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
+/// The step in words, with its command; nothing where none is to be taken.
+pub(in crate::cli) fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
     let name = plain(&service.service);
     Some(match next {
         Next::Wait => return None,
@@ -381,7 +382,7 @@ fn ailment_in_words(ailment: &Ailment) -> String {
 }
 
 /// One thing that is wrong, in a sentence.
-fn in_words(problem: &Problem) -> String {
+pub(in crate::cli) fn in_words(problem: &Problem) -> String {
     let part = |part: &Option<String>| part.as_deref().map(plain).unwrap_or_default();
     let (service, server, path, error) =
         (part(&problem.service), part(&problem.server), part(&problem.path), part(&problem.error));
