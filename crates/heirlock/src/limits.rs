@@ -203,3 +203,6 @@ pub(crate) const PAST_CLIENTS_MAX: usize = 2_000;
 
 /// For how long past adoptions are told as they were read: members of a group may ask for them as often as they like.
 pub(crate) const PAST_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// How often 'heirlock status --watch' asks anew.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(2);

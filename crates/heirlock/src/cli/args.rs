@@ -165,6 +165,9 @@ pub(super) struct Status {
     /// Say in one line whether all is well, as monitoring systems expect it; their exit codes are 0, 1, 2 and 3
     #[arg(long)]
     pub(super) check: bool,
+    /// Show it anew every 2 seconds, until Ctrl-C; on a terminal
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Args)]

@@ -97,6 +97,7 @@ pub(super) const STATUS: &str = help!(
     "
   heirlock status
   heirlock status nfs      # one service alone
+  heirlock status --watch  # until Ctrl-C
   heirlock status --check  # one line for a monitoring system
   heirlock status --json",
     "

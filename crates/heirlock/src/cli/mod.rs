@@ -19,6 +19,7 @@ mod progress;
 mod records;
 mod render;
 mod status;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
