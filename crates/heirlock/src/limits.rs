@@ -206,3 +206,6 @@ pub(crate) const PAST_AGE_MAX: Duration = Duration::from_secs(5);
 
 /// How often 'heirlock status --watch' asks anew.
 pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Characters of the line that 'systemctl status' shows.
+pub(crate) const SYSTEMD_STATUS_CHARS_MAX: usize = 400;

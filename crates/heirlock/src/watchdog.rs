@@ -20,6 +20,7 @@ use heirlock_core::Moment;
 use heirlock_core::hang::{Verdict, Watch};
 use rustix::net::SendFlags;
 use rustix::process::{Signal, getpid, kill_process};
+use sd_notify::NotifyState;
 
 use crate::host::doing;
 use crate::log_queue;
@@ -92,7 +93,11 @@ impl Turns {
 pub(crate) struct Watchdog {
     followed: Arc<Mutex<Vec<Turns>>>,
     kept: Arc<Mutex<Vec<Lasting>>>,
+    status: Arc<Mutex<Option<Box<Say>>>>,
 }
+
+/// The state of the program in one line.
+type Say = dyn Fn() -> String + Send;
 
 /// One loop as it is watched.
 struct Watched {
@@ -121,6 +126,15 @@ impl Watchdog {
     /// Sees to it that a thread lives.
     pub(crate) fn keep(&self, thread: Option<Lasting>) {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).extend(thread);
+    }
+
+    /// From now on systemd is told this line as well: `systemctl status` shows it. It waits for nothing.
+    pub(crate) fn tell_systemd_also(&self, status: impl Fn() -> String + Send + 'static) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(status));
+    }
+
+    fn status(&self) -> Option<String> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|status| status())
     }
 
     /// Which of the threads that it keeps have ended though the program goes on, and why.
@@ -175,7 +189,7 @@ fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
         }
         if systemd.is_some_and(|interval| told.is_none_or(|told| told.elapsed() >= interval)) {
             told = Some(Instant::now());
-            tell_systemd();
+            tell_systemd(watchdog.status().as_deref());
         }
         thread::sleep(if line.is_some() { INTERVAL } else { interval(&watched) });
     }
@@ -242,8 +256,10 @@ fn end_now() {
     let _ = kill_process(getpid(), Signal::KILL);
 }
 
-fn tell_systemd() {
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]) {
+fn tell_systemd(status: Option<&str>) {
+    let status = status.map(NotifyState::Status);
+    let told: Vec<NotifyState> = [NotifyState::Watchdog].into_iter().chain(status).collect();
+    if let Err(error) = sd_notify::notify(&told) {
         tracing::warn!(%error, "systemd can't be told that the agent lives: {error}");
     }
 }

@@ -11,6 +11,7 @@
 
 mod clock;
 mod conveying;
+mod in_short;
 pub(crate) mod look_up;
 mod looker;
 mod monitoring;

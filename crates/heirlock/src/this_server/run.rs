@@ -11,6 +11,7 @@ use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::in_short::in_short;
 use super::past::Past;
 use super::{Clock, Snapshot, ThisServer, watch};
 use crate::config::{ForEach, Settings};
@@ -36,6 +37,8 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let (inbox, messages) = channel();
     let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&host, &settings)));
     let outbox = Outbox::default();
+    let shown = Arc::clone(&snapshot);
+    watchdog.tell_systemd_also(move || in_short(&shown.report(clock.now())));
     let reads = Reads { clock, snapshot: Arc::clone(&snapshot), past: Past::new(&host, &settings) };
     let mut listener = listen(&settings, &inbox, reads.clone(), &outbox)?;
     watchdog.keep(listener.take_thread());
