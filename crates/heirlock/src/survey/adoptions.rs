@@ -6,6 +6,7 @@ use heirlock_agent::past_report;
 use heirlock_core::ServiceName;
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::store::Account;
 use heirlock_core::takeover::last_outcomes;
 use heirlock_nsm::MonName;
 
@@ -14,7 +15,7 @@ use crate::control::report::{AdoptionReport, ClientOutcome, TenureReport};
 use crate::limits::{PAST_ADOPTIONS_MAX, PAST_ADOPTIONS_OF_SERVICE_MAX, PAST_CLIENTS_MAX};
 use crate::store::{Contents, Store, StoreError};
 
-/// The last adoptions of all services, the newest first, each with the outcomes of its first clients. A service whose past can't
+/// The last adoptions of all services, the newest first, each with the outcomes of its first clients, unnamed. A service whose past can't
 /// be read says nothing of the others.
 pub(crate) fn last(store: &dyn Store) -> Result<Vec<AdoptionReport>, StoreError> {
     let mut reports = Vec::new();
@@ -38,18 +39,35 @@ fn last_of(store: &dyn Store, service: &ServiceName) -> Result<Vec<AdoptionRepor
     for tenure in adopted {
         let claim = claims.claims.iter().find(|claim| claim.generation == tenure.generation);
         let contents = match claims.generations.contains(&tenure.generation) {
-            true => Some(store.load(service, tenure.generation)?),
+            true => Some(unread(store.account(service, tenure.generation)?)),
             false => None,
         };
         let mut each = contents.as_ref().map(each_client).unwrap_or_default();
-        // Names are many and long; a client that wants them asks for one adoption.
-        each.iter_mut().for_each(|client| client.names.clear());
         each.sort_by_key(|client| client.at_ms);
         each.truncate(PAST_CLIENTS_MAX);
+        each.iter_mut().for_each(|client| *client = unnamed(client));
         let report = of_generation(store, service, tenure, claim.cloned(), contents);
-        reports.push(AdoptionReport { each_client: each, ..report });
+        reports.push(AdoptionReport {
+            each_client: each,
+            failed: Vec::new(),
+            troubles: Vec::new(),
+            ..report
+        });
     }
     Ok(reports)
+}
+
+/// A generation whose records were not read: of 200,000 clients they are many.
+fn unread(account: Account) -> Contents {
+    let Account { clients, state, journal, outcomes } = account;
+    let records = clients.into_iter().map(|client| (client, Vec::new())).collect();
+    Contents { records, state, journal, outcomes, ..Contents::default() }
+}
+
+/// What became of a client, without its names, which are long.
+fn unnamed(client: &ClientOutcome) -> ClientOutcome {
+    let ClientOutcome { outcome, at_ms, .. } = *client;
+    ClientOutcome { client: String::new(), names: Vec::new(), outcome, at_ms, why: None }
 }
 
 /// The report of the adoption that began this generation. Of a generation that was removed its counts are left.
