@@ -134,11 +134,11 @@ impl Exporter {
     }
 
     async fn status(&self) -> Told<StatusReport> {
-        ask(&self.told, ANSWER_AGE_MAX, &self.source, |source| source.status()).await
+        ask(&self.told, ANSWER_AGE_MAX, &self.source, <dyn Source>::status).await
     }
 
     async fn past(&self) -> Told<Vec<AdoptionReport>> {
-        ask(&self.past, PAST_AGE_MAX, &self.source, |source| source.past()).await
+        ask(&self.past, PAST_AGE_MAX, &self.source, <dyn Source>::past).await
     }
 }
 

@@ -1,6 +1,6 @@
 //! `heirlock exporter` over the read-only socket of a real agent, as another user.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -126,4 +126,28 @@ fn the_textfile_is_written_whole_also_where_no_agent_answers() {
     let output = exporter(&program, &server).args(["--textfile", "/nowhere", "--once"]).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(1) && said.contains("can't write /nowhere/heirlock.prom"), "{said}");
+}
+
+#[test]
+fn the_unit_of_the_exporter_has_no_rights_but_those_to_ask() {
+    let unit = include_str!("../../../dist/systemd/heirlock-exporter.service");
+    let lines: Vec<&str> = unit.lines().collect();
+    for line in [
+        "DynamicUser=yes",
+        "CapabilityBoundingSet=",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "PrivateDevices=yes",
+        "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6",
+        "SystemCallFilter=@system-service",
+    ] {
+        assert!(lines.contains(&line), "{line}");
+    }
+    // The group is the one of the sample configuration, and the command one that is understood.
+    let of = |key: &str| lines.iter().find_map(|line| line.strip_prefix(key)).unwrap();
+    let sample = include_str!("../../../dist/heirlock.toml");
+    assert!(sample.contains(&format!("#read-group = \"{}\"", of("SupplementaryGroups="))));
+    let words: Vec<&str> = of("ExecStart=").split(' ').skip(1).collect();
+    let output = Command::new(env!("CARGO_BIN_EXE_heirlock")).args(words).arg("--help").output().unwrap();
+    assert!(output.status.success());
 }

@@ -41,7 +41,7 @@ impl<O: Outside> Inside<O> {
         match request {
             Request::Status => responder.done(Answer::Status(Box::new(self.status()))),
             Request::Past => {
-                responder.failed("expected the server to tell the past, found no reader of its store", true)
+                responder.failed("expected the server to tell the past, found no reader of its store", true);
             }
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
                 self.finish(&service, Waiting { responder, until });

@@ -83,10 +83,8 @@ fn footer(html: &mut Html, known: &Known) {
             html.text(&format!("Told by agent {}, heirlock {}. ", status.agent, status.version));
         }
         match known.is_still {
-            true => html.within("a", &[("href", "/")], |html| html.text("Load this page anew by itself")),
-            false => {
-                html.within("a", &[("href", "/?still")], |html| html.text("Stop loading this page anew"))
-            }
+            true => html.element("a", &[("href", "/")], "Load this page anew by itself"),
+            false => html.element("a", &[("href", "/?still")], "Stop loading this page anew"),
         }
         html.text(" · ");
         html.element("a", &[("href", "/metrics")], "Metrics");

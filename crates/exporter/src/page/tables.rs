@@ -195,7 +195,7 @@ fn service_row(html: &mut Html, service: &ServiceStatus, status: &StatusReport, 
     };
     cell(html, "Owner", "", &owner);
     // Of what other servers hold, this agent knows no more.
-    let of_held = |count: usize| if service.held { count.to_string() } else { "known there".to_owned() };
+    let of_held = |count: usize| if service.held { count.to_string() } else { "see its owner".to_owned() };
     cell(html, "Clients on record", "number", &of_held(service.records));
     cell(html, "Missed", "number", &of_held(service.unreachable + service.lost));
     cell(
@@ -231,7 +231,7 @@ fn adoption(html: &mut Html, service: &ServiceStatus, now: &Now) {
             html.text(&service.failure.as_ref().map_or_else(String::new, |why| format!(": {why}")));
         }
         (_, Some(at)) => html.text(&format!("{}, {}", now.time(at), now.ago(at))),
-        (_, None) => html.text(if service.held { "never" } else { "known there" }),
+        (_, None) => html.text(if service.held { "never" } else { "see its owner" }),
     }
 }
 

@@ -112,7 +112,7 @@ impl Listener {
     pub(super) fn start_for_group(
         path: PathBuf,
         gid: u32,
-        reads: impl Fn(Request, Responder) + Send + Sync + 'static,
+        reads: impl Fn(&Request, Responder) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         trust::make_folder(&folder)?;
@@ -127,7 +127,7 @@ impl Listener {
             trusted::set_mode(&folder, 0o710)
         };
         let requested = move |request: Request, responder: Responder| match request.only_reads() {
-            true => reads(request, responder),
+            true => reads(&request, responder),
             false => responder.failed(
                 "expected a request for the status, found a verb; this socket is read-only: say it as root",
                 true,

@@ -26,7 +26,7 @@ pub(crate) fn folder(runtime_directory: &Path) -> PathBuf {
 pub(crate) fn listen(
     runtime_directory: &Path,
     gid: u32,
-    reads: impl Fn(Request, Responder) + Send + Sync + 'static,
+    reads: impl Fn(&Request, Responder) + Send + Sync + 'static,
 ) -> io::Result<Listener> {
     Listener::start_for_group(folder(runtime_directory).join(SOCKET), gid, reads)
 }

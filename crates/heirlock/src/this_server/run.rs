@@ -126,7 +126,7 @@ fn listen(settings: &Settings, inbox: &Sender<Message>, reads: Reads, outbox: &O
 /// all the same.
 fn listen_for_group(host: &Host, settings: &Settings, reads: Reads) -> Option<Listener> {
     let group = settings.control.read_group.as_deref()?;
-    let answer = move |request: Request, responder: Responder| reads.answer(&request, responder);
+    let answer = move |request: &Request, responder: Responder| reads.answer(request, responder);
     let listening = groups::number_of(host, group).and_then(|gid| {
         read_only::listen(&settings.runtime_directory, gid, answer).map_err(|error| error.to_string())
     });

@@ -14,7 +14,7 @@ const NEIGHBOUR: u32 = 65_534;
 /// The group that may read the status.
 const GROUP: u32 = 4_242;
 
-fn status(request: Request, responder: Responder) {
+fn status(request: &Request, responder: Responder) {
     match request {
         Request::Past => responder.done(Answer::Past { adoptions: Vec::new() }),
         _ => responder.done(Answer::changed(None, "the status")),
