@@ -1,5 +1,5 @@
 //! HTML and SVG, written so that nothing in it can be markup by mistake: names of elements and attributes are words of this
-//! program, every other text is escaped, and what is opened is closed.
+//! program, every other text is escaped, and every element that is opened is closed.
 
 /// A document that is being written.
 #[derive(Debug, Default)]

@@ -28,10 +28,10 @@ use crate::source::Source;
 /// An answer to a client.
 type Page = Response<Full<Bytes>>;
 
-/// What the agent told, or why it did not.
+/// An answer of the agent, or why there is none.
 type Told<T> = Arc<Result<T, String>>;
 
-/// What it told last, and when.
+/// Its last answer, and when that came.
 type Kept<T> = Mutex<Option<(Instant, Told<T>)>>;
 
 /// Serves until the program ends.
@@ -86,7 +86,7 @@ pub fn serve(listener: TcpListener, source: Arc<dyn Source>) -> io::Result<Infal
     })
 }
 
-/// What all connections share.
+/// The state that all connections share.
 struct Exporter {
     source: Arc<dyn Source>,
     /// It listens on this host alone.

@@ -14,7 +14,7 @@ use family::{Family, Kind, number};
 /// The content type of the text.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// What is known of the exporter itself.
+/// The counts of the exporter itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Own {
     /// How often a connection waited, since as many as may be were served.

@@ -133,7 +133,7 @@ fn stretches(adoption: &AdoptionReport) -> Vec<Stretch> {
             Milestone::Settled => ("clients come back, until all is known", "wait"),
             Milestone::Failed => ("it failed", "wait"),
         };
-        // What is done beside others may end before them.
+        // Work that is done beside other work may end before it.
         let begins = from_ms.min(at_ms);
         found.push(Stretch { what, class, from_ms: begins, until_ms: at_ms });
         from_ms = at_ms;

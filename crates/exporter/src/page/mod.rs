@@ -16,14 +16,14 @@ use crate::limits::{ATTENTIVE_RELOAD_S, RELOAD_S};
 pub(crate) use now::Now;
 use verdict::Verdict;
 
-/// What the page looks like, on every device.
+/// The style of the page, on every device.
 pub(crate) const STYLE: &str = include_str!("style.css");
 
 /// Nothing but this page and its style is loaded, and no script runs.
 pub(crate) const SECURITY_POLICY: &str =
     "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// What the page is made of.
+/// The knowledge that a page is made of.
 pub(crate) struct Known<'a> {
     pub(crate) status: Result<&'a StatusReport, &'a str>,
     pub(crate) past: Result<&'a [AdoptionReport], &'a str>,

@@ -11,7 +11,7 @@ pub(super) struct Verdict {
     level: Level,
     /// The answer.
     head: String,
-    /// What it rests on.
+    /// The facts that it rests on.
     why: String,
 }
 

@@ -1,4 +1,4 @@
-//! The last adoptions, for a reader of the status page. They are read from the store beside the loop, once for all who ask in a
+//! The last adoptions, for a reader of the status page. They are read from the store beside the loop, once for all readers of a
 //! while, and never twice at once: a reader needs no rights for this, and a store may hang.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(looks.load(Ordering::SeqCst), 1);
         past.known.lock().unwrap().at = None;
         past.adoptions().unwrap();
-        assert_eq!(looks.load(Ordering::SeqCst), 2, "what is too old is read anew");
+        assert_eq!(looks.load(Ordering::SeqCst), 2, "an answer that is too old is read anew");
     }
 
     #[test]
