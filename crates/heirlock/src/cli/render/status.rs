@@ -80,7 +80,10 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
     // Where the store could not be read there is no number: a graph would show that all clients left.
     let numbers = match report.agent.is_empty() && !report.store.well {
         true => String::new(),
-        false => format!(" | clients={clients} unreachable={unreachable} lost={lost}"),
+        false => {
+            let at_risk = report.at_risk.len();
+            format!(" | clients={clients} unreachable={unreachable} lost={lost} at_risk={at_risk}")
+        }
     };
     format!("{word} - {}: {said}{numbers}\n", plain(&report.server))
 }
