@@ -81,7 +81,10 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
     let numbers = match report.agent.is_empty() && !report.store.well {
         true => String::new(),
         false => {
-            let at_risk = report.at_risk.len();
+            // The list ends after a hundred of them; the problem counts them all.
+            let problem = report.problems.iter().find(|problem| problem.kind == ProblemKind::ClientsAtRisk);
+            let counted = problem.and_then(|problem| problem.clients).unwrap_or(0);
+            let at_risk = counted.max(report.at_risk.len());
             format!(" | clients={clients} unreachable={unreachable} lost={lost} at_risk={at_risk}")
         }
     };

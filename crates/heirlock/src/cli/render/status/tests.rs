@@ -162,6 +162,9 @@ fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
         line.ends_with("| clients=1021 unreachable=4 lost=1 at_risk=0\n") && line.lines().count() == 1,
         "{line}"
     );
+    report.problems.push(Problem::new(ProblemKind::ClientsAtRisk).with(150));
+    let line = checked(&report, Level::Unprotected);
+    assert!(line.ends_with(" at_risk=150\n"), "also those that are not named: {line}");
 }
 
 #[test]
