@@ -3,6 +3,7 @@
 //!
 //! There is one log in a program, so there is one counter.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -12,10 +13,14 @@ use heirlock_core::log_limit::{LogLimit, Source, Suppressed};
 struct Counter {
     began: Instant,
     limit: Mutex<LogLimit>,
+    suppressed: AtomicU64,
 }
 
-static COUNTER: LazyLock<Counter> =
-    LazyLock::new(|| Counter { began: Instant::now(), limit: Mutex::new(LogLimit::default()) });
+static COUNTER: LazyLock<Counter> = LazyLock::new(|| Counter {
+    began: Instant::now(),
+    limit: Mutex::new(LogLimit::default()),
+    suppressed: AtomicU64::new(0),
+});
 
 /// Whether a line of this kind may be written that this source causes.
 pub(crate) fn may_say(kind: &'static str, source: impl Into<Source>) -> bool {
@@ -24,8 +29,14 @@ pub(crate) fn may_say(kind: &'static str, source: impl Into<Source>) -> bool {
     let over = limit.over(now);
     let may = limit.may_write(now, kind, source.into());
     drop(limit);
+    COUNTER.suppressed.fetch_add(u64::from(!may), Ordering::Relaxed);
     say(&over);
     may
+}
+
+/// How many lines were not written since the program began.
+pub(crate) fn suppressed_lines() -> u64 {
+    COUNTER.suppressed.load(Ordering::Relaxed)
 }
 
 /// Says what was suppressed, also where nothing more comes. To be called now and then.
@@ -47,5 +58,19 @@ fn now() -> Moment {
 fn say(over: &[Suppressed]) {
     for Suppressed { kind, lines, sources, most } in over {
         tracing::warn!(kind, lines, sources, %most, "{lines} log lines of the kind {kind} were suppressed, for others cause too many");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_not_written_is_counted() {
+        let before = suppressed_lines();
+        // Other tests may have lines of theirs suppressed meanwhile.
+        let refused = (0..1_000).filter(|_| !may_say("a test of this counter", Source::Unknown)).count();
+        assert!(refused > 900, "{refused}");
+        assert!(suppressed_lines() - before >= u64::try_from(refused).unwrap());
     }
 }

@@ -210,3 +210,25 @@ pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
 
 /// Bytes of the name of a group (useradd(8) takes no more).
 pub(crate) const GROUP_NAME_BYTES_MAX: usize = 32;
+
+/// How often metrics are written into a file: as often as Prometheus asks by its default.
+pub(crate) const TEXTFILE_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Past adoptions that are told at once, of all services and of each. Their clients are told up to a number: the status page draws
+/// them.
+pub(crate) const PAST_ADOPTIONS_MAX: usize = 12;
+
+/// See [`PAST_ADOPTIONS_MAX`].
+pub(crate) const PAST_ADOPTIONS_OF_SERVICE_MAX: usize = 3;
+
+/// See [`PAST_ADOPTIONS_MAX`].
+pub(crate) const PAST_CLIENTS_MAX: usize = 2_000;
+
+/// For how long past adoptions are told as they were read: members of a group may ask for them as often as they like.
+pub(crate) const PAST_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// How often 'heirlock status --watch' asks anew.
+pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Characters of the line that 'systemctl status' shows.
+pub(crate) const SYSTEMD_STATUS_CHARS_MAX: usize = 400;

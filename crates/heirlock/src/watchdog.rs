@@ -127,7 +127,11 @@ pub(crate) struct Watchdog {
     kept: Arc<Mutex<Vec<Lasting>>>,
     /// Wakes the thread that looks on: a thread has ended, or there is one more loop.
     waker: Arc<OwnedFd>,
+    status: Arc<Mutex<Option<Box<Say>>>>,
 }
+
+/// The state of the program in one line.
+type Say = dyn Fn() -> String + Send;
 
 /// One loop as it is watched.
 struct Watched {
@@ -155,7 +159,12 @@ impl Watchdog {
 
     fn new() -> io::Result<Self> {
         let waker = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { followed: Arc::default(), kept: Arc::default(), waker: Arc::new(waker) })
+        Ok(Self {
+            followed: Arc::default(),
+            kept: Arc::default(),
+            waker: Arc::new(waker),
+            status: Arc::default(),
+        })
     }
 
     /// Sees to it that a thread lives.
@@ -166,6 +175,15 @@ impl Watchdog {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
         // It may have ended before it was kept.
         wake(&self.waker);
+    }
+
+    /// From now on systemd is told this line as well: `systemctl status` shows it. It waits for nothing.
+    pub(crate) fn tell_systemd_also(&self, status: impl Fn() -> String + Send + 'static) {
+        *self.status.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(status));
+    }
+
+    fn status(&self) -> Option<String> {
+        self.status.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|status| status())
     }
 
     /// Which of the threads that it keeps have ended though the program goes on, and why.
@@ -228,7 +246,7 @@ fn look_on(watchdog: &Watchdog, line: Option<&OwnedFd>) {
         if let Some(systemd) = &mut systemd
             && systemd.every.is_due()
         {
-            systemd.tell();
+            systemd.tell(watchdog.status().as_deref());
         }
         wait(
             &watchdog.waker,
@@ -355,8 +373,9 @@ impl Systemd {
     }
 
     /// Tells it. That this fails is said once.
-    fn tell(&mut self) {
-        let told = say_to(&self.socket, WATCHDOG);
+    fn tell(&mut self, status: Option<&str>) {
+        let status = status.map(|status| format!("STATUS={status}\n")).unwrap_or_default();
+        let told = say_to(&self.socket, &[WATCHDOG, status.as_bytes()].concat());
         let failed_before = std::mem::replace(&mut self.fails, told.is_err());
         if let (Err(error), false) = (told, failed_before) {
             tracing::warn!(%error, "systemd can't be told that the agent lives: {error}");
@@ -446,7 +465,7 @@ mod tests {
         let every = Every::new(Some(Duration::from_secs(600)));
         let mut systemd = Systemd { socket: "/no/such/socket".into(), every, fails: false };
         assert!(systemd.every.is_due());
-        systemd.tell();
+        systemd.tell(None);
         assert!(systemd.fails && !systemd.every.is_due());
     }
 

@@ -724,3 +724,28 @@ fn doctor_says_of_its_agent_whether_it_runs_is_the_one_that_is_meant_and_works()
     server.signal("CONT");
     assert_eq!(code, Some(Some(1)));
 }
+
+/// As systemd listens to a unit that has a watchdog.
+#[test]
+fn systemd_is_told_in_one_line_what_the_agent_holds() {
+    let site = Site::new();
+    let mut server = site.server("a", "nfs-a");
+    let socket = server.path("notify");
+    let systemd = std::os::unix::net::UnixDatagram::bind(&socket).unwrap();
+    let words = ["env", "WATCHDOG_USEC=2000000"].map(str::to_owned);
+    let runner: Vec<String> =
+        words.into_iter().chain([format!("NOTIFY_SOCKET={}", socket.display())]).collect();
+    server.start_by(&runner);
+    server.wait_for("an agent that answers", |server| server.serves().then_some(()));
+    server.register("10.0.0.1");
+    let told = server.wait_for("a line with the client", |_| {
+        let mut words = [0; 4096];
+        let length = systemd.recv(&mut words).unwrap();
+        let told = String::from_utf8(words[..length].to_vec()).unwrap();
+        told.contains("nfs (1 client)").then_some(told)
+    });
+    assert!(
+        told.starts_with("WATCHDOG=1\nSTATUS=holds nfs (1 client)") && told.trim_end().lines().count() == 2,
+        "{told}"
+    );
+}

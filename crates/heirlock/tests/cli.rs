@@ -415,7 +415,10 @@ fn a_monitoring_system_gets_one_line_and_its_own_exit_codes() {
     let check = |status: Value| server.run_with_agent(&[status], &["status", "--check"]).1;
     let said = check(status());
     assert_eq!((said.exit, said.err.as_str()), (0, ""));
-    assert_eq!(said.out, "OK - nfs-b: nfs held, 2 clients on record | clients=2 unreachable=0 lost=0\n");
+    assert_eq!(
+        said.out,
+        "OK - nfs-b: nfs held, 2 clients on record | clients=2 unreachable=0 lost=0 at_risk=0\n"
+    );
     let mut prepared = status();
     prepared["done"]["services"][0]["awaits_finish"] = json!(true);
     let said = check(prepared);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // a test may
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
@@ -118,4 +120,36 @@ fn a_demo_that_is_killed_leaves_neither_agents_nor_a_folder_behind() {
             (!String::from_utf8_lossy(&command).contains("--ends-with")).then_some(())
         });
     }
+}
+
+#[test]
+fn the_page_of_each_demo_server_is_served_and_tells_of_the_adoption_in_the_end() {
+    let mut demo = Command::new(env!("CARGO_BIN_EXE_heirlock"))
+        .args(["demo", "--page", "--clients", "5", "--json"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said = BufReader::new(demo.stderr.take().unwrap()).lines().next().unwrap().unwrap();
+    let address = said
+        .split("of nfs-b at http://")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{said}"))
+        .split('/')
+        .next()
+        .unwrap();
+    let page = wait_for("an adoption on the page", || {
+        let mut stream = TcpStream::connect(address).ok()?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n").ok()?;
+        let mut page = String::new();
+        stream.read_to_string(&mut page).ok()?;
+        page.contains("5 clients came back").then_some(page)
+    });
+    demo.kill().unwrap();
+    demo.wait().unwrap();
+    assert!(
+        page.contains("homes, generation 2 by nfs-b") && page.contains("nfs-a had fallen silent"),
+        "{page}"
+    );
+    assert!(page.contains("<svg viewBox=") && page.contains("From left to right: "), "{page}");
 }

@@ -18,9 +18,10 @@ const HOST: &str = "host/";
 const NAME_TO_A_HOST: [&str; 3] = ["guard/", "lock_manager/", "store/dir/on_host.rs"];
 
 /// These name files that are no instance's, or name them to people alone.
-const OTHERS: [(&str, &str); 6] = [
+const OTHERS: [(&str, &str); 7] = [
     ("callout/mod.rs", "heirlock's own configuration, and defaults"),
     ("cli/args.rs", "heirlock's own configuration"),
+    ("cli/exporter.rs", "the agent's socket, by default"),
     ("config/load.rs", "defaults, and examples in messages"),
     ("config/reader.rs", "examples in messages"),
     ("demo/stage.rs", "a hook of the demo's servers"),

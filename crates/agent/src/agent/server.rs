@@ -299,6 +299,10 @@ impl<O: Outside> Server<O> {
                 tracing::debug!(?request, "asked");
                 return self.maintain(*on, responder);
             }
+            Request::Past => {
+                let why = "expected the server to tell the past, found no reader of its store";
+                return responder.failed(why, true);
+            }
             Request::Adopt { service, .. }
             | Request::Release { service }
             | Request::Failback { service, .. }

@@ -44,7 +44,7 @@ impl Tally {
     /// Answers as this responder does, and counts that. A status is no verb that does anything, and is not counted.
     pub(crate) fn counted(&mut self, request: &Request, responder: Responder) -> Responder {
         let verb: Verb = match request {
-            Request::Status => return responder,
+            Request::Status | Request::Past => return responder,
             Request::Adopt { .. } => |requests| &mut requests.adopt,
             Request::Release { .. } => |requests| &mut requests.release,
             Request::Failback { .. } => |requests| &mut requests.failback,

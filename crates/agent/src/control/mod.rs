@@ -112,6 +112,16 @@ pub enum Request {
         /// which
         service: ServiceName,
     },
+    /// The last adoptions in the store. The agent's server answers, and the agent never sees it.
+    Past,
+}
+
+impl Request {
+    /// It changes nothing, and is answered without the agent's loop: at any time, and to readers that may ask for no more.
+    #[must_use]
+    pub fn only_reads(&self) -> bool {
+        matches!(self, Self::Status | Self::Past)
+    }
 }
 
 /// One line of an answer.
@@ -175,6 +185,11 @@ impl Progress {
 pub enum Answer {
     /// To [`Request::Status`].
     Status(Box<report::StatusReport>),
+    /// To [`Request::Past`], the newest first.
+    Past {
+        /// the adoptions, each with the outcomes of its first clients, unnamed
+        adoptions: Vec<AdoptionReport>,
+    },
     /// To an adoption that settled, or is prepared.
     Adoption(Box<AdoptionReport>),
     /// To a verb that is done, or that found nothing to do.

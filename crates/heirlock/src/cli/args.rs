@@ -6,6 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use heirlock_core::store_identity::Word;
 use heirlock_core::{ServerName, ServiceName};
 
+use super::exporter::Exporter;
 use super::notify::Notify;
 use super::{exit, help};
 use crate::control::{AnswerWhen, Fenced};
@@ -120,6 +121,9 @@ pub(super) enum Verb {
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     #[command(after_help = help::NOTIFY)]
     Notify(Notify),
+    /// Serve a status page and metrics for Prometheus, or write metrics into a file for node_exporter
+    #[command(after_help = help::EXPORTER)]
+    Exporter(Exporter),
     /// Show a failover with simulated clients; needs no root and no configuration
     #[command(after_help = help::DEMO)]
     Demo(Demo),
@@ -170,6 +174,9 @@ pub(super) struct Status {
     /// Say in one line whether all is well, as monitoring systems expect it; their exit codes are 0, 1, 2 and 3
     #[arg(long)]
     pub(super) check: bool,
+    /// Show it anew every 2 seconds, until Ctrl-C; on a terminal
+    #[arg(long, conflicts_with_all = ["check", "json"])]
+    pub(super) watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -324,6 +331,9 @@ pub(super) struct Demo {
     /// Keep the folder with the store and the logs
     #[arg(long)]
     pub(super) keep: bool,
+    /// Serve the status page of each server meanwhile, and afterwards until the demo is interrupted
+    #[arg(long)]
+    pub(super) page: bool,
     /// The process that a demo starts beside itself: removes its folder when the demo is gone
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(super) sweep: Option<PathBuf>,

@@ -51,6 +51,12 @@ pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
             // Everything else in it is a matter of reading; an unprotected service is one of acting.
             Ok(if report.store.well { Exit::Done } else { Exit::Store })
         }
+        Answer::Past { adoptions } => {
+            output.print(&adoptions, |adoptions, look| {
+                adoptions.iter().map(|report| render::adoption(report, look)).collect()
+            })?;
+            Ok(Exit::Done)
+        }
         Answer::Adoption(report) => {
             output.print(&report, |report, look| render::adoption(report, look))?;
             Ok(Exit::from(&*report))

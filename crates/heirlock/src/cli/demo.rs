@@ -4,6 +4,7 @@ use crate::demo;
 
 use super::args::Demo;
 use super::exit::{Exit, Failed};
+use super::exporter;
 use super::output::Output;
 
 pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
@@ -11,12 +12,17 @@ pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
         demo::sweep(folder)?;
         return Ok(Exit::Done);
     }
-    let Demo { clients, unreachable, keep, .. } = *options;
-    let report = demo::run(&demo::Options { clients, unreachable, keep }, output.is_json())?;
+    let Demo { clients, unreachable, keep, page, .. } = *options;
+    let page: Option<demo::Serve> = page.then_some(exporter::begin);
+    let (report, pages) = demo::run(&demo::Options { clients, unreachable, keep, page }, output.is_json())?;
     let well = report.all_is_well();
     output.print(&report, |report, look| {
         let verdict = if well { look.good(report.verdict()) } else { look.bad(report.verdict()) };
         format!("{}\n{verdict}\n", report.text())
     })?;
+    if let Some(pages) = pages {
+        output.warn(&pages);
+        pages.stay();
+    }
     Ok(if well { Exit::Done } else { Exit::Failed })
 }

@@ -114,6 +114,7 @@ pub(super) const STATUS: &str = help!(
     "
   heirlock status
   heirlock status nfs      # one service alone
+  heirlock status --watch  # until Ctrl-C
   heirlock status --check  # one line for a monitoring system
   heirlock status --json",
     "
@@ -256,10 +257,23 @@ pub(super) const NOTIFY: &str = help!(
     usage, refused
 );
 
+pub(super) const EXPORTER: &str = help!(
+    "
+  heirlock exporter                         # http://127.0.0.1:9842/
+  heirlock exporter --listen 192.0.2.1:9842
+  heirlock exporter --textfile /var/lib/prometheus/node-exporter
+  heirlock exporter --textfile /var/lib/prometheus/node-exporter --once",
+    "
+  0  with --once: written, also where no agent answers
+  1  the address can't be had, or the file can't be written";
+    usage
+);
+
 pub(super) const DEMO: &str = help!(
     "
   heirlock demo
-  heirlock demo --clients 1000 --unreachable 3",
+  heirlock demo --clients 1000 --unreachable 3
+  heirlock demo --page  # with the status page of each server, in a browser",
     "
   0  it went as it should
   1  it did not";
@@ -289,6 +303,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["forget", "remove", "rm", "delete"], "heirlock records forget SERVICE CLIENT"),
     (&["export", "import"], "heirlock records export or heirlock records import"),
     (&["check", "health", "monitor", "test"], "heirlock status --check, or heirlock doctor"),
+    (&["metrics", "prometheus", "page", "web", "dashboard"], "heirlock exporter"),
     (&["info", "show-status", "stat", "state"], "heirlock status"),
     (&["install", "setup", "init", "guard"], "heirlock enable"),
     (&["uninstall", "teardown"], "heirlock disable"),

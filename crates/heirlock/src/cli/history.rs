@@ -1,19 +1,15 @@
 //! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
 
-use heirlock_agent::past_report;
-use heirlock_core::Records;
 use heirlock_core::history::{Beginning, Tenure};
-use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, ServiceName};
-use heirlock_nsm::MonName;
 
 use crate::config::Settings;
 use crate::control::report::{AdoptionReport, ClientOutcome, HistoryReport, TenureReport};
 use crate::control::{self, Answer, AskError, Request};
 use crate::host::Host;
+use crate::store::Store;
 use crate::store::memory::open_ours;
-use crate::store::{Contents, Store};
-use crate::survey::{past, present};
+use crate::survey::{adoptions, past};
 
 use super::args::{Report, service_name};
 use super::exit::{Exit, Failed};
@@ -117,12 +113,12 @@ fn of_store(
                 format!("there is no generation {wanted} of {service}; there is: {}", numbers.join(", "));
             Failed::new(Exit::Usage, what)
         })?,
-        None => tenures.iter().find(|tenure| was_adopted(tenure)).ok_or_else(|| {
+        None => tenures.iter().find(|tenure| adoptions::was_adopted(tenure)).ok_or_else(|| {
             let what = format!("{service} was never adopted; 'heirlock history {service}' names its owner");
             Failed::new(Exit::Refused, what)
         })?,
     };
-    if !was_adopted(tenure) {
+    if !adoptions::was_adopted(tenure) {
         let Tenure { generation, owner, .. } = tenure;
         let what = match tenure.beginning {
             Beginning::First => format!(
@@ -140,45 +136,7 @@ fn of_store(
         true => Some(store.load(&service, tenure.generation)?),
         false => None,
     };
-    let whole =
-        claim.zip(contents).and_then(|(claim, contents)| past_report(&service, claim, contents, store));
-    let mut report = whole.unwrap_or_else(|| of_tenure(&service, tenure));
-    report.tenure = Some(Box::new(TenureReport::from(tenure)));
-    Ok(report)
-}
-
-fn was_adopted(tenure: &Tenure) -> bool {
-    !matches!(tenure.beginning, Beginning::First | Beginning::Unknown)
-}
-
-/// Of a generation that was removed its counts are left.
-fn of_tenure(service: &ServiceName, tenure: &Tenure) -> AdoptionReport {
-    let counts = tenure.clients;
-    AdoptionReport {
-        service: service.to_string(),
-        generation: tenure.generation.0,
-        state_number: tenure.state_number.unwrap_or(0),
-        strategy: String::new(),
-        phase: tenure.phase.to_string(),
-        clients: counts.clients,
-        re_registered: counts.re_registered,
-        acknowledged: counts.told,
-        unreachable: counts.unreachable,
-        lost: counts.lost,
-        unknown: counts.unknown,
-        timeline: Vec::new(),
-        slowest: Vec::new(),
-        failed: Vec::new(),
-        others: Vec::new(),
-        failure: tenure.failure.clone(),
-        unready: Vec::new(),
-        troubles: Vec::new(),
-        records_at: String::new(),
-        started_at_s: tenure.began_at_s,
-        tenure: None,
-        each_client: Vec::new(),
-        changed: None,
-    }
+    Ok(adoptions::of_generation(store, &service, tenure, claim, contents))
 }
 
 /// The outcome of each client of a generation, in order of their keys.
@@ -193,30 +151,7 @@ fn each_client(
         );
         return Err(Failed::new(Exit::Refused, what));
     }
-    let Contents { records, outcomes, journal, .. } = store.load(service, generation)?;
-    let is_over = journal.is_none_or(|journal| journal.phase.is_over());
-    let last = last_outcomes(&outcomes);
-    let untold = records.clients().filter(|client| !is_over && !last.contains_key(client.as_str()));
-    let untold = untold.map(|client| ClientOutcome {
-        client: client.to_string(),
-        names: names(client, &records),
-        outcome: None,
-        at_ms: 0,
-        why: None,
-    });
-    let untold: Vec<ClientOutcome> = untold.collect();
-    let told = last.into_values().map(|line| ClientOutcome {
-        names: line.key().map_or_else(Vec::new, |key| names(&key, &records)),
-        client: line.client.clone(),
-        outcome: Some(line.outcome),
-        at_ms: line.at_ms,
-        why: line.why.clone(),
-    });
-    Ok(told.chain(untold).collect())
-}
-
-fn names(client: &MonName, records: &Records) -> Vec<String> {
-    records.get(client).map_or_else(Vec::new, |record| present::names(client, record))
+    Ok(adoptions::each_client(&store.load(service, generation)?))
 }
 
 fn known(store: &dyn Store, service: ServiceName) -> Result<ServiceName, Failed> {

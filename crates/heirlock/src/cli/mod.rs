@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod demo;
 mod exit;
+mod exporter;
 mod guard;
 mod help;
 mod history;
@@ -18,6 +19,7 @@ mod progress;
 mod records;
 mod render;
 mod status;
+mod watch;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -66,6 +68,10 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     // The demo brings its own configuration.
     if let Verb::Demo(options) = &cli.verb {
         return demo::run(options, output);
+    }
+    // It asks an agent, whose socket it is told.
+    if let Verb::Exporter(options) = &cli.verb {
+        return exporter::run(options, output);
     }
     let host = Host::here();
     // Used where no agent runs, and nothing is configured.
@@ -127,6 +133,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
         Verb::Disable(how) => guard::disable(&host, &settings, how.plan, output),
         Verb::Notify(options) => notify::run(&host, &options, output),
+        Verb::Exporter(options) => exporter::run(&options, output),
         Verb::Demo(options) => demo::run(&options, output),
     }
 }

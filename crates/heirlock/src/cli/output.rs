@@ -30,6 +30,11 @@ impl Output {
         self.json
     }
 
+    /// The look of a text that is made now.
+    pub(super) fn look_now(&self) -> Look {
+        Look { now_s: now_s(), ..self.look.clone() }
+    }
+
     /// Prints a value: as a document, or as its text.
     pub(super) fn print<T: Serialize>(
         &self,

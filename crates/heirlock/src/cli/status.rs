@@ -18,7 +18,7 @@ use crate::threads;
 use super::args::Status;
 use super::exit::{Exit, Failed};
 use super::output::Output;
-use super::render;
+use super::{render, watch};
 
 /// The answer to a monitoring system.
 #[derive(Debug, Serialize)]
@@ -47,10 +47,13 @@ pub(super) fn run(
             Err(failed) => unknown(&failed.message, output),
         };
     }
-    let mut report = gather(host, settings)?;
-    if let Some(service) = &options.service {
-        only(&mut report, super::args::service_name(service, &settings.server)?.as_str())?;
+    if options.watch {
+        return watch::watch(output, |look| match shown(options, host, settings) {
+            Ok(report) => render::status(&report, look),
+            Err(failed) => render::words(&failed.message, &[]),
+        });
     }
+    let report = shown(options, host, settings)?;
     output.print(&report, render::status)?;
     // Everything else in it is a matter of reading; an unprotected service is one of acting.
     Ok(match report.store.well {
@@ -58,6 +61,15 @@ pub(super) fn run(
         true => Exit::Done,
         false => Exit::Store,
     })
+}
+
+/// The report, or what it says of the one service that is asked for.
+fn shown(options: &Status, host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
+    let mut report = gather(host, settings)?;
+    if let Some(service) = &options.service {
+        only(&mut report, super::args::service_name(service, &settings.server)?.as_str())?;
+    }
+    Ok(report)
 }
 
 /// The configuration can't be: a monitoring system is told that nothing is known.

@@ -128,7 +128,7 @@ pub(crate) fn ask(
     request: &Request,
     mut progress: impl FnMut(Progress),
 ) -> Result<Answer, AskError> {
-    let mut connection = Connection::open(runtime_directory, SOCKET)?;
+    let mut connection = Connection::open(&runtime_directory.join(SOCKET))?;
     // A status is answered even while the agent's loop is busy.
     let patience = match request {
         Request::Status => limits::STATUS_TIME_MAX,
@@ -150,13 +150,21 @@ pub(crate) fn ask(
     }
 }
 
-/// Asks for the status at the read-only socket.
+/// Asks for the status at the read-only socket of an agent.
 ///
 /// # Errors
 /// As [`ask`].
 pub(crate) fn ask_read_only(runtime_directory: &Path) -> Result<Answer, AskError> {
-    let mut connection = Connection::open(&read_only::folder(runtime_directory), read_only::SOCKET)?;
-    connection.send(&Request::Status, limits::STATUS_TIME_MAX)?;
+    ask_at(&read_only::folder(runtime_directory).join(read_only::SOCKET), &Request::Status)
+}
+
+/// Asks at this socket for something that is answered at once.
+///
+/// # Errors
+/// As [`ask`].
+pub(crate) fn ask_at(socket: &Path, request: &Request) -> Result<Answer, AskError> {
+    let mut connection = Connection::open(socket)?;
+    connection.send(request, limits::STATUS_TIME_MAX)?;
     match connection.next()? {
         Some(Line::Done(answer)) => Ok(answer),
         Some(Line::Failed(failure)) => Err(AskError::Failed(failure)),
@@ -176,8 +184,9 @@ struct Connection {
 }
 
 impl Connection {
-    fn open(folder: &Path, socket: &str) -> Result<Self, AskError> {
-        let path = folder.join(socket);
+    fn open(path: &Path) -> Result<Self, AskError> {
+        // A socket without a folder lies in this one.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let shown = path.display().to_string();
         let no_agent = |source| AskError::NoAgent { path: shown.clone(), source };
         let untrusted = |source| AskError::Untrusted { path: shown.clone(), source };
@@ -185,7 +194,7 @@ impl Connection {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(no_agent(error)),
             checked => checked.map_err(untrusted)?,
         }
-        let stream = connect(&path).map_err(|error| match is_timeout(&error) {
+        let stream = connect(path).map_err(|error| match is_timeout(&error) {
             true => AskError::Silent { path: shown.clone(), agent: None },
             false => no_agent(error),
         })?;

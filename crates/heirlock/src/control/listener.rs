@@ -104,15 +104,15 @@ impl Listener {
         Self::start_at(runtime_directory.join(SOCKET), "control", open, may_ask, requested)
     }
 
-    /// Listens at this path, in a folder of its own that is root's, or ours: the members of a group get there and ask. `status`
-    /// answers the request for the status, and every other request is refused.
+    /// Listens at this path, in a folder of its own that is root's, or ours: the members of a group get there and ask. `reads`
+    /// answers the requests that only read, and every other request is refused.
     ///
     /// # Errors
     /// Where another user may change the folder, or the socket can't be made.
     pub(super) fn start_for_group(
         path: PathBuf,
         gid: u32,
-        status: impl Fn(Responder) + Send + Sync + 'static,
+        reads: impl Fn(&Request, Responder) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let folder = path.parent().map(Path::to_owned).unwrap_or_default();
         trust::make_folder(&folder)?;
@@ -126,9 +126,9 @@ impl Listener {
             trusted::set_group(&folder, gid)?;
             trusted::set_mode(&folder, 0o710)
         };
-        let requested = move |request: Request, responder: Responder| match request {
-            Request::Status => status(responder),
-            _ => responder.failed(
+        let requested = move |request: Request, responder: Responder| match request.only_reads() {
+            true => reads(&request, responder),
+            false => responder.failed(
                 "expected a request for the status, found a verb; this socket is read-only: say it as root",
                 true,
             ),

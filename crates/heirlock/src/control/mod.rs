@@ -10,7 +10,7 @@ pub(crate) mod trust;
 use heirlock_core::limits::RECORDS_MAX;
 use heirlock_nsm::limits::FILE_NAME_BYTES_MAX;
 
-pub(crate) use client::{AskError, ask, ask_read_only, how_to_start};
+pub(crate) use client::{AskError, ask, ask_at, ask_read_only, how_to_start};
 pub(crate) use heirlock_agent::control::{
     Answer, AnswerWhen, Failure, Fenced, Line, Missing, Progress, Request, Respond, Responder, Wait, report,
 };

@@ -1,4 +1,4 @@
-//! The read-only socket: members of one group read the status there, and can ask for nothing else.
+//! The read-only socket: members of one group read the status and the past there, and can ask for nothing else.
 //!
 //! It lies in a folder of its own beside the runtime directory, which stays closed: a member passes through that folder alone,
 //! finds nothing in it but the socket, and can't list it.
@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Listener, Responder};
+use super::{Listener, Request, Responder};
 
 /// The socket's name in its folder.
 pub(crate) const SOCKET: &str = "status.sock";
@@ -26,9 +26,9 @@ pub(crate) fn folder(runtime_directory: &Path) -> PathBuf {
 pub(crate) fn listen(
     runtime_directory: &Path,
     gid: u32,
-    status: impl Fn(Responder) + Send + Sync + 'static,
+    reads: impl Fn(&Request, Responder) + Send + Sync + 'static,
 ) -> io::Result<Listener> {
-    Listener::start_for_group(folder(runtime_directory).join(SOCKET), gid, status)
+    Listener::start_for_group(folder(runtime_directory).join(SOCKET), gid, reads)
 }
 
 #[cfg(test)]

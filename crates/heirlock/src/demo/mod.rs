@@ -10,12 +10,18 @@
 //! | `rival.rs` | a program on another machine that wants a lock which a client holds |
 //! | `stage.rs`, `sweeper.rs` | the folder, the configurations, the agents' processes, and their end |
 //! | `story.rs` | what happens, in its order: without heirlock, and with it |
+//! | `pages.rs` | the status page of each agent, where it is wanted |
 //! | `report.rs`, `picture.rs` | what is shown of it, and whether all is well by the clients' own account |
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 
 mod client;
 mod crowd;
 mod endpoint;
 mod monitor;
+mod pages;
 mod picture;
 mod report;
 mod rival;
@@ -36,4 +42,9 @@ pub(crate) struct Options {
     pub(crate) unreachable: usize,
     /// Keep the folder.
     pub(crate) keep: bool,
+    /// Serve the page of each agent.
+    pub(crate) page: Option<Serve>,
 }
+
+/// Serves the page of the agent behind a control socket as long as the program runs, and says where.
+pub(crate) type Serve = fn(&Path) -> io::Result<SocketAddr>;

@@ -140,6 +140,11 @@ impl Host {
         self.folder.join("life")
     }
 
+    /// Where its agent listens.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.folder.join("run").join(SOCKET)
+    }
+
     pub(super) fn log(&self) -> PathBuf {
         self.folder.join("agent.log")
     }

@@ -17,6 +17,7 @@ use super::Options;
 use super::client::{Client, Lock};
 use super::crowd::{Crowd, Mounts};
 use super::endpoint;
+use super::pages::{self, Pages};
 use super::report::{self, DemoReport, Harm, Scene};
 use super::rival::{self, Rival};
 use super::servers::{Server, Servers};
@@ -31,7 +32,7 @@ const CLIENTS_MAX: usize = 5_000;
 const OTHER_FILES: u64 = 128;
 
 /// Between two looks.
-const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How long a step that needs no grace period may take.
 const STEP_TIME_MAX: Duration = Duration::from_secs(60);
@@ -43,28 +44,33 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(2);
 const PORT_TRIES: usize = 8;
 
 /// The cast of one demo.
-struct Cast {
+pub(super) struct Cast {
     // Dropped in this order: the agents end before the folder goes.
     primary: Host,
     adoptive: Host,
     servers: Servers,
     crowd: Crowd,
     stage: Stage,
-    interrupted: Arc<AtomicBool>,
+    pub(super) interrupted: Arc<AtomicBool>,
     quiet: bool,
 }
 
-/// Plays it all and says what came of it. With `quiet` nothing is shown meanwhile.
+/// Plays it all and says what came of it. With `quiet` nothing is shown meanwhile. Where pages are served, the agents live on as
+/// long as these are kept.
 ///
 /// # Errors
 /// Where something can't be played on this machine, or does not come to its end.
-pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
+pub(crate) fn run(options: &Options, quiet: bool) -> Result<(DemoReport, Option<Pages>)> {
     check(options)?;
     let harm = without_heirlock(quiet)?;
     let mut cast = Cast::gather(options, quiet)?;
     cast.say(&report::second_part(options));
     cast.primary.start()?;
     cast.adoptive.start()?;
+    let pages = options.page.map(|serve| pages::serve(serve, [&cast.primary, &cast.adoptive])).transpose()?;
+    if let Some(pages) = &pages {
+        eprintln!("{}", pages::told(pages));
+    }
     cast.wait_until_both_live()?;
     cast.take_locks(options)?;
     let captured_at = Instant::now();
@@ -80,12 +86,12 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<DemoReport> {
     if options.keep {
         cast.stage.keep();
     }
-    Ok(report)
+    Ok((report, pages.map(|at| Pages::new(cast, at))))
 }
 
 /// One client holds a lock; its server dies; another serves in its place, and the client is not told.
 fn without_heirlock(quiet: bool) -> Result<Harm> {
-    let one = Options { clients: 1, unreachable: 0, keep: false };
+    let one = Options { clients: 1, unreachable: 0, keep: false, page: None };
     let mut cast = Cast::gather(&one, quiet)?;
     cast.say(&report::first_part());
     cast.crowd.take_locks();

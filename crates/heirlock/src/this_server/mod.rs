@@ -12,11 +12,13 @@
 
 mod clock;
 mod conveying;
+mod in_short;
 mod inbox;
 pub(crate) mod look_up;
 mod looker;
 mod monitoring;
 mod notes;
+mod past;
 mod readiness;
 mod run;
 mod snapshot;

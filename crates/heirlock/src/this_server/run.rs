@@ -11,6 +11,8 @@ use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::in_short::in_short;
+use super::past::Past;
 use super::{Clock, Inbox, Snapshot, ThisLockManager, ThisServer};
 use crate::config::{ForEach, Settings};
 use crate::control::{Answer, Listener, Outbox, Request, Responder, read_only, trust};
@@ -35,9 +37,12 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let (inbox, messages) = channel();
     let (clock, snapshot) = (Clock::start(), Arc::new(Snapshot::new(&host, &settings)));
     let outbox = Outbox::default();
-    let mut listener = listen(&settings, &inbox, clock, &snapshot, &outbox)?;
+    let shown = Arc::clone(&snapshot);
+    watchdog.tell_systemd_also(move || in_short(&shown.report(clock.now())));
+    let reads = Reads { clock, snapshot: Arc::clone(&snapshot), past: Past::new(&host, &settings) };
+    let mut listener = listen(&settings, &inbox, reads.clone(), &outbox)?;
     watchdog.keep(listener.take_thread());
-    let mut read_only = listen_for_group(&host, &settings, clock, &snapshot);
+    let mut read_only = listen_for_group(&host, &settings, reads);
     watchdog.keep(read_only.as_mut().and_then(Listener::take_thread));
     watchdog.keep(Some(stop_on_signal(inbox.clone())?));
     let answers = inbox.clone();
@@ -86,20 +91,32 @@ fn prepare(host: &Host, settings: &Settings) -> Result<()> {
     Ok(())
 }
 
-/// Answers what needs no decision at once, and hands on the rest.
-fn listen(
-    settings: &Settings,
-    inbox: &Sender<Message>,
+/// Answers the requests that only read, also while the loop waits for a store that hangs.
+#[derive(Clone)]
+struct Reads {
     clock: Clock,
-    snapshot: &Arc<Snapshot>,
-    outbox: &Outbox,
-) -> Result<Listener> {
-    let (inbox, snapshot, outbox) = (Mutex::new(inbox.clone()), Arc::clone(snapshot), outbox.clone());
+    snapshot: Arc<Snapshot>,
+    past: Past,
+}
+
+impl Reads {
+    fn answer(&self, request: &Request, responder: Responder) {
+        match request {
+            Request::Past => match self.past.adoptions() {
+                Ok(adoptions) => responder.done(Answer::Past { adoptions }),
+                Err(why) => responder.failed(&why, true),
+            },
+            _ => responder.done(Answer::Status(Box::new(self.snapshot.report(self.clock.now())))),
+        }
+    }
+}
+
+/// Answers what needs no decision at once, and hands on the rest.
+fn listen(settings: &Settings, inbox: &Sender<Message>, reads: Reads, outbox: &Outbox) -> Result<Listener> {
+    let (inbox, outbox) = (Mutex::new(inbox.clone()), outbox.clone());
     let requested = move |request: Request, responder: Responder| {
-        if request == Request::Status {
-            // Also while the loop waits for a store that hangs.
-            responder.done(Answer::Status(Box::new(snapshot.report(clock.now()))));
-            return;
+        if request.only_reads() {
+            return reads.answer(&request, responder);
         }
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = inbox.send(Message::Request(Box::new(request), outbox.hold(responder)));
@@ -110,18 +127,11 @@ fn listen(
 
 /// Lets a group read the status, where one is configured. Where that can't be, the agent says so and goes on: it protects clients
 /// all the same.
-fn listen_for_group(
-    host: &Host,
-    settings: &Settings,
-    clock: Clock,
-    snapshot: &Arc<Snapshot>,
-) -> Option<Listener> {
+fn listen_for_group(host: &Host, settings: &Settings, reads: Reads) -> Option<Listener> {
     let group = settings.control.read_group.as_deref()?;
-    let snapshot = Arc::clone(snapshot);
-    let status =
-        move |responder: Responder| responder.done(Answer::Status(Box::new(snapshot.report(clock.now()))));
+    let answer = move |request: &Request, responder: Responder| reads.answer(request, responder);
     let listening = groups::number_of(host, group).and_then(|gid| {
-        read_only::listen(&settings.runtime_directory, gid, status).map_err(|error| error.to_string())
+        read_only::listen(&settings.runtime_directory, gid, answer).map_err(|error| error.to_string())
     });
     listening
         .inspect_err(|why| tracing::error!(group, why, "the group {group} can't read the status: {why}"))

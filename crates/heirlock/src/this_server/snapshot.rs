@@ -7,6 +7,7 @@ use heirlock_core::Moment;
 
 use crate::config::Settings;
 use crate::control::report::StatusReport;
+use crate::from_elsewhere;
 use crate::host::Host;
 use crate::store;
 
@@ -33,11 +34,16 @@ impl Snapshot {
     pub(crate) fn report(&self, now: Moment) -> StatusReport {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ms_ago = |at: Moment| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
-        StatusReport {
+        let mut report = StatusReport {
             loop_turned_ms_ago: known.turned.map(ms_ago),
             looked_ms_ago: known.looked.map(ms_ago),
             ..known.report.clone()
+        };
+        if let Some(observed) = &mut report.observed {
+            // The program's, which counts them wherever they are suppressed; the agent has no log.
+            observed.log_lines.suppressed_total = from_elsewhere::suppressed_lines();
         }
+        report
     }
 
     /// This is the last one, made now.

@@ -113,6 +113,69 @@ pub enum Next {
     LookAtClients,
 }
 
+impl ProblemKind {
+    /// All kinds.
+    pub const ALL: [Self; 25] = [
+        Self::NoAgent,
+        Self::AgentSilent,
+        Self::NotCaptured,
+        Self::StoreSilent,
+        Self::StoreFails,
+        Self::MonitorDirectoryUnreadable,
+        Self::NoLockManager,
+        Self::ClientsAtRisk,
+        Self::ClientsRefused,
+        Self::NoRoom,
+        Self::NotReady,
+        Self::ClientFilesBehind,
+        Self::RestartsNotTaken,
+        Self::AddressLeftBehind,
+        Self::GraceUnknown,
+        Self::NoRecord,
+        Self::Unreadable,
+        Self::AdoptionFailed,
+        Self::ClientsLost,
+        Self::ClientsUnreachable,
+        Self::AwaitsFinish,
+        Self::OwnerSilent,
+        Self::Unserved,
+        Self::NeverClaimed,
+        Self::Other,
+    ];
+
+    /// As `--json` spells it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoAgent => "no-agent",
+            Self::AgentSilent => "agent-silent",
+            Self::NotCaptured => "not-captured",
+            Self::StoreSilent => "store-silent",
+            Self::StoreFails => "store-fails",
+            Self::MonitorDirectoryUnreadable => "monitor-directory-unreadable",
+            Self::NoLockManager => "no-lock-manager",
+            Self::ClientsAtRisk => "clients-at-risk",
+            Self::ClientsRefused => "clients-refused",
+            Self::NoRoom => "no-room",
+            Self::NotReady => "not-ready",
+            Self::ClientFilesBehind => "client-files-behind",
+            Self::RestartsNotTaken => "restarts-not-taken",
+            Self::AddressLeftBehind => "address-left-behind",
+            Self::GraceUnknown => "grace-unknown",
+            Self::NoRecord => "no-record",
+            Self::Unreadable => "unreadable",
+            Self::AdoptionFailed => "adoption-failed",
+            Self::ClientsLost => "clients-lost",
+            Self::ClientsUnreachable => "clients-unreachable",
+            Self::AwaitsFinish => "awaits-finish",
+            Self::OwnerSilent => "owner-silent",
+            Self::Unserved => "nobody-serves",
+            Self::NeverClaimed => "never-claimed",
+            Self::Other => "other",
+        }
+    }
+}
+
 impl Problem {
     /// Of a kind, and no more.
     pub fn new(kind: ProblemKind) -> Self {

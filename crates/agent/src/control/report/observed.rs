@@ -44,6 +44,16 @@ pub struct Observed {
     pub hooks: Hooks,
     /// Verbs of the control socket, by verb.
     pub requests: Requests,
+    /// Log lines that a packet, or another user's program, causes.
+    pub log_lines: LogLines,
+}
+
+/// Log lines that a packet, or another user's program, causes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogLines {
+    /// They were not written, since there were too many.
+    pub suppressed_total: u64,
 }
 
 /// Records of clients in the store.

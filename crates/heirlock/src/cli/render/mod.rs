@@ -15,7 +15,7 @@ pub(super) use adoption::adoption;
 pub(super) use guard::{findings, steps};
 pub(super) use history::history;
 pub(super) use records::{exported, imported, record, records, services};
-pub(super) use status::{checked, status, unknown};
+pub(super) use status::{checked, in_words, next_in_words, status, unknown};
 
 use crate::words::counted;
 use table::Table;

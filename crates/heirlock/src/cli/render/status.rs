@@ -80,7 +80,13 @@ pub(in crate::cli) fn checked(report: &StatusReport, level: Level) -> String {
     // Where the store could not be read there is no number: a graph would show that all clients left.
     let numbers = match report.agent.is_empty() && !report.store.well {
         true => String::new(),
-        false => format!(" | clients={clients} unreachable={unreachable} lost={lost}"),
+        false => {
+            // The list ends after a hundred of them; the problem counts them all.
+            let problem = report.problems.iter().find(|problem| problem.kind == ProblemKind::ClientsAtRisk);
+            let counted = problem.and_then(|problem| problem.clients).unwrap_or(0);
+            let at_risk = counted.max(report.at_risk.len());
+            format!(" | clients={clients} unreachable={unreachable} lost={lost} at_risk={at_risk}")
+        }
     };
     format!("{word} - {}: {said}{numbers}\n", plain(&report.server))
 }
@@ -283,7 +289,8 @@ fn waits_for(service: &ServiceStatus) -> &'static str {
     }
 }
 
-fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
+/// The step in words, with its command; nothing where none is to be taken.
+pub(in crate::cli) fn next_in_words(next: Next, service: &ServiceStatus) -> Option<String> {
     let name = plain(&service.service);
     Some(match next {
         Next::Wait => return None,
@@ -381,7 +388,7 @@ fn ailment_in_words(ailment: &Ailment) -> String {
 }
 
 /// One thing that is wrong, in a sentence.
-fn in_words(problem: &Problem) -> String {
+pub(in crate::cli) fn in_words(problem: &Problem) -> String {
     let part = |part: &Option<String>| part.as_deref().map(plain).unwrap_or_default();
     let (service, server, path, error) =
         (part(&problem.service), part(&problem.server), part(&problem.path), part(&problem.error));

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 
 use rustix::process::{Gid, Uid};
 
-use super::super::{Answer, Line, Request, ask_read_only};
+use super::super::{Answer, Line, ask_at, ask_read_only};
 use super::*;
 
 /// Another user of this host, in no group of ours.
@@ -14,8 +14,11 @@ const NEIGHBOUR: u32 = 65_534;
 /// The group that may read the status.
 const GROUP: u32 = 4_242;
 
-fn status(responder: Responder) {
-    responder.done(Answer::changed(None, "the status"));
+fn status(request: &Request, responder: Responder) {
+    match request {
+        Request::Past => responder.done(Answer::Past { adoptions: Vec::new() }),
+        _ => responder.done(Answer::changed(None, "the status")),
+    }
 }
 
 /// Does something as another user, which is in this group alone. Linux keeps users and groups for each thread.
@@ -57,6 +60,7 @@ fn the_read_only_socket_tells_the_status_and_refuses_every_verb() {
     let _listener = listen(&runtime, group(), status).unwrap();
     assert_eq!(ask_read_only(&runtime).unwrap(), Answer::changed(None, "the status"));
     let path = folder(&runtime).join(SOCKET);
+    assert_eq!(ask_at(&path, &Request::Past).unwrap(), Answer::Past { adoptions: Vec::new() });
     let verbs = [
         Request::Maintenance { on: true },
         Request::Release { service: "nfs".parse().unwrap() },

@@ -58,6 +58,20 @@ fn story() -> (tempfile::TempDir, DirStore) {
 }
 
 #[test]
+fn the_last_adoptions_are_told_with_the_times_of_their_clients_and_without_their_names() {
+    let (_folder, store) = story();
+    let reports = crate::survey::adoptions::last(&store).unwrap();
+    let told: Vec<_> =
+        reports.iter().map(|report| (report.generation, report.acknowledged, report.clients)).collect();
+    assert_eq!(told, [(3, 1, 1), (2, 1, 1)], "the newest first, and no first claim");
+    let [newest, _] = reports.as_slice() else { panic!("{reports:?}") };
+    let times: Vec<_> = newest.each_client.iter().map(|client| (client.at_ms, client.outcome)).collect();
+    assert_eq!(times, [(2_500, Some(Outcome::Acknowledged))]);
+    assert_eq!(newest.tenure.as_ref().unwrap().from.as_deref(), Some("nfs-b"));
+    assert!(!format!("{:?}", newest.each_client).contains("10.0.0.1"));
+}
+
+#[test]
 fn the_history_of_a_service_says_from_whom_to_whom_and_why() {
     let (_folder, store) = story();
     let (tenures, unreadable) = history(&store, &service()).unwrap();

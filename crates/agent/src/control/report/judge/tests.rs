@@ -126,3 +126,12 @@ fn a_prepared_adoption_says_that_it_waits() {
     let on = report(ServiceStatus { clients_to_tell: Some(3), ..held() }, Heart::Silent);
     assert_eq!((level(&on), on.services[0].next), (Level::Well, Some(Next::Wait)));
 }
+
+#[test]
+fn a_kind_of_problem_has_one_spelling() {
+    for kind in ProblemKind::ALL {
+        assert_eq!(serde_json::to_value(kind).unwrap(), kind.as_str());
+    }
+    let words: std::collections::BTreeSet<&str> = ProblemKind::ALL.map(ProblemKind::as_str).into();
+    assert_eq!(words.len(), ProblemKind::ALL.len());
+}

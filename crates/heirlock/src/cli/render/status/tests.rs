@@ -66,7 +66,7 @@ nfs-a   beating, last 0.3 s ago
     let mut report = report();
     judge(&mut report);
     assert_eq!(status(&report, &look()), expected);
-    let line = "OK - nfs-b: nfs held, 1021 clients on record | clients=1021 unreachable=0 lost=0\n";
+    let line = "OK - nfs-b: nfs held, 1021 clients on record | clients=1021 unreachable=0 lost=0 at_risk=0\n";
     assert_eq!(checked(&report, crate::control::report::level(&report)), line);
 }
 
@@ -158,7 +158,13 @@ fn clients_that_were_missed_are_named_with_their_names_and_since_when() {
     }
     let line = checked(&report, crate::control::report::level(&report));
     assert!(line.starts_with("CRITICAL - nfs-b: nfs: 1 client lost its locks"), "{line}");
-    assert!(line.ends_with("| clients=1021 unreachable=4 lost=1\n") && line.lines().count() == 1, "{line}");
+    assert!(
+        line.ends_with("| clients=1021 unreachable=4 lost=1 at_risk=0\n") && line.lines().count() == 1,
+        "{line}"
+    );
+    report.problems.push(Problem::new(ProblemKind::ClientsAtRisk).with(150));
+    let line = checked(&report, Level::Unprotected);
+    assert!(line.ends_with(" at_risk=150\n"), "also those that are not named: {line}");
 }
 
 #[test]

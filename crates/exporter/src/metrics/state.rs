@@ -1,0 +1,301 @@
+//! How a server, its store, its services and the other servers are now.
+
+use heirlock_agent::control::report::{
+    AilmentKind, Heart, Level, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
+};
+
+use super::family::{Family, number};
+use super::truth;
+use crate::limits::{SERVERS_MAX, SERVICES_MAX};
+
+pub(super) fn families(status: Option<&StatusReport>) -> Vec<Family> {
+    let services: &[ServiceStatus] = status.map_or(&[], |status| &status.services);
+    let services = &services[..services.len().min(SERVICES_MAX)];
+    let servers: &[ServerStatus] = status.map_or(&[], |status| &status.servers);
+    let servers = &servers[..servers.len().min(SERVERS_MAX)];
+    let mut families = of_server(status);
+    families.extend(of_protection(status));
+    families.push(problems(status));
+    families.extend(of_services(services));
+    families.extend(of_adoptions(services));
+    families.extend(of_other_servers(status, servers));
+    let left_out = |status: &StatusReport| {
+        status.services.len().saturating_sub(SERVICES_MAX) + status.servers.len().saturating_sub(SERVERS_MAX)
+    };
+    let help = "Services and servers that have no metrics, since there are too many.";
+    families.push(
+        Family::gauge("heirlock_left_out", help).with_some(&[], status.map(|status| count(left_out(status)))),
+    );
+    families
+}
+
+fn of_server(status: Option<&StatusReport>) -> Vec<Family> {
+    let of = |value: fn(&StatusReport) -> f64| status.map(value);
+    let mut info = Family::gauge("heirlock_build_info", "The server and the version of its agent.");
+    if let Some(status) = status {
+        info = info.with(&[("server", &status.server), ("version", &status.version)], 1.0);
+    }
+    vec![
+        info,
+        Family::gauge("heirlock_loop_age_seconds", "How long ago the loop of the agent last turned.")
+            .with_some(&[], status.and_then(|status| status.loop_turned_ms_ago).map(seconds)),
+        Family::gauge(
+            "heirlock_look_age_seconds",
+            "How long ago the directory of the status monitor was last seen.",
+        )
+        .with_some(&[], status.and_then(|status| status.looked_ms_ago).map(seconds)),
+        Family::gauge(
+            "heirlock_maintenance",
+            "Whether this server is in maintenance: its silence is no reason to adopt.",
+        )
+        .with_some(&[], of(|status| truth(status.maintenance))),
+        Family::gauge("heirlock_lock_manager_serving", "Whether the lock manager serves clients.")
+            .with_some(&[], of(|status| truth(status.lock_manager.serving))),
+        Family::gauge(
+            "heirlock_lock_manager_needed",
+            "Whether something that is held here needs the lock manager.",
+        )
+        .with_some(&[], of(|status| truth(status.lock_manager.needed))),
+        Family::gauge("heirlock_store_up", "Whether the store works: all that was to be written is durable.")
+            .with_some(&[], of(|status| truth(status.store.well))),
+    ]
+}
+
+fn of_protection(status: Option<&StatusReport>) -> Vec<Family> {
+    let at_risk = |status: &StatusReport| {
+        let counted = status.problems.iter().find(|problem| problem.kind == ProblemKind::ClientsAtRisk);
+        let counted = counted.and_then(|problem| problem.clients).unwrap_or(0);
+        count(counted.max(status.at_risk.len()))
+    };
+    vec![
+        Family::gauge("heirlock_protected", "Whether every client that registers here is on record.")
+            .with_some(&[], status.map(|status| truth(status.protected_since_s.is_some()))),
+        Family::gauge(
+            "heirlock_protected_since_timestamp_seconds",
+            "Since when every client that registers here is on record, in seconds since 1970.",
+        )
+        .with_some(&[], status.and_then(|status| status.protected_since_s).map(number)),
+        Family::gauge(
+            "heirlock_unprotected_since_timestamp_seconds",
+            "Since when new clients are unprotected, in seconds since 1970.",
+        )
+        .with_some(&[], status.and_then(|status| status.store.unprotected_since_s).map(number)),
+        Family::gauge(
+            "heirlock_clients_at_risk",
+            "Clients that got locks and that the store does not know of.",
+        )
+        .with_some(&[], status.map(at_risk)),
+    ]
+}
+
+/// How many problems there are of each kind, with a zero for the others: an alert needs a value before it.
+fn problems(status: Option<&StatusReport>) -> Family {
+    let mut family = Family::gauge("heirlock_problems", "Problems that the agent names, by kind and level.");
+    let Some(status) = status else { return family };
+    for kind in ProblemKind::ALL {
+        let level = match Problem::new(kind).level() {
+            Level::Well => "well",
+            Level::Attention => "attention",
+            Level::Unprotected => "unprotected",
+        };
+        let found = status.problems.iter().filter(|problem| problem.kind == kind).count();
+        family = family.with(&[("kind", kind.as_str()), ("level", level)], count(found));
+    }
+    family
+}
+
+/// A gauge with a sample for each service that has a value.
+fn of_each(
+    services: &[ServiceStatus],
+    name: &'static str,
+    help: &'static str,
+    value: impl Fn(&ServiceStatus) -> Option<f64>,
+) -> Family {
+    let family = Family::gauge(name, help);
+    services
+        .iter()
+        .fold(family, |family, service| family.with_some(&[("service", &service.service)], value(service)))
+}
+
+fn of_services(services: &[ServiceStatus]) -> Vec<Family> {
+    let mut owners = Family::gauge("heirlock_service_owner_info", "The server that holds a service.");
+    for service in services {
+        if let Some(owner) = &service.owner {
+            owners = owners.with(&[("service", &service.service), ("owner", owner)], 1.0);
+        }
+    }
+    let if_held = |service: &ServiceStatus, value: usize| service.held.then(|| count(value));
+    vec![
+        owners,
+        of_each(services, "heirlock_service_held", "Whether this server holds a service.", |service| {
+            Some(truth(service.held))
+        }),
+        of_each(
+            services,
+            "heirlock_service_movable",
+            "Whether a service may move to another server.",
+            |service| Some(truth(service.configured)),
+        ),
+        of_each(services, "heirlock_service_generation", "The generation of a service.", |service| {
+            service.generation.map(number)
+        }),
+        of_each(
+            services,
+            "heirlock_service_clients",
+            "Clients on record, of a service that is held here.",
+            |service| if_held(service, service.records),
+        ),
+        of_each(
+            services,
+            "heirlock_service_leaving_clients",
+            "Clients on record that seem to have left, of a service that is held here.",
+            |service| if_held(service, service.tombstones),
+        ),
+        of_each(
+            services,
+            "heirlock_service_unreachable_clients",
+            "Clients that did not answer in the last adoption and have not come back since.",
+            |service| if_held(service, service.unreachable),
+        ),
+        of_each(
+            services,
+            "heirlock_service_lost_clients",
+            "Clients that were not told in time in the last adoption and have not come back since.",
+            |service| if_held(service, service.lost),
+        ),
+    ]
+}
+
+/// The phases, as a report spells them.
+const PHASES: [&str; 11] = [
+    "intent",
+    "fenced",
+    "claimed",
+    "conveyed",
+    "recognised",
+    "proved",
+    "ready",
+    "notifying",
+    "settling",
+    "settled",
+    "failed",
+];
+
+fn of_adoptions(services: &[ServiceStatus]) -> Vec<Family> {
+    let mut phases = Family::gauge(
+        "heirlock_service_phase",
+        "How far the adoption of a service is, or how the last one ended.",
+    );
+    for service in services {
+        let Some(now) = &service.phase else { continue };
+        for phase in PHASES {
+            phases =
+                phases.with(&[("service", &service.service), ("phase", phase)], truth(phase == now.as_str()));
+        }
+    }
+    let of_count = |value: Option<usize>| value.map(count);
+    vec![
+        phases,
+        of_each(
+            services,
+            "heirlock_service_adopting",
+            "Whether an adoption of a service is on here.",
+            |service| Some(truth(service.clients_to_tell.is_some())),
+        ),
+        of_each(
+            services,
+            "heirlock_service_awaits_finish",
+            "Whether an adoption waits for adopt --finish.",
+            |service| Some(truth(service.awaits_finish)),
+        ),
+        of_each(
+            services,
+            "heirlock_service_clients_to_tell",
+            "Clients that the adoption that is on is to tell.",
+            |service| of_count(service.clients_to_tell),
+        ),
+        of_each(
+            services,
+            "heirlock_service_clients_told",
+            "Clients that the adoption that is on has told.",
+            |service| of_count(service.clients_told),
+        ),
+        of_each(
+            services,
+            "heirlock_service_grace_left_seconds",
+            "How much of the grace period is left.",
+            |service| service.grace_left_ms.map(seconds),
+        ),
+        of_each(
+            services,
+            "heirlock_service_adopted_timestamp_seconds",
+            "When the last adoption of a service here began, in seconds since 1970.",
+            |service| service.adopted_at_s.map(number),
+        ),
+    ]
+}
+
+/// Whether another server could take something over, by its own heartbeat: it beats, and ails from nothing.
+fn is_ready(server: &ServerStatus) -> bool {
+    matches!(server.heart, Heart::Beating) && server.ailments.is_empty()
+}
+
+const HEARTS: [(Heart, &str); 6] = [
+    (Heart::Beating, "beating"),
+    (Heart::Late, "late"),
+    (Heart::Silent, "silent"),
+    (Heart::Paused, "paused"),
+    (Heart::Unknown, "unknown"),
+    (Heart::NeverSeen, "never-seen"),
+];
+
+const AILMENTS: [(AilmentKind, &str); 4] = [
+    (AilmentKind::MonitorDirectoryUnreadable, "monitor-directory-unreadable"),
+    (AilmentKind::StoreFails, "store-fails"),
+    (AilmentKind::NoLockManager, "no-lock-manager"),
+    (AilmentKind::Other, "other"),
+];
+
+fn of_other_servers(status: Option<&StatusReport>, servers: &[ServerStatus]) -> Vec<Family> {
+    let mut hearts =
+        Family::gauge("heirlock_server_heart", "The heart of another server, as far as it is known.");
+    let mut ages = Family::gauge(
+        "heirlock_server_heartbeat_age_seconds",
+        "How long ago the heart of another server was last seen to beat.",
+    );
+    let mut ailments =
+        Family::gauge("heirlock_server_ailments", "Ailments that another server tells, by kind.");
+    for server in servers {
+        let name = ("server", server.server.as_str());
+        for (heart, word) in HEARTS {
+            hearts = hearts.with(&[name, ("state", word)], truth(server.heart == heart));
+        }
+        ages = ages.with_some(&[name], server.last_beat_age_ms.map(seconds));
+        for (kind, word) in AILMENTS {
+            let found = server.ailments.iter().filter(|ailment| ailment.kind == kind).count();
+            ailments = ailments.with(&[name, ("kind", word)], count(found));
+        }
+    }
+    let ready =
+        |status: &StatusReport| count(status.servers.iter().filter(|server| is_ready(server)).count());
+    vec![
+        Family::gauge("heirlock_other_servers", "Other servers that the store knows.")
+            .with_some(&[], status.map(|status| count(status.servers.len()))),
+        Family::gauge(
+            "heirlock_other_servers_ready",
+            "Other servers whose heart beats and that tell no ailment.",
+        )
+        .with_some(&[], status.map(ready)),
+        hearts,
+        ages,
+        ailments,
+    ]
+}
+
+fn count(number: usize) -> f64 {
+    number as f64
+}
+
+fn seconds(ms: u64) -> f64 {
+    number(ms) / 1_000.0
+}
