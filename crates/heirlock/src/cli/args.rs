@@ -107,7 +107,7 @@ pub(super) enum Verb {
     Enable(Enable),
     /// Give this host back as it was before 'enable'
     #[command(after_help = help::DISABLE)]
-    Disable(Guard),
+    Disable(Disable),
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     #[command(after_help = help::NOTIFY)]
     Notify(Notify),
@@ -176,10 +176,13 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Guard {
+pub(super) struct Disable {
     /// Only say what would be done
     #[arg(long)]
     pub(super) plan: bool,
+    /// Refuse while a service that has clients is this server's, or while clients are being told
+    #[arg(long)]
+    pub(super) if_idle: bool,
 }
 
 /// The word after the option is always the server's name, so a service stands before it.

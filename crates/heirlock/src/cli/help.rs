@@ -222,8 +222,9 @@ pub(super) const ENABLE: &str = help!(
 
 pub(super) const DISABLE: &str = help!(
     "
-  heirlock disable --plan  # what it would do
-  heirlock disable",
+  heirlock disable --plan     # what it would do
+  heirlock disable
+  heirlock disable --if-idle  # as a package says it that is removed",
     "
   0  this host is as it was before 'enable'
   1  failed: what was done is listed, and the next 'disable' goes on";

@@ -117,7 +117,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::CheckConfig => guard::check_config(&host, &settings, output),
         Verb::Doctor => guard::doctor(&host, &settings, output),
         Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
-        Verb::Disable(how) => guard::disable(&host, &settings, how.plan, output),
+        Verb::Disable(how) => guard::disable(&host, &settings, &how, output),
         Verb::Notify(options) => notify::run(&host, &options, output),
         Verb::Demo(options) => demo::run(&options, output),
     }
