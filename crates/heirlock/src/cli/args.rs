@@ -7,7 +7,7 @@ use heirlock_core::store_identity::Word;
 use heirlock_core::{ServerName, ServiceName};
 
 use super::notify::Notify;
-use super::{exit, help};
+use super::{documents, exit, help};
 use crate::control::{AnswerWhen, Fenced};
 
 /// Where the configuration lies, unless it is said.
@@ -114,6 +114,19 @@ pub(super) enum Verb {
     /// Show a failover with simulated clients; needs no root and no configuration
     #[command(after_help = help::DEMO)]
     Demo(Demo),
+    /// Print what a shell reads to complete this command line
+    #[command(after_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: documents::CompletionShell,
+    },
+    /// Print a sample of the configuration, with all keys
+    #[command(after_help = help::SAMPLE_CONFIG)]
+    SampleConfig,
+    /// Print a manual page, or write all of them into a folder
+    #[command(after_help = help::MAN)]
+    Man(documents::Man),
 }
 
 #[derive(Debug, Args)]
@@ -378,7 +391,8 @@ mod tests {
         for (name, verb) in verbs(&Cli::command()) {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter(|line| line.starts_with("  heirlock ")) {
-                let words = line.split("  #").next().unwrap_or_default().split_whitespace();
+                // What comes after is the shell's.
+                let words = line.split(['#', '>', '|']).next().unwrap_or_default().split_whitespace();
                 let parsed = Cli::try_parse_from(words);
                 assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
             }

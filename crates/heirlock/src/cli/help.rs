@@ -250,6 +250,36 @@ pub(super) const DEMO: &str = help!(
     usage
 );
 
+pub(super) const COMPLETIONS: &str = help!(
+    "
+  heirlock completions bash > /etc/bash_completion.d/heirlock
+  heirlock completions zsh > /usr/local/share/zsh/site-functions/_heirlock
+  heirlock completions fish > /etc/fish/completions/heirlock.fish",
+    "
+  0  printed
+  1  failed";
+    usage
+);
+
+pub(super) const SAMPLE_CONFIG: &str = help!(
+    "
+  heirlock sample-config > /etc/heirlock/heirlock.toml",
+    "
+  0  printed
+  1  failed";
+    usage
+);
+
+pub(super) const MAN: &str = help!(
+    "
+  heirlock man adopt | man -l -
+  heirlock man --all /usr/local/share/man/man8",
+    "
+  0  printed, or all are written
+  1  failed";
+    usage
+);
+
 /// Words that people use for verbs that are called otherwise.
 const OTHERWISE: &[(&[&str], &str)] = &[
     (

@@ -7,6 +7,7 @@ mod agent;
 mod args;
 mod ask;
 mod demo;
+mod documents;
 mod exit;
 mod guard;
 mod help;
@@ -66,6 +67,9 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     if let Verb::Demo(options) = &cli.verb {
         return demo::run(options, output);
     }
+    if let Some(done) = documents(&cli.verb, output) {
+        return done;
+    }
     let host = Host::here();
     // Used where no agent runs, and nothing is configured.
     if let Verb::Notify(options) = &cli.verb {
@@ -120,6 +124,19 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Disable(how) => guard::disable(&host, &settings, &how, output),
         Verb::Notify(options) => notify::run(&host, &options, output),
         Verb::Demo(options) => demo::run(&options, output),
+        verb @ (Verb::Completions { .. } | Verb::SampleConfig | Verb::Man(_)) => {
+            documents(&verb, output).unwrap_or(Ok(Exit::Done))
+        }
+    }
+}
+
+/// The documents that the program carries: nothing is read for them.
+fn documents(verb: &Verb, output: &Output) -> Option<Result<Exit, Failed>> {
+    match verb {
+        Verb::Completions { shell } => Some(documents::completions(*shell, output)),
+        Verb::SampleConfig => Some(documents::sample_config(output)),
+        Verb::Man(options) => Some(documents::man(options, output)),
+        _ => None,
     }
 }
 
