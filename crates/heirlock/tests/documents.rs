@@ -43,7 +43,6 @@ fn each_shell_gets_completions_that_it_can_read_and_that_know_the_verbs() {
         for word in ["adopt", "check-config", "owner-fenced", "sample-config"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
-        assert!(!script.contains("ends-with"), "{shell}: an option for the demo alone is not offered");
     }
     let script = text(&["completions", "bash"]);
     let complete =
