@@ -80,7 +80,7 @@ pub(super) fn man(options: &Man, output: &Output) -> Result<Exit, Failed> {
     let wanted = options.page.join("-");
     let wanted = if wanted.is_empty() { "heirlock" } else { wanted.as_str() };
     let page = pages.iter().find(|page| page.is_called(wanted)).ok_or_else(|| {
-        let known: Vec<&str> = pages.iter().map(|page| page.short_name()).collect();
+        let known: Vec<&str> = pages.iter().map(Page::short_name).collect();
         let what = format!("there is no page {wanted:?}; expected one of {}", known.join(", "));
         Failed::new(Exit::Usage, what)
     })?;
