@@ -68,8 +68,8 @@ fn a_page_is_asked_for_by_its_verb_and_all_are_written_into_a_folder() {
     let said = text(&["man", "--all", into.to_str().unwrap()]);
     let written: Vec<String> = said.lines().map(ToOwned::to_owned).collect();
     assert!(written.len() > 25, "{said}");
-    assert_eq!(fs::read_to_string(into.join("heirlock-adopt.8")).unwrap(), adopt);
-    for path in written.iter().chain([&into.join("heirlock.toml.5").display().to_string()]) {
+    assert_eq!(fs::read_to_string(into.join("man8/heirlock-adopt.8")).unwrap(), adopt);
+    for path in written.iter().chain([&into.join("man5/heirlock.toml.5").display().to_string()]) {
         assert!(fs::read_to_string(path).unwrap().starts_with(".TH "), "{path}");
     }
 }

@@ -124,7 +124,7 @@ pub(super) enum Verb {
     /// Print a sample of the configuration, with all keys
     #[command(after_help = help::SAMPLE_CONFIG)]
     SampleConfig,
-    /// Print a manual page, or write all of them into a folder
+    /// Print a manual page, or write all of them below a folder
     #[command(after_help = help::MAN)]
     Man(documents::Man),
 }

@@ -273,7 +273,7 @@ pub(super) const SAMPLE_CONFIG: &str = help!(
 pub(super) const MAN: &str = help!(
     "
   heirlock man adopt | man -l -
-  heirlock man --all /usr/local/share/man/man8",
+  heirlock man --all /usr/local/share/man",
     "
   0  printed, or all are written
   1  failed";

@@ -25,6 +25,11 @@ impl Page {
         format!("{}.{}", self.name, self.section)
     }
 
+    /// Below the folder of all pages.
+    pub(super) fn place(&self) -> String {
+        format!("man{}/{}", self.section, self.file_name())
+    }
+
     /// As it is asked for: a verb by itself.
     pub(super) fn short_name(&self) -> &str {
         self.name.strip_prefix("heirlock-").unwrap_or(&self.name)

@@ -34,7 +34,7 @@ pub(crate) struct Man {
     /// The page: a verb, heirlock or heirlock.toml; without it heirlock's
     #[arg(value_name = "PAGE", num_args = 0..=2, conflicts_with = "all")]
     page: Vec<String>,
-    /// Write every page into this folder, which is made where it is not there
+    /// Write every page below this folder, where man looks for it: man5 and man8. They are made where they are not there
     #[arg(long, value_name = "FOLDER")]
     all: Option<PathBuf>,
 }
@@ -94,12 +94,14 @@ fn print(name: &str, text: &str, output: &Output) -> Result<Exit, Failed> {
 
 fn write(folder: &Path, pages: &[Page], output: &Output) -> Result<Exit, Failed> {
     let failed = |error| Failed::new(Exit::Failed, format!("can't write into {}: {error}", folder.display()));
-    trusted::make_folders(folder, 0o755).map_err(failed)?;
     for page in pages {
-        trusted::replace(&folder.join(page.file_name()), page.text.as_bytes(), 0o644, false)
-            .map_err(failed)?;
+        let place = folder.join(page.place());
+        let above = place.parent().unwrap_or(folder);
+        let done = trusted::make_folders(above, 0o755)
+            .and_then(|()| trusted::replace(&place, page.text.as_bytes(), 0o644, false));
+        done.map_err(failed)?;
     }
-    let written = Written { changed: true, folder, pages: pages.iter().map(Page::file_name).collect() };
+    let written = Written { changed: true, folder, pages: pages.iter().map(Page::place).collect() };
     output.print(&written, |written, _| {
         written.pages.iter().map(|name| format!("{}\n", written.folder.join(name).display())).collect()
     })?;

@@ -379,7 +379,7 @@ Prints a configuration with all keys and what each one means. What must be set i
         verb: "man",
         synopsis: None,
         description: "\
-Prints one of heirlock's manual pages, as man(7) has it, or writes all of them into a folder: heirlock(8), one page for each verb, and
+Prints one of heirlock's manual pages, as man(7) has it, or writes all of them below a folder: heirlock(8), one page for each verb, and
 heirlock.toml(5). The packages bring them.
 
 The date of the pages is today's, or that of SOURCE_DATE_EPOCH, for builds that must be repeatable.",
