@@ -29,8 +29,8 @@ use crate::wire::Ran;
 pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, UNTOLD, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
 pub use report::{
-    AdoptionReport, ClientAtRisk, Failure, LockManagerStatus, Missed, OtherService, Problem, ServiceStatus,
-    StatusReport, StoreStatus,
+    AdoptionReport, ClientAtRisk, Failure, LockManagerStatus, Missed, MonitorCounts, Observed, OtherService,
+    Problem, ServiceStatus, StatusReport, StoreStatus,
 };
 
 /// A member of the cast, by name.
@@ -172,6 +172,17 @@ impl Cluster {
     /// From now on guests boot without rpc.statd, for scenarios that bring their own status monitor.
     pub fn without_statd(&mut self) {
         self.words.push("lab_status_monitor=none".to_owned());
+    }
+
+    /// From now on what guests write below /usr goes to their memory too, for scenarios that install packages.
+    pub fn with_writable_programs(&mut self) {
+        self.words.push("lab_usr=writable".to_owned());
+    }
+
+    /// Where the programs under test lie on the machine.
+    #[must_use]
+    pub fn programs(&self) -> PathBuf {
+        self.folder.join("bin")
     }
 
     /// Switches guests on, all at once, and waits until they are up.

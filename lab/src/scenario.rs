@@ -62,6 +62,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::storm::STORM,
     scenarios::monitor_gone::MONITOR_GONE,
     scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,
+    scenarios::package::PACKAGE_UPGRADE,
+    scenarios::package::PACKAGE_UPGRADE_CONTROL,
     scenarios::refused::REFUSED,
     scenarios::control::CONTROL,
     scenarios::selftest::SELFTEST,

@@ -7,12 +7,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The folders of modules, from the root of the repository, and their crates.
-const CRATES: [(&str, &str); 7] = [
+const CRATES: [(&str, &str); 8] = [
     ("crates/nsm/src", "the wire and the files of NSM, NLM and rpcbind"),
     ("crates/core/src", "every decision, without I/O, clock and randomness"),
     ("crates/agent/src", "the agent, which touches nothing by itself"),
     ("crates/exporter/src", "metrics and a page over HTTP"),
     ("crates/heirlock/src", "the program"),
+    ("crates/package/src", "what the packages are made of"),
     ("crates/sim/src", "the simulator"),
     ("lab/src", "real kernels, scenarios and benches"),
 ];

@@ -61,6 +61,23 @@ pub struct StatusReport {
     pub services: Vec<ServiceStatus>,
     pub at_risk: Vec<ClientAtRisk>,
     pub problems: Vec<Problem>,
+    #[serde(default)]
+    pub observed: Option<Observed>,
+}
+
+/// The counts of an agent.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Observed {
+    pub monitor: MonitorCounts,
+}
+
+/// Of its status monitor.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct MonitorCounts {
+    pub refused_late_total: u64,
+    pub refused_store_fails_total: u64,
 }
 
 /// Of a client.

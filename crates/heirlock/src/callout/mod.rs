@@ -44,6 +44,12 @@ Usage: heirlock callout add-client CLIENT [SERVER]
 rpc.statd says these words by itself. 'heirlock-callout' is the same as a
 small program, which 'heirlock enable' names in nfs.conf.";
 
+/// The same, as its manual page has it.
+pub(crate) const SYNOPSIS: &str = "\
+heirlock-callout add-client CLIENT [SERVER]
+heirlock-callout del-client CLIENT [SERVER]
+heirlock-callout sm-notify NAME ADDRESS [STATE]";
+
 /// The text below it: an example, and the meaning of the exit code.
 pub(crate) const HELP: &str = "\
 Examples: rpc.statd runs it, it is not typed:

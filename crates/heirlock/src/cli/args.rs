@@ -8,8 +8,9 @@ use heirlock_core::{ServerName, ServiceName};
 
 use super::exporter::Exporter;
 use super::notify::Notify;
-use super::{exit, help};
+use super::{documents, exit, help};
 use crate::control::{AnswerWhen, Fenced};
+use crate::ocf;
 
 /// Where the configuration lies, unless it is said.
 pub(crate) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
@@ -117,7 +118,7 @@ pub(super) enum Verb {
     Enable(Enable),
     /// Give this host back as it was before 'enable'
     #[command(after_help = help::DISABLE)]
-    Disable(Guard),
+    Disable(Disable),
     /// Tell the clients of a status monitor's directory of a restart, as sm-notify does
     #[command(after_help = help::NOTIFY)]
     Notify(Notify),
@@ -127,6 +128,19 @@ pub(super) enum Verb {
     /// Show a failover with simulated clients; needs no root and no configuration
     #[command(after_help = help::DEMO)]
     Demo(Demo),
+    /// Print what a shell reads to complete this command line
+    #[command(after_help = help::COMPLETIONS)]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: documents::CompletionShell,
+    },
+    /// Print a sample of the configuration, with all keys
+    #[command(after_help = help::SAMPLE_CONFIG)]
+    SampleConfig,
+    /// Print a manual page, or write all of them below a folder
+    #[command(after_help = help::MAN)]
+    Man(documents::Man),
 }
 
 #[derive(Debug, Args)]
@@ -192,10 +206,13 @@ pub(super) struct Report {
 }
 
 #[derive(Debug, Args)]
-pub(super) struct Guard {
+pub(super) struct Disable {
     /// Only say what would be done
     #[arg(long)]
     pub(super) plan: bool,
+    /// Refuse while a service that has clients is this server's, or while clients are being told
+    #[arg(long)]
+    pub(super) if_idle: bool,
 }
 
 /// The word after the option is always the server's name, so a service stands before it.
@@ -320,6 +337,15 @@ pub(super) enum OcfAgent {
     Notify,
 }
 
+impl From<OcfAgent> for ocf::Agent {
+    fn from(agent: OcfAgent) -> Self {
+        match agent {
+            OcfAgent::Service => Self::Service,
+            OcfAgent::Notify => Self::Notify,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Demo {
     /// How many clients are simulated
@@ -401,7 +427,8 @@ mod tests {
         for (name, verb) in verbs(&Cli::command()) {
             let help = verb.get_after_help().map(ToString::to_string).unwrap_or_default();
             for line in help.lines().filter(|line| line.starts_with("  heirlock ")) {
-                let words = line.split("  #").next().unwrap_or_default().split_whitespace();
+                // What comes after is the shell's.
+                let words = line.split(['#', '>', '|']).next().unwrap_or_default().split_whitespace();
                 let parsed = Cli::try_parse_from(words);
                 assert!(parsed.is_ok(), "{name}: {line}: {}", parsed.unwrap_err());
             }

@@ -6,7 +6,7 @@ use crate::config::Settings;
 use crate::guard::{self, Finding, GuardError, Severity, Step, StepOutcome};
 use crate::host::Host;
 
-use super::args::Enable;
+use super::args::{Disable, Enable};
 use super::exit::{Exit, Failed};
 use super::output::Output;
 use super::render;
@@ -28,8 +28,13 @@ pub(super) fn enable(
     steps(&guard::enable(host, settings, how.plan, how.word())?, output)
 }
 
-pub(super) fn disable(host: &Host, settings: &Settings, plan: bool, output: &Output) -> Result<Exit, Failed> {
-    steps(&guard::disable(host, settings, plan)?, output)
+pub(super) fn disable(
+    host: &Host,
+    settings: &Settings,
+    how: &Disable,
+    output: &Output,
+) -> Result<Exit, Failed> {
+    steps(&guard::disable(host, settings, how.plan, how.if_idle)?, output)
 }
 
 /// A finding that is known to lose locks is a failure; a warning isn't.

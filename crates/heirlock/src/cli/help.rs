@@ -240,8 +240,9 @@ pub(super) const ENABLE: &str = help!(
 
 pub(super) const DISABLE: &str = help!(
     "
-  heirlock disable --plan  # what it would do
-  heirlock disable",
+  heirlock disable --plan     # what it would do
+  heirlock disable
+  heirlock disable --if-idle  # as a package says it that is removed",
     "
   0  this host is as it was before 'enable'
   1  failed: what was done is listed, and the next 'disable' goes on";
@@ -277,6 +278,36 @@ pub(super) const DEMO: &str = help!(
     "
   0  it went as it should
   1  it did not";
+    usage
+);
+
+pub(super) const COMPLETIONS: &str = help!(
+    "
+  heirlock completions bash > /etc/bash_completion.d/heirlock
+  heirlock completions zsh > /usr/local/share/zsh/site-functions/_heirlock
+  heirlock completions fish > /etc/fish/completions/heirlock.fish",
+    "
+  0  printed
+  1  failed";
+    usage
+);
+
+pub(super) const SAMPLE_CONFIG: &str = help!(
+    "
+  heirlock sample-config > /etc/heirlock/heirlock.toml",
+    "
+  0  printed
+  1  failed";
+    usage
+);
+
+pub(super) const MAN: &str = help!(
+    "
+  heirlock man adopt | man -l -
+  heirlock man --all /usr/local/share/man",
+    "
+  0  printed, or all are written
+  1  failed";
     usage
 );
 

@@ -7,6 +7,7 @@ mod agent;
 mod args;
 mod ask;
 mod demo;
+mod documents;
 mod exit;
 mod exporter;
 mod guard;
@@ -34,7 +35,7 @@ use crate::host::Host;
 use crate::{limits, log_queue, ocf, threads};
 
 pub(crate) use args::CONFIGURATION;
-use args::{Cli, OcfAgent, Switch, Verb};
+use args::{Cli, Switch, Verb};
 use exit::{Exit, Failed};
 use output::Output;
 
@@ -65,30 +66,9 @@ fn last_words(output: Output, failed: Failed) -> Exit {
 }
 
 fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
-    // The demo brings its own configuration.
-    if let Verb::Demo(options) = &cli.verb {
-        return demo::run(options, output);
-    }
-    // It asks an agent, whose socket it is told.
-    if let Verb::Exporter(options) = &cli.verb {
-        return exporter::run(options, output);
-    }
     let host = Host::here();
-    // Used where no agent runs, and nothing is configured.
-    if let Verb::Notify(options) = &cli.verb {
-        return notify::run(&host, options, output);
-    }
-    if let Verb::Callout { arguments } = &cli.verb {
-        // rpc.statd goes on, whether it worked or not.
-        let _ = crate::callout::main(arguments);
-        return Ok(Exit::Done);
-    }
-    if let Verb::Ocf { agent, action } = &cli.verb {
-        let agent = match agent {
-            OcfAgent::Service => ocf::Agent::Service,
-            OcfAgent::Notify => ocf::Agent::Notify,
-        };
-        return Ok(Exit::Ocf(ocf::run(agent, action, &cli.config)));
+    if let Some(done) = without_configuration(&cli, &host, output) {
+        return done;
     }
     let settings = match (config::load(&cli.config), &cli.verb) {
         (Ok(settings), _) => settings,
@@ -109,7 +89,6 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
     match cli.verb {
         Verb::Agent { log, ends_with } => agent::run(host, settings, &log, ends_with),
         Verb::Supervise { log } => agent::supervise(&settings, &cli.config, &log),
-        Verb::Callout { .. } | Verb::Ocf { .. } => Ok(Exit::Done),
         Verb::Adopt(adopt) => ask(Request::Adopt {
             service: adopt.service.name(&settings.server)?,
             prepare: adopt.prepare,
@@ -131,11 +110,39 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::CheckConfig => guard::check_config(&host, &settings, output),
         Verb::Doctor => guard::doctor(&host, &settings, output),
         Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
-        Verb::Disable(how) => guard::disable(&host, &settings, how.plan, output),
-        Verb::Notify(options) => notify::run(&host, &options, output),
-        Verb::Exporter(options) => exporter::run(&options, output),
-        Verb::Demo(options) => demo::run(&options, output),
+        Verb::Disable(how) => guard::disable(&host, &settings, &how, output),
+        // See `without_configuration`.
+        Verb::Callout { .. }
+        | Verb::Completions { .. }
+        | Verb::Demo(_)
+        | Verb::Exporter(_)
+        | Verb::Man(_)
+        | Verb::Notify(_)
+        | Verb::Ocf { .. }
+        | Verb::SampleConfig => Ok(Exit::Done),
     }
+}
+
+/// Carries out a verb that needs no configuration of this server, or reads it by itself. Nothing for any other verb.
+fn without_configuration(cli: &Cli, host: &Host, output: &Output) -> Option<Result<Exit, Failed>> {
+    Some(match &cli.verb {
+        Verb::Completions { shell } => documents::completions(*shell, output),
+        Verb::SampleConfig => documents::sample_config(output),
+        Verb::Man(options) => documents::man(options, output),
+        // The demo brings its own configuration.
+        Verb::Demo(options) => demo::run(options, output),
+        // It asks an agent, whose socket it is told.
+        Verb::Exporter(options) => exporter::run(options, output),
+        // Used where no agent runs, and nothing is configured.
+        Verb::Notify(options) => notify::run(host, options, output),
+        Verb::Callout { arguments } => {
+            // rpc.statd goes on, whether it worked or not.
+            let _ = crate::callout::main(arguments);
+            Ok(Exit::Done)
+        }
+        Verb::Ocf { agent, action } => Ok(Exit::Ocf(ocf::run((*agent).into(), action, &cli.config))),
+        _ => return None,
+    })
 }
 
 /// clap's own word on a command line that can't be, or on `--help`.

@@ -38,7 +38,7 @@ const LOCAL_DIRECTORY: (&str, &str) = ("local-directory", "/var/lib/heirlock");
 pub enum ConfigError {
     /// The file can't be read.
     #[error(
-        "can't read the configuration {path}: {source}; name it with --config, or begin with the sample heirlock.toml"
+        "can't read the configuration {path}: {source}; name it with --config, or begin with what 'heirlock sample-config' prints"
     )]
     Unreadable {
         /// which
@@ -97,6 +97,14 @@ pub fn parse(path: &Path, text: &str) -> Result<Settings, ConfigError> {
     let wrong = |found| ConfigError::Wrong(Mistakes { path: path.to_owned(), found });
     // Without a mistake there are settings.
     settings.filter(|_| found.is_empty()).ok_or_else(|| wrong(found))
+}
+
+/// Every key that is read, as `section.key`; of a text with a service.
+#[cfg(test)]
+pub(crate) fn keys_of(text: &str) -> std::collections::BTreeSet<String> {
+    let (table, reader) = reader::read(text);
+    convert(reader.whole(table.get_ref()));
+    reader.asked()
 }
 
 /// The settings in the file; every mistake is told to the reader. `None` only after a mistake.

@@ -9,4 +9,6 @@ pub(crate) use heirlock_agent::config::{
     HostSettings, InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode,
     NotifySettings, ServiceSettings, StoreSettings,
 };
+#[cfg(test)]
+pub(crate) use load::keys_of;
 pub use load::{ConfigError, load, parse};

@@ -127,12 +127,18 @@ pub(crate) fn enable(
     switch::enable(host, settings, plan, word)
 }
 
-/// Gives this host back as it was; with `plan` it only says what would be done. Records in the store stay.
+/// Gives this host back as it was; with `plan` it only says what would be done. Records in the store stay. With `if_idle` it
+/// refuses where clients on record would lose what protects their locks.
 ///
 /// # Errors
 /// Where a file that heirlock wrote was changed since, or something can't be done; it may be repeated.
-pub(crate) fn disable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
-    switch::disable(host, settings, plan)
+pub(crate) fn disable(
+    host: &Host,
+    settings: &Settings,
+    plan: bool,
+    if_idle: bool,
+) -> Result<Vec<Step>, GuardError> {
+    switch::disable(host, settings, plan, if_idle)
 }
 
 /// Makes sm-notify's guard file again on a host under guard, where a boot wiped it from /run; says whether it had to.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use heirlock_core::takeover::Phase;
 use heirlock_core::{Generation, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
 use heirlock_nsm::{MonName, StateNumber};
@@ -51,6 +52,8 @@ pub(super) struct Kept {
     pub(super) owner: Option<ServerName>,
     /// The highest number that was sent for it.
     pub(super) state: Option<StateNumber>,
+    /// How far the adoption is that began its generation; nothing where none did.
+    pub(super) phase: Option<Phase>,
     /// Its clients, and where they are where that is known without asking a name server.
     pub(super) clients: BTreeMap<MonName, BTreeSet<IpAddr>>,
 }
@@ -76,10 +79,11 @@ fn load(store: &dyn Store, service: ServiceName) -> Result<Kept, StoreError> {
         newest => newest?,
     };
     let owner = newest.filter(|claim| !claim.released).map(|claim| claim.owner);
-    let mut kept = Kept { service, owner, state: None, clients: BTreeMap::new() };
+    let mut kept = Kept { service, owner, state: None, phase: None, clients: BTreeMap::new() };
     let Some(newest) = store.newest_generation(&kept.service, Generation(u64::MAX))? else { return Ok(kept) };
     let contents = store.load(&kept.service, newest)?;
     kept.state = contents.state;
+    kept.phase = contents.journal.map(|journal| journal.phase);
     for (key, record) in contents.records {
         let mut addresses: BTreeSet<IpAddr> = key.client().address().into_iter().collect();
         let lines = parse_record(&record).map(|record| record.lines).unwrap_or_default();

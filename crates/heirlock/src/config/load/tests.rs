@@ -29,9 +29,7 @@ fn the_shipped_sample_loads_and_documents_every_key() {
     let settings = load(SAMPLE).expect("the sample is a configuration");
     assert!(!settings.services.is_empty());
     assert_eq!(settings.host.names.len(), 1, "an empty list stands for the server's name");
-    let (table, reader) = reader::read(SAMPLE);
-    convert(reader.whole(table.get_ref()));
-    let keys = reader.asked();
+    let keys = keys_of(SAMPLE);
     for expected in ["store.path", "service.addresses", "hooks.fence", "capture.mon-timeout"] {
         assert!(keys.contains(expected), "{keys:?}");
     }

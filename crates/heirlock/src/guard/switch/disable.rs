@@ -20,6 +20,7 @@ pub(in super::super) fn disable(
     host: &Host,
     settings: &Settings,
     plan: bool,
+    if_idle: bool,
 ) -> Result<Vec<Step>, GuardError> {
     let path = Run::memory_path(host, settings);
     let Some(memory) = Memory::load(&path).map_err(failed("read", &path))? else {
@@ -27,6 +28,9 @@ pub(in super::super) fn disable(
         return Ok(vec![Step { what, outcome: StepOutcome::AlreadySo }]);
     };
     let mut run = Run { host, settings, plan, memory, steps: Vec::new() };
+    if if_idle {
+        run.check_idle()?;
+    }
     let ended = run.give_host_back(&path);
     run.told(ended, "'heirlock disable' goes on from there once that is mended")
 }

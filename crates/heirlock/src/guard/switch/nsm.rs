@@ -7,7 +7,7 @@ use super::super::statd;
 use super::mode::{ModeOnHost, Units};
 use super::{GuardError, OurFile, Run, StepOutcome, UNIT, failed, unit_file};
 use crate::config::Settings;
-use crate::host::{Host, Unit};
+use crate::host::{ADMINISTRATORS_UNITS, Host, Unit};
 use crate::{control, monitor};
 
 /// It holds the status monitor's sockets while the agent is restarted (`capture.mode = "nsm"`).
@@ -26,7 +26,12 @@ impl ModeOnHost for Nsm {
     }
 
     fn files(&self, host: &Host, settings: &Settings) -> Vec<OurFile> {
-        unit_file(host, SOCKET, SOCKET_FILE, socket_unit(host, settings)).into_iter().collect()
+        let text = socket_unit(host, settings);
+        let ours = || OurFile::whole(SOCKET_FILE, text.clone());
+        unit_file(host, SOCKET, SOCKET_FILE, text.clone())
+            .or_else(|| package_says_otherwise(host, &text).then(ours))
+            .into_iter()
+            .collect()
     }
 
     fn leave_for_another(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
@@ -120,6 +125,12 @@ impl ModeOnHost for Nsm {
     fn give_back(&self, run: &mut Run<'_>) -> Result<(), GuardError> {
         if run.memory.replaces_statd { return_statd(run) } else { Ok(()) }
     }
+}
+
+/// A package's unit names one port, and both families of addresses. Where another one is needed, ours stands before it.
+fn package_says_otherwise(host: &Host, wanted: &str) -> bool {
+    let Unit::Present(at) = host.unit(SOCKET) else { return false };
+    at.parent() != Some(Path::new(ADMINISTRATORS_UNITS)) && host.text(&at).is_some_and(|text| text != wanted)
 }
 
 /// systemd opens all of a unit's sockets or none, so what this kernel doesn't have must not be in it.

@@ -13,11 +13,16 @@ use crate::host::nfs_conf::NfsConf;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
+mod idle;
 mod modes;
 mod read_only;
 
 fn enable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
     super::enable(host, settings, plan, Word::None)
+}
+
+fn disable(host: &Host, settings: &Settings, plan: bool) -> Result<Vec<Step>, GuardError> {
+    super::disable(host, settings, plan, false)
 }
 
 /// The same where the store is spoken of.

@@ -146,6 +146,7 @@ fn a_package_brings_its_own_callout_and_socket() {
     let tree = Tree::debian();
     tree.put("/usr/lib/heirlock/heirlock-callout", "program\n");
     tree.put("/lib/systemd/system/heirlock.socket", SOCKET_TEXT);
+    tree.put("/proc/self/net/if_inet6", "");
     let before = tree.listing();
     enter(&tree, "callout");
     assert!(
@@ -160,6 +161,26 @@ fn a_package_brings_its_own_callout_and_socket() {
     leave(&tree, "nsm");
     tree.remove(SOCKET_FILE);
     assert_eq!(tree.listing(), before.into_iter().chain(statd_runs(&tree)).collect());
+}
+
+#[test]
+fn a_packages_socket_gives_way_where_another_port_is_configured_or_the_kernel_has_no_ipv6() {
+    let tree = Tree::debian();
+    tree.put("/lib/systemd/system/heirlock.socket", SOCKET_TEXT);
+    enter(&tree, "nsm");
+    let text = fs::read_to_string(tree.host().at(SOCKET_FILE)).unwrap();
+    assert!(text.contains("=0.0.0.0:662\n") && !text.contains("=[::]:"), "{text}");
+    leave(&tree, "nsm");
+
+    let tree = Tree::debian();
+    tree.put("/lib/systemd/system/heirlock.socket", SOCKET_TEXT);
+    tree.put("/proc/self/net/if_inet6", "");
+    let at_port = |port: u16| settings(&format!("[capture]\nmode = \"nsm\"\nport = {port}\n{SERVICE}"));
+    enable(&tree.host(), &at_port(700), false).unwrap();
+    let text = fs::read_to_string(tree.host().at(SOCKET_FILE)).unwrap();
+    assert!(text.contains("ListenStream=0.0.0.0:700\n") && !text.contains(":662\n"), "{text}");
+    disable(&tree.host(), &at_port(700), false).unwrap();
+    assert!(!tree.exists(SOCKET_FILE));
 }
 
 /// rpc.statd was started, as it must be where heirlock was the status monitor until now.

@@ -1,0 +1,395 @@
+//! The prose of the manual pages: a verb's description is longer there than in its `--help`. An empty line begins a paragraph.
+
+/// The words of a verb's page.
+#[derive(Debug)]
+pub(super) struct Words {
+    verb: &'static str,
+    /// In place of the command line's own.
+    pub(super) synopsis: Option<&'static str>,
+    pub(super) description: &'static str,
+    /// Paths, and what lies there.
+    pub(super) files: &'static [(&'static str, &'static str)],
+    pub(super) see_also: &'static [&'static str],
+}
+
+/// The words of a verb; of `records list` as `records-list`.
+pub(super) fn of(verb: &str) -> Option<&'static Words> {
+    VERBS.iter().find(|words| words.verb == verb)
+}
+
+const CONFIGURED: (&str, &str) = ("/etc/heirlock/heirlock.toml", "The configuration, see heirlock.toml(5).");
+const CONTROL: (&str, &str) = ("/run/heirlock/control.sock", "The socket at which the agent is asked.");
+const RUNTIME: (&str, &str) = (
+    "/run/heirlock",
+    "What must survive a restart of the agent, but not one of the server, and the agent's sockets.",
+);
+const LOCAL: (&str, &str) = (
+    "/var/lib/heirlock",
+    "What concerns this server alone and must outlive a reboot: what 'heirlock enable' has changed, which store is this server's, and how far each service had come.",
+);
+
+pub(super) const PROGRAM: &str = "\
+When an NFS server dies, the locks of its NFSv3 clients die with it. The server that takes over does not know the clients, and does
+not tell them to reclaim their locks. heirlock keeps the status monitor's records of every server in a store that outlives the server,
+hands them to the adoptive server, makes its lock manager recognise them, tells every client to reclaim its locks, and reports the
+outcome of each client.
+
+An agent runs on each server. The other verbs ask it, or look at the store by themselves where no agent is needed. A service is the unit
+that moves: a floating address, the names clients mount it by, its exports. One server at a time may act for a service; each tenure is a
+generation.
+
+With --json each verb prints one document without prose.
+
+NFSv4 clients are not protected.";
+
+pub(super) const PROGRAM_FILES: &[(&str, &str)] = &[
+    CONFIGURED,
+    RUNTIME,
+    LOCAL,
+    (
+        "/run/heirlock-status/status.sock",
+        "The socket at which a group that [control] read-group names may ask for the status.",
+    ),
+    (
+        "heirlock.service, heirlock.socket",
+        "The units of systemd: the agent, and for capture.mode = \"nsm\" the status monitor's sockets. 'heirlock enable' enables them.",
+    ),
+];
+
+pub(super) const PROGRAM_ENVIRONMENT: &[(&str, &str)] = &[
+    ("HEIRLOCK_CONFIG", "The configuration, unless --config names one."),
+    ("HEIRLOCK_LOG", "What the agent logs, unless --log says it."),
+    ("NO_COLOR", "Where it is set to anything, no colours are used; see https://no-color.org."),
+];
+
+pub(super) const PROGRAM_EXAMPLES: &str = "\
+Two servers, with a volume for the store that both see. On both of them:
+
+    heirlock sample-config > /etc/heirlock/heirlock.toml
+    editor /etc/heirlock/heirlock.toml
+    heirlock check-config
+    heirlock enable
+    heirlock doctor
+    heirlock status
+
+When the one that has the service nfs is gone, and is known to be off, on the other one:
+
+    heirlock adopt nfs --owner-fenced";
+
+pub(super) const CONFIGURATION: &str = "\
+The configuration is a file in TOML. 'heirlock sample-config' prints a sample with all keys, from which this page is made;
+'heirlock check-config' names all mistakes in a configuration, each with its line, before anything happens. A key that is misspelt is
+one of them. After a change say 'heirlock enable' where capture.mode or capture.port has changed, and restart the agent otherwise.
+
+The value beside each key below is the sample's: its default, or an example where the text says that it must be set or has another
+default.";
+
+pub(super) const CONFIGURATION_SECTIONS: &[(&str, &str)] = &[
+    (
+        "files",
+        "/etc/heirlock/heirlock.toml is read unless --config or the environment variable HEIRLOCK_CONFIG names another file.",
+    ),
+    (
+        "examples",
+        "\
+The least that can be said of a server with one service:
+
+    server = \"nfs-a\"
+    [store]
+    path = \"/srv/heirlock\"
+    [[service]]
+    name = \"nfs\"
+    addresses = [\"192.0.2.10\"]
+    names = [\"nfs.example.com\"]
+    exports = [\"/srv/nfs\"]
+    home = \"nfs-a\"",
+    ),
+];
+
+const VERBS: &[Words] = &[
+    Words {
+        verb: "agent",
+        synopsis: None,
+        description: "\
+Runs the agent of this server in the foreground. systemd runs it as heirlock.service; elsewhere the host's init starts it before NFS.
+
+The agent notices the records of clients and keeps them in the store, adopts services when it is asked to, or by itself where
+mode = \"automatic\", and tells clients. It needs root. Where a service of its own or its lock manager was restarted, it tells the clients of
+that. SIGTERM ends it in order; no server takes that for its death.",
+        files: &[CONFIGURED, RUNTIME, LOCAL],
+        see_also: &["heirlock(8)", "heirlock-supervise(8)", "heirlock-status(8)", "heirlock.toml(5)"],
+    },
+    Words {
+        verb: "supervise",
+        synopsis: None,
+        description: "\
+Holds the sockets of the status monitor, runs 'heirlock agent', and starts another one when the agent ends or hangs. It is for
+capture.mode = \"nsm\" on hosts without systemd: while no status monitor is there, lockd grants locks without a record after a minute. Where
+systemd runs, heirlock.socket does the same.
+
+SIGHUP starts a new agent in place of the one that runs, after an upgrade for example. SIGTERM ends both.",
+        files: &[CONFIGURED, RUNTIME],
+        see_also: &["heirlock(8)", "heirlock-agent(8)", "heirlock.toml(5)"],
+    },
+    Words {
+        verb: "callout",
+        synopsis: Some(crate::callout::SYNOPSIS),
+        description: "\
+rpc.statd runs heirlock-callout for each client, where capture.mode = \"callout\", and waits for it before it answers lockd. The callout
+asks the agent to put the client on record, and waits until the record is durable, no longer than capture.callout-timeout. Then
+rpc.statd goes on, and the lock is granted.
+
+A client that the agent did not acknowledge in time is noted beside the records of rpc.statd. The agent puts it on record as soon as it
+can, and reports it.
+
+'heirlock enable' names the callout in /etc/nfs.conf.d, and 'heirlock disable' takes it out again. rpc.statd has one callout, so no other
+program may use it. rpc.statd runs it as its own user, who must be able to run the program.",
+        files: &[
+            CONFIGURED,
+            ("/usr/lib/heirlock/heirlock-callout", "The program, as the packages install it."),
+            ("/run/heirlock/callout.sock", "The socket at which the agent is told."),
+            (
+                "/var/lib/nfs/sm/.heirlock-callouts",
+                "Beside rpc.statd's records: the clients that the agent did not acknowledge.",
+            ),
+        ],
+        see_also: &["heirlock(8)", "heirlock-enable(8)", "heirlock.toml(5)", "rpc.statd(8)", "nfs.conf(5)"],
+    },
+    Words {
+        verb: "adopt",
+        synopsis: None,
+        description: "\
+Takes a service over from the server that had it: claims it in the store, places the records of its clients, makes the lock manager of
+this host recognise them, waits until the grace period is proved to be open, and tells every client to reclaim its locks.
+
+The owner of the service must have released it or be known to be off: --owner-fenced says so, or the fence hook confirms it. A server that
+has lost only the store still serves, and a second one beside it would grant the same lock twice. An adoption whose needs are not met
+on this host is refused before anything is changed, with a line for each missing need.
+
+An address that is up before grace is open lets other clients steal locks. So a cluster manager says --prepare first, brings the address
+up when that has ended, and then says --finish. Without a cluster manager the hooks in the configuration move volume and address.
+
+A service that is adopted here already is left as it is, so the verb may be repeated.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock(8)", "heirlock-release(8)", "heirlock-failback(8)", "heirlock-report(8)"],
+    },
+    Words {
+        verb: "release",
+        synopsis: None,
+        description: "\
+Gives a service away in order: the address goes first, then the claim, then the locks, then the volume. Another server may adopt the
+service then without --owner-fenced, and tells its clients.
+
+Without the hooks address-down and volume-down an administrator or a cluster manager takes address and volume away; heirlock waits for
+the address, and says how long.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-failback(8)"],
+    },
+    Words {
+        verb: "failback",
+        synopsis: None,
+        description: "\
+Brings a service home, on the server that home names in the configuration: asks the owner, by the store, to release it, and adopts it. The
+owner says at once where it can't, and for how long.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)"],
+    },
+    Words {
+        verb: "maintenance",
+        synopsis: None,
+        description: "\
+Says that this server's silence is no reason for an automatic adoption, until it is switched off again. The word lies in the store and
+outlives a reboot. Adoptions that are asked for are not affected.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock(8)", "heirlock-status(8)"],
+    },
+    Words {
+        verb: "status",
+        synopsis: None,
+        description: "\
+Shows the services, their owners and clients, the store, and the problems that an administrator should know of, with what to type next.
+Where no agent answers, the store is read.
+
+With --check it prints one line for a monitoring system, and its exit status has the meaning that monitoring systems expect. The status is
+root's; a group that [control] read-group names may read it too.",
+        files: &[
+            CONFIGURED,
+            CONTROL,
+            ("/run/heirlock-status/status.sock", "The socket of the group that may read the status."),
+        ],
+        see_also: &["heirlock(8)", "heirlock-doctor(8)", "heirlock-report(8)", "heirlock-history(8)"],
+    },
+    Words {
+        verb: "history",
+        synopsis: None,
+        description: "\
+Lists the generations of a service, or of all: their owners, when and why each began, and how long clients were without the service. The
+account of a generation is kept after its records were removed.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock(8)", "heirlock-report(8)", "heirlock-status(8)"],
+    },
+    Words {
+        verb: "report",
+        synopsis: None,
+        description: "\
+Shows the adoption that began a generation: its phases and their times, and how many clients were told. With --clients it names each
+client and its outcome: re-registered, acknowledged, unreachable or lost.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-history(8)"],
+    },
+    Words {
+        verb: "records",
+        synopsis: None,
+        description: "\
+Looks at the monitor records in the store: one for each client that an adoption must tell. All but 'forget' work without an agent.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock(8)", "heirlock-notify(8)", "sm-notify(8)"],
+    },
+    Words {
+        verb: "records-list",
+        synopsis: None,
+        description: "Lists the services in the store and how many records each has, or the clients of one service, their names, since when \
+they are on record, and their last outcomes.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock-records(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "records-show",
+        synopsis: None,
+        description: "Shows the record of one client as the status monitor wrote it.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock-records(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "records-export",
+        synopsis: None,
+        description: "\
+Writes the records of a service into an empty directory, with its state number, as nfs-utils has them. With heirlock gone
+'sm-notify -f -P DIRECTORY -v ADDRESS' tells the clients from there.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock-records(8)", "heirlock(8)", "sm-notify(8)"],
+    },
+    Words {
+        verb: "records-forget",
+        synopsis: None,
+        description: "\
+Removes the record of a client that is gone for good. No adoption tells it then. A client that locks again is put on record again.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock-records(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "records-import",
+        synopsis: None,
+        description: "\
+Brings the records of another server's status monitor into the store, so that an adoption takes them over: of a server that died before
+it had heirlock, for example, from its disk. It may be repeated after it was interrupted. Servers that this one mounts from are left out,
+for they are no clients.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock-records(8)", "heirlock(8)", "heirlock-adopt(8)"],
+    },
+    Words {
+        verb: "check-config",
+        synopsis: None,
+        description: "\
+Reads the configuration and names all mistakes in it, each with its line and with what was expected. Then it names what the configuration
+would lose locks by, although it can be read. Nothing is changed, and no agent is needed.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock.toml(5)", "heirlock-doctor(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "doctor",
+        synopsis: None,
+        description: "\
+Looks at this host, its NFS server, its status monitor, its store and its network, and lists what would go wrong at a failover, each with
+a remedy; among it all that 'heirlock adopt' would refuse for. Nothing is changed.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock(8)", "heirlock-check-config(8)", "heirlock-status(8)"],
+    },
+    Words {
+        verb: "enable",
+        synopsis: None,
+        description: "\
+Puts this host under guard: makes the store where there is none yet, keeps sm-notify from ending grace and from notifying clients, takes
+what the capture mode needs (rpc.statd's callout, or rpc.statd's place), and enables and starts the agent where systemd runs. A package
+that is installed changes nothing before that.
+
+All that is changed is remembered first, and 'heirlock disable' takes it back. --plan says what would be changed. After a change of
+capture.mode the verb is said again.",
+        files: &[
+            CONFIGURED,
+            LOCAL,
+            ("/etc/nfs.conf.d", "heirlock's lines for sm-notify and rpc.statd."),
+            ("/etc/tmpfiles.d/heirlock.conf", "Keeps sm-notify out at boot."),
+        ],
+        see_also: &["heirlock(8)", "heirlock-disable(8)", "heirlock-doctor(8)", "heirlock.toml(5)"],
+    },
+    Words {
+        verb: "disable",
+        synopsis: None,
+        description: "\
+Gives this host back as it was before 'heirlock enable': stops the agent, raises the state number of the status monitor above all that was
+sent, hands all registrations back to rpc.statd and starts it, and only then lets sm-notify loose. The records in the store stay.
+
+A package that is removed says 'heirlock disable --if-idle' first. That refuses, with nothing changed, where clients on record would
+lose what protects their locks: where a service is this server's and has clients, or where a run is on. Release the service, or wait; or
+say 'heirlock disable' yourself, and the package can be removed.",
+        files: &[CONFIGURED, LOCAL],
+        see_also: &["heirlock(8)", "heirlock-enable(8)", "heirlock-release(8)"],
+    },
+    Words {
+        verb: "notify",
+        synopsis: None,
+        description: "\
+Tells the clients of a status monitor's directory of a restart, in place of sm-notify, on a host that may have no agent and no
+configuration: records move from sm to sm.bak, the number in state is counted up durably, and then every client is called in parallel until
+it answers. A record that is answered for is removed.",
+        files: &[("/var/lib/nfs", "sm, sm.bak and state, unless --state-directory names another directory.")],
+        see_also: &["heirlock(8)", "sm-notify(8)", "rpc.statd(8)"],
+    },
+    Words {
+        verb: "demo",
+        synopsis: None,
+        description: "\
+Shows a failover on this machine, without root and without a configuration: first the harm without heirlock, then two real agents with a
+store in a temporary folder and simulated clients that speak the real protocols on loopback. The agent of the primary is killed; the
+standby adopts, and tells every client.",
+        files: &[],
+        see_also: &["heirlock(8)"],
+    },
+    Words {
+        verb: "completions",
+        synopsis: None,
+        description: "Prints what a shell reads to complete heirlock's command line. The packages bring it for all three shells.",
+        files: &[
+            ("/usr/share/bash-completion/completions/heirlock", "where bash looks for it"),
+            ("/usr/share/zsh/vendor-completions/_heirlock", "where zsh looks for it on Debian"),
+            ("/usr/share/fish/vendor_completions.d/heirlock.fish", "where fish looks for it"),
+        ],
+        see_also: &["heirlock(8)", "bash(1)"],
+    },
+    Words {
+        verb: "sample-config",
+        synopsis: None,
+        description: "\
+Prints a configuration with all keys and what each one means. What must be set in it is marked with SET.",
+        files: &[("/etc/heirlock/heirlock.toml", "where the configuration belongs")],
+        see_also: &["heirlock.toml(5)", "heirlock-check-config(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "man",
+        synopsis: None,
+        description: "\
+Prints one of heirlock's manual pages, as man(7) has it, or writes all of them below a folder: heirlock(8), one page for each verb, and
+heirlock.toml(5). The packages bring them.
+
+The date of the pages is today's, or that of SOURCE_DATE_EPOCH, for builds that must be repeatable.",
+        files: &[],
+        see_also: &["heirlock(8)", "man(1)"],
+    },
+];
+
+/// All verbs that have words.
+#[cfg(test)]
+pub(super) fn verbs() -> impl Iterator<Item = &'static str> {
+    VERBS.iter().map(|words| words.verb)
+}
