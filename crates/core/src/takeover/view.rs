@@ -128,6 +128,13 @@ impl Takeover {
         self.has_member(service) && (begins || self.is_unclaimed() || is_restarting)
     }
 
+    /// Whether it was asked for, or follows from a death, and tells this service's clients still. A move that can wait, waits for
+    /// that: in grace, clients are told once and not twice.
+    #[must_use]
+    pub fn tells_adopted(&self, service: &ServiceName) -> bool {
+        self.has_member(service) && self.cause() != Cause::OwnRestart
+    }
+
     /// Whether its end has come: a client that is retired for having no record is looked for once more.
     #[must_use]
     pub fn wants_last_look(&self, now: Moment) -> bool {
@@ -223,6 +230,7 @@ mod tests {
             assert!(!asked.hinders_release(&service("other"), true), "{what}");
         }
         assert!(asked.hinders_release(&service("nfs"), true));
+        assert!(asked.tells_adopted(&service("nfs")) && !asked.tells_adopted(&service("other")));
         let lost = vec![service("home")];
         let standing = Standing { own: lost.clone(), lost, ..Standing::default() };
         let asked = plan(Strategy::RestartNfs, Until::Settled);
@@ -240,7 +248,7 @@ mod tests {
         let _ =
             own.step(at(0), Event::Claimed { won: vec![claimed], refused: Vec::new(), unread: Vec::new() });
         assert!(own.hinders_release(&service("home"), true));
-        assert!(!own.hinders_release(&service("home"), false));
+        assert!(!own.hinders_release(&service("home"), false) && !own.tells_adopted(&service("home")));
         assert!(!own.hinders_release(&service("other"), true));
     }
 }

@@ -257,33 +257,27 @@ impl Asked {
     fn stop_service(&self) -> Result<(), Verdict> {
         let service = &self.service;
         let mark = self.mark();
-        let status = match self.status() {
-            Ok(status) => status,
+        match self.status() {
+            Ok(_) => {}
             // It was never started here in this boot.
             Err(_) if !mark.is_set() => return Ok(()),
             Err(AskError::NoAgent { .. }) => self.bring_agent_back()?,
             Err(error) => return Err(Verdict::failed(error.to_string())),
-        };
-        let held = status
-            .services
-            .iter()
-            .find(|found| found.service == service.as_str())
-            .is_some_and(|found| found.held || found.owner.as_ref() == Some(&status.server));
-        if held {
-            match self.ask(&Request::Release { service: service.clone() }) {
-                Ok(Answer::Verb { troubles, .. }) if !troubles.is_empty() => {
-                    eprintln!("{} entries of the store can't be read; see 'heirlock status'", troubles.len());
-                }
-                Ok(_) => {}
-                Err(error) => return Err(Verdict::failed(error.to_string())),
+        }
+        // Also where it is not held: an adoption that has claimed nothing yet is ended by it.
+        match self.ask(&Request::Release { service: service.clone() }) {
+            Ok(Answer::Verb { troubles, .. }) if !troubles.is_empty() => {
+                eprintln!("{} entries of the store can't be read; see 'heirlock status'", troubles.len());
             }
+            Ok(_) => {}
+            Err(error) => return Err(Verdict::failed(error.to_string())),
         }
         mark.clear().map_err(Verdict::failed)
     }
 
     /// Without an agent it is not known which clients are on record: a node that can't say it must be fenced, which is what a
     /// stop that fails leads to.
-    fn bring_agent_back(&self) -> Result<StatusReport, Verdict> {
+    fn bring_agent_back(&self) -> Result<(), Verdict> {
         let fail = |why: &str| Verdict::failed(format!("no agent of heirlock answers here: {why}"));
         if !host::runs_systemd() {
             return Err(fail("and no systemd is here to start it"));
@@ -294,7 +288,7 @@ impl Asked {
         let until = Instant::now() + AGENT_START_TIME_MAX;
         loop {
             match self.status() {
-                Ok(status) => return Ok(status),
+                Ok(_) => return Ok(()),
                 Err(error) if Instant::now() >= until => return Err(fail(&error.to_string())),
                 Err(_) => thread::sleep(LOOK_INTERVAL),
             }

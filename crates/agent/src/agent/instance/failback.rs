@@ -216,7 +216,7 @@ impl<O: Outside> Instance<O> {
             return Some(decline.clone()); // a person has to mend it, and asks again then
         }
         if !self.is_releasing(service) {
-            if let Err(why) = self.may_release(server, service) {
+            if let Err(why) = self.may_go_home(server, service) {
                 let left_ms = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
                 let waits = why.passes.map(|until| Waits { at_most_ms: until.map(left_ms) });
                 return Some(Decline { asked, why: why.text, waits });

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Change, Damaged, Decline, Place, StoreError};
-use heirlock_core::takeover::{Event, Journal, TimeLimits};
+use heirlock_core::takeover::{End, Event, Journal, TimeLimits};
 use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
@@ -65,8 +65,11 @@ impl<O: Outside> Instance<O> {
             Some(release) => return responder.failed(&release.says_that_it_hangs(service), true),
             None => {}
         }
-        if self.held.contains_key(service) || self.run_with(service).is_some() || service.is_host() {
+        if self.held.contains_key(service) || service.is_host() {
             return self.release(server, service, Some(responder), None);
+        }
+        if self.run_for(service).is_some() {
+            return self.end_asked(server, service, responder);
         }
         if let Some(why) = self.left_behind_problem(service) {
             return responder.failed(&why, true);
@@ -85,6 +88,21 @@ impl<O: Outside> Instance<O> {
         };
         let text = format!("{service} is not held by this server, and nothing was changed: {why}");
         responder.done(Answer::unchanged(Some(service), text));
+    }
+
+    /// An adoption was asked for, and has claimed nothing yet: it ends. Else the service would be claimed here after its release was
+    /// answered. A claim of which the store has said nothing in time may have been made.
+    fn end_asked(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
+        let is_asked = |asked: &&Running| asked.machine.targets().contains(service);
+        let asked = self.asked.as_ref().filter(is_asked);
+        if asked.is_none_or(|asked| asked.claim_waits_for.is_some()) {
+            let why = format!("{service} is being claimed right now; release it in some seconds");
+            return responder.failed(&why, true);
+        }
+        self.refused(server, End::Refused(format!("{service} was released before it was claimed")));
+        let text =
+            format!("{service} is not held by this server, and its adoption has ended before it was claimed");
+        responder.done(Answer::changed(Some(service), text));
     }
 
     /// Begins to give a service away.
@@ -161,8 +179,22 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// Whether a service can be given away now. A self-adoption is no hindrance: the server that takes the service next tells its
-    /// clients.
+    /// Whether a service can be given to its home now. That can wait until the clients of an adoption are told.
+    pub(crate) fn may_go_home(&self, server: &Common<O>, service: &ServiceName) -> Result<(), Unreleasable> {
+        let tells = |running: &&Running| running.machine.tells_adopted(service);
+        if let Some(running) = self.run.as_ref().filter(tells) {
+            return Err(Unreleasable {
+                text: format!(
+                    "clients of {service} are being told right now; it comes home when that has settled"
+                ),
+                passes: Some(running.machine.waits_until()),
+            });
+        }
+        self.may_release(server, service)
+    }
+
+    /// Whether a service can be given away now. A run that tells its clients is no hindrance: the server that takes the service
+    /// next tells them all.
     pub(crate) fn may_release(&self, server: &Common<O>, service: &ServiceName) -> Result<(), Unreleasable> {
         if service.is_host() {
             return Err(stays(format!(
@@ -184,7 +216,7 @@ impl<O: Outside> Instance<O> {
         if let Some(running) = self.run.as_ref().filter(hinders) {
             return Err(Unreleasable {
                 text: format!(
-                    "clients of {service} are being told right now; release it when that has settled"
+                    "{service} is being taken over right now, and the lock manager is restarted for it; release it in some seconds"
                 ),
                 passes: Some(running.machine.waits_until()),
             });

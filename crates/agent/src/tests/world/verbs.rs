@@ -124,3 +124,33 @@ fn a_failback_whose_needs_are_not_looked_at_in_time_is_refused_and_may_be_asked_
     assert!(failure.refused && failure.message.contains("its owner was not asked"), "{failure:?}");
     assert!(agent.is_at_rest(), "it may be asked for again");
 }
+
+#[test]
+fn a_release_ends_an_adoption_that_has_claimed_nothing_yet() {
+    let (store, mut agent) = begun();
+    agent.do_what_is_due();
+    assert!(agent.knows_its_holdings());
+    let insisting = Request::Adopt {
+        service: service("new"),
+        prepare: true,
+        finish: false,
+        fenced: None,
+        force: true,
+        answer_when: AnswerWhen::Settled,
+    };
+    let adoption = asked(&mut agent, insisting);
+    assert!(adoption.answer().is_none(), "its needs are being looked for");
+    let released = answer_at_once(&mut agent, Request::Release { service: service("new") });
+    assert!(matches!(&released, Ok(Answer::Verb { changed: true, .. })), "{released:?}");
+    let why = adoption.answer().unwrap().unwrap_err();
+    assert!(why.refused && why.message.contains("released before it was claimed"), "{why:?}");
+    // The needs are found after that.
+    while let Some(message) = agent.outside().next() {
+        agent.handle(message);
+    }
+    agent.do_what_is_due();
+    let claim = store.newest_claim(&service("new")).unwrap().unwrap();
+    assert_eq!((claim.generation, claim.owner.as_str()), (Generation(1), "nfs-a"), "it was not claimed here");
+    let again = answer_at_once(&mut agent, Request::Release { service: service("new") });
+    assert!(matches!(&again, Ok(Answer::Verb { changed: false, .. })), "{again:?}");
+}

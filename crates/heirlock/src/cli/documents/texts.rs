@@ -132,6 +132,33 @@ SIGHUP starts a new agent in place of the one that runs, after an upgrade for ex
         see_also: &["heirlock(8)", "heirlock-agent(8)", "heirlock.toml(5)"],
     },
     Words {
+        verb: "ocf",
+        synopsis: None,
+        description: "\
+Carries out an action of the resource agents ocf:heirlock:service and ocf:heirlock:notify, which Pacemaker runs. The scripts in
+/usr/lib/ocf/resource.d/heirlock call it. In a group the resources of a service stand in this order: volume, NFS server, exports,
+service, address, notify.
+
+service start adopts the service until its grace period is open; stop releases it. Where another node owns the service, it is adopted only
+if the cluster confirms that this node is off. notify start has the clients told; its monitor says 190 (degraded) while clients are lost or
+unreachable.
+
+The parameters service and config come in the environment, as OCF_RESKEY_service. The name of the server in heirlock.toml must be the
+name of its node.",
+        files: &[CONFIGURED, CONTROL, ("/run/resource-agents", "The notes that a resource was started on this node.")],
+        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)", "pacemaker-execd(7)"],
+    },
+    Words {
+        verb: "exporter",
+        synopsis: None,
+        description: "\
+Serves metrics for Prometheus and a page that says how the agent, its store and its services are, over HTTP and on loopback unless --listen
+says otherwise. It asks the agent at the read-only socket, so it needs no root: its user is a member of the group that [control] read-group
+names. With --textfile it writes the metrics into a folder of node_exporter instead.",
+        files: &[("/run/heirlock-status/status.sock", "The socket at which the agent is asked.")],
+        see_also: &["heirlock(8)", "heirlock-status(8)", "heirlock.toml(5)"],
+    },
+    Words {
         verb: "callout",
         synopsis: Some(crate::callout::SYNOPSIS),
         description: "\
