@@ -107,23 +107,31 @@ impl<O: Outside> Instance<O> {
                 if !tells_peers(service, held.journal.has_rebooted()) {
                     remains.clients.retain(|client| !roles.is_peer(client));
                 }
-                remains.begun_with = self.known_before(server, service, held.claim.generation)?;
+                remains.begun_with = self.known_before(server, service, held.claim.generation, run)?;
                 Ok(remains)
             })
             .collect()
     }
 
-    /// The clients that the generation before this one knew.
+    /// The clients that the generation knew before this run began one. A claim that was interrupted leaves the run more than one:
+    /// a later one begins with the clients that have come since.
     fn known_before(
         &self,
         server: &Common<O>,
         service: &ServiceName,
         generation: Generation,
+        run: &str,
     ) -> Result<Option<BTreeSet<MonName>>, StoreError> {
-        let Some(before) = generation.before() else { return Ok(None) };
-        let Some(before) = server.store().newest_generation(service, before)? else { return Ok(None) };
-        let contents = server.store().load(service, before)?;
-        Ok(Some(contents.records.clients().cloned().collect()))
+        let mut of_run = generation;
+        while let Some(before) = of_run.before() {
+            let Some(before) = server.store().newest_generation(service, before)? else { break };
+            let account = server.store().account(service, before)?;
+            if account.journal.is_none_or(|journal| journal.run != run) {
+                return Ok(Some(account.keys.iter().map(|key| key.client().clone()).collect()));
+            }
+            of_run = before;
+        }
+        Ok(None)
     }
 
     /// Tells the run what has happened, now, and carries out what it asks for.
