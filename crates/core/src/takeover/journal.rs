@@ -126,6 +126,13 @@ impl Journal {
         matches!(boots, (Some(before), Some(now)) if before.boot != now.boot)
     }
 
+    /// When the last of its events was, in seconds since 1970, rounded up: of a run that is over, its end.
+    #[must_use]
+    pub fn last_event_at_s(&self) -> u64 {
+        let last_ms = self.timeline.iter().map(|stamp| stamp.at_ms).max().unwrap_or(0).max(0);
+        self.started_at_s.saturating_add(last_ms.unsigned_abs().div_ceil(1_000))
+    }
+
     /// The last life whose beginning the servers that this one mounts from have heard of, as far as they had to.
     #[must_use]
     pub fn life_told(&self) -> Option<&Incarnation> {
@@ -267,6 +274,17 @@ mod tests {
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(journal.lost_claim(Generation(4), true, "torn".into()).released);
         assert!(!crate::claim::goes_on(&told, Generation(3)), "its predecessor is not known");
+    }
+
+    #[test]
+    fn the_last_event_of_a_run_counts_from_when_it_began_and_what_came_before_that_does_not() {
+        let us = ServerName::parse("nfs-b").unwrap();
+        let at = |stamps: &[i64]| {
+            let stamp = |at_ms: &i64| Stamp { event: Milestone::Settled, at_ms: *at_ms };
+            let timeline = stamps.iter().map(stamp).collect();
+            Journal { timeline, ..Journal::quiet("run", &us, 100) }.last_event_at_s()
+        };
+        assert_eq!([at(&[]), at(&[-9_000]), at(&[-9_000, 32_598]), at(&[32_000])], [100, 100, 133, 132]);
     }
 
     #[test]

@@ -410,7 +410,8 @@ impl<O: Outside> Instance<O> {
         let has_seen = self.capture.looked().is_some() && self.capture.blind().is_none();
         let life = self.life_that_deletes(server).filter(|_| has_seen);
         let due = |held: &Held| {
-            let age = wall_clock.age(now, wall_s, held.journal.started_at_s);
+            // From when its outcomes were known, and not from when the run began that may have taken long.
+            let age = wall_clock.age(now, wall_s, held.journal.last_event_at_s());
             let is_of_this_life = life.is_some() && held.journal.life == life;
             held.journal.phase.is_over() && is_of_this_life && age >= forget_after && !held.frozen
         };
