@@ -386,6 +386,8 @@ impl<O: Outside> Instance<O> {
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
                 || self.unreadable.contains_key(&service)
+                // Work that hangs would take the locks of a service that was adopted here meanwhile.
+                || self.is_releasing(&service)
                 || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
             {
                 continue;
