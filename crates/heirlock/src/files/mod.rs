@@ -70,12 +70,16 @@ pub(crate) fn read_whole(file: impl io::Read, stat: &Stat, max: usize) -> io::Re
 }
 
 fn read_sized(file: impl io::Read, size: u64, max: usize) -> io::Result<Vec<u8>> {
+    /// Room for a file without a size, as those of the kernel are. Some of them give all their text to the first read.
+    const WITHOUT_SIZE: usize = 4_096;
+
     expect_at_most(max, size)?;
     let limit = u64::try_from(max).unwrap_or(u64::MAX).saturating_add(1);
     let mut file = io::Read::take(file, limit);
     let size = usize::try_from(size).unwrap_or(0);
     // Room for all of it and for a byte more: a read that leaves that empty has seen the end.
-    let mut bytes = vec![0; size.saturating_add(1)];
+    let room = if size == 0 { WITHOUT_SIZE } else { size.saturating_add(1) };
+    let mut bytes = vec![0; room];
     let mut filled = 0;
     while filled < bytes.len() {
         match io::Read::read(&mut file, &mut bytes[filled..]) {
@@ -84,13 +88,13 @@ fn read_sized(file: impl io::Read, size: u64, max: usize) -> io::Result<Vec<u8>>
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
-        if filled == size {
+        if size > 0 && filled == size {
             break;
         }
     }
-    let is_longer = filled > size;
+    let may_be_longer = filled == room;
     bytes.truncate(filled);
-    if is_longer {
+    if may_be_longer {
         io::Read::read_to_end(&mut file, &mut bytes)?;
     }
     expect_at_most(max, u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;

@@ -183,3 +183,26 @@ fn an_administrators_link_is_followed_and_no_pipe_or_device_is_opened() {
         assert!(error.contains(what), "{error}");
     }
 }
+
+/// A file of /proc/sys has no size, and gives its text to the first read alone (proc_dointvec in kernel/sysctl.c): a read of a byte
+/// is told the first digit, and then the end.
+#[test]
+fn a_file_of_the_kernel_without_a_size_is_read_whole_in_one_read() {
+    struct Once(Option<&'static [u8]>);
+    impl io::Read for Once {
+        fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+            let told = self.0.take().unwrap_or_default();
+            let length = told.len().min(room.len());
+            room[..length].copy_from_slice(&told[..length]);
+            Ok(length)
+        }
+    }
+    assert_eq!(super::read_sized(Once(Some(b"15\n")), 0, 100).unwrap(), b"15\n");
+    let told = trusted::read_system("/proc/sys/kernel/ostype").unwrap();
+    assert_eq!(told, "Linux\n");
+    // And one that is longer than any room for it.
+    let table = vec![b'x'; 100_000];
+    assert_eq!(super::read_sized(&table[..], 0, 200_000).unwrap(), table);
+    assert_eq!(super::read_sized(&table[..], 10, 200_000).unwrap(), table, "it has grown");
+    assert!(super::read_sized(&table[..], 0, 1_000).is_err());
+}
