@@ -48,7 +48,8 @@ pub trait Store: Send + Sync {
         false
     }
 
-    /// A number that moves while a call goes on. Where it stands still for long, the call hangs.
+    /// A number that moves while a call goes on, but for heartbeats, which are written and read beside other calls. Where it stands
+    /// still for long, the call hangs.
     fn progress(&self) -> u64;
 
     /// Proves that the store can be written and read now, by doing both.

@@ -310,7 +310,9 @@ fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
         // Elsewhere the commit that a registration waits for brings a client into the store, and no look.
         Bug::FirstPortion => &[Capture::Watch],
         // Our own status monitor lets no client be forgotten that is registered.
-        Bug::ForgetReturned => &[Capture::Watch, Capture::Callout],
+        Bug::ForgetReturned | Bug::RetireAll => &[Capture::Watch, Capture::Callout],
+        // Elsewhere the same shows first in a registered client that is not on record (I6), as with the bug above.
+        Bug::ForgetUntold => &[Capture::Nsm],
         _ => &Capture::ALL,
     }
 }

@@ -73,6 +73,8 @@ pub(crate) struct DirStore {
     root: PathBuf,
     disk: Box<dyn Disk>,
     memory: Arc<Memory>,
+    /// It reads or writes heartbeats. They are made beside another call, for which they are no progress.
+    is_heartbeat: bool,
 }
 
 /// All that one call of a store leaves to the next.
@@ -124,12 +126,17 @@ impl DirStore {
             expected: Mutex::default(),
             syncs: Syncs::default(),
         };
-        Self { root: root.to_owned(), disk, memory: Arc::new(memory) }
+        Self { root: root.to_owned(), disk, memory: Arc::new(memory), is_heartbeat: false }
     }
 
     /// The same store for the length of one call, which opens each of its folders once.
     fn for_one_call(&self) -> Self {
-        Self { root: self.root.clone(), disk: self.disk.for_one_call(), memory: Arc::clone(&self.memory) }
+        let (root, disk, memory) = (self.root.clone(), self.disk.for_one_call(), Arc::clone(&self.memory));
+        Self { root, disk, memory, is_heartbeat: false }
+    }
+
+    fn for_heartbeats(&self) -> Self {
+        Self { is_heartbeat: true, ..self.for_one_call() }
     }
 
     #[cfg(test)]
@@ -179,6 +186,9 @@ impl DirStore {
     }
 
     fn progresses(&self) {
+        if self.is_heartbeat {
+            return;
+        }
         self.memory.operations.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -475,18 +485,20 @@ impl Store for DirStore {
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
         self.read_before().forget();
-        self.enter()?;
-        let path = self.root.join("servers").join(report.server.as_str());
-        Ok(self.put(&path, &to_json(&path, report)?, false)?)
+        let call = self.for_heartbeats();
+        call.enter()?;
+        let path = call.root.join("servers").join(report.server.as_str());
+        Ok(call.put(&path, &to_json(&path, report)?, false)?)
     }
 
     fn hearts(&self) -> Result<ServerHearts, StoreError> {
-        self.enter()?;
-        let folder = self.root.join("servers");
+        let call = self.for_heartbeats();
+        call.enter()?;
+        let folder = call.root.join("servers");
         let mut hearts = ServerHearts::default();
-        for name in self.list(&folder)? {
+        for name in call.list(&folder)? {
             let path = folder.join(&name);
-            let read = self
+            let read = call
                 .read_up_to(&path, HEARTBEAT_BYTES_MAX)
                 .and_then(|bytes| bytes.map(|bytes| parse_json::<ServerReport>(&path, &bytes)).transpose());
             match read {
