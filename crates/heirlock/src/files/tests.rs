@@ -197,12 +197,12 @@ fn a_file_of_the_kernel_without_a_size_is_read_whole_in_one_read() {
             Ok(length)
         }
     }
-    assert_eq!(super::read_sized(Once(Some(b"15\n")), 0, 100).unwrap(), b"15\n");
+    assert_eq!(read_sized(Once(Some(b"15\n")), 0, 100).unwrap(), b"15\n");
     let told = trusted::read_system("/proc/sys/kernel/ostype").unwrap();
     assert_eq!(told, "Linux\n");
     // And one that is longer than any room for it.
     let table = vec![b'x'; 100_000];
-    assert_eq!(super::read_sized(&table[..], 0, 200_000).unwrap(), table);
-    assert_eq!(super::read_sized(&table[..], 10, 200_000).unwrap(), table, "it has grown");
-    assert!(super::read_sized(&table[..], 0, 1_000).is_err());
+    assert_eq!(read_sized(&table[..], 0, 200_000).unwrap(), table);
+    assert_eq!(read_sized(&table[..], 10, 200_000).unwrap(), table, "it has grown");
+    assert!(read_sized(&table[..], 0, 1_000).is_err());
 }
