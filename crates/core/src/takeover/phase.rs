@@ -41,6 +41,21 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// All of them, in order.
+    pub const ALL: [Self; 11] = [
+        Self::Intent,
+        Self::Fenced,
+        Self::Claimed,
+        Self::Conveyed,
+        Self::Recognised,
+        Self::Proved,
+        Self::Ready,
+        Self::Notifying,
+        Self::Settling,
+        Self::Settled,
+        Self::Failed,
+    ];
+
     /// As logs and reports spell it.
     #[must_use]
     pub fn as_str(self) -> &'static str {

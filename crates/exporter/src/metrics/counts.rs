@@ -1,6 +1,8 @@
 //! Counts and times of an agent since it began.
 
+use heirlock_agent::config::Hook;
 use heirlock_agent::control::report::observed::{Answers, Calls, Ends, Observed, Times};
+use heirlock_core::takeover::Phase;
 
 use super::family::{Family, Labels, number};
 
@@ -154,17 +156,17 @@ fn of_runs(observed: Option<&Observed>) -> Vec<Family> {
     }
     let of = &observed.phases;
     for (phase, times) in [
-        ("intent", &of.intent),
-        ("fenced", &of.fenced),
-        ("claimed", &of.claimed),
-        ("conveyed", &of.conveyed),
-        ("recognised", &of.recognised),
-        ("proved", &of.proved),
-        ("ready", &of.ready),
-        ("notifying", &of.notifying),
-        ("settling", &of.settling),
+        (Phase::Intent, &of.intent),
+        (Phase::Fenced, &of.fenced),
+        (Phase::Claimed, &of.claimed),
+        (Phase::Conveyed, &of.conveyed),
+        (Phase::Recognised, &of.recognised),
+        (Phase::Proved, &of.proved),
+        (Phase::Ready, &of.ready),
+        (Phase::Notifying, &of.notifying),
+        (Phase::Settling, &of.settling),
     ] {
-        phases = histogram(phases, &[("phase", phase)], Some(times));
+        phases = histogram(phases, &[("phase", phase.as_str())], Some(times));
     }
     vec![outcomes, runs, phases]
 }
@@ -177,14 +179,14 @@ fn of_hooks(observed: Option<&Observed>) -> Vec<Family> {
     if let Some(observed) = observed {
         let of = &observed.hooks;
         for (hook, calls) in [
-            ("fence", &of.fence),
-            ("volume-up", &of.volume_up),
-            ("address-up", &of.address_up),
-            ("address-down", &of.address_down),
-            ("volume-down", &of.volume_down),
+            (Hook::Fence, &of.fence),
+            (Hook::VolumeUp, &of.volume_up),
+            (Hook::AddressUp, &of.address_up),
+            (Hook::AddressDown, &of.address_down),
+            (Hook::VolumeDown, &of.volume_down),
         ] {
-            total = results(total, &[("hook", hook)], Some(calls));
-            seconds = histogram(seconds, &[("hook", hook)], Some(&calls.seconds));
+            total = results(total, &[("hook", hook.as_str())], Some(calls));
+            seconds = histogram(seconds, &[("hook", hook.as_str())], Some(&calls.seconds));
         }
     }
     vec![total, seconds]

@@ -3,6 +3,7 @@
 use heirlock_agent::control::report::{
     AilmentKind, Heart, Level, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
 };
+use heirlock_core::takeover::Phase;
 
 use super::family::{Family, number};
 use super::truth;
@@ -166,21 +167,6 @@ fn of_services(services: &[ServiceStatus]) -> Vec<Family> {
     ]
 }
 
-/// The phases, as a report spells them.
-const PHASES: [&str; 11] = [
-    "intent",
-    "fenced",
-    "claimed",
-    "conveyed",
-    "recognised",
-    "proved",
-    "ready",
-    "notifying",
-    "settling",
-    "settled",
-    "failed",
-];
-
 fn of_adoptions(services: &[ServiceStatus]) -> Vec<Family> {
     let mut phases = Family::gauge(
         "heirlock_service_phase",
@@ -188,7 +174,7 @@ fn of_adoptions(services: &[ServiceStatus]) -> Vec<Family> {
     );
     for service in services {
         let Some(now) = &service.phase else { continue };
-        for phase in PHASES {
+        for phase in Phase::ALL.map(Phase::as_str) {
             phases =
                 phases.with(&[("service", &service.service), ("phase", phase)], truth(phase == now.as_str()));
         }
