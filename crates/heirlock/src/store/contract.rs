@@ -134,8 +134,7 @@ fn record(client: &str) -> Vec<u8> {
 }
 
 fn claim(generation: u64, owner: &str, agent: &str) -> Claim {
-    let (generation, owner, agent) = (Generation(generation), server(owner), agent.to_owned());
-    Claim { generation, owner, agent, claimed_at_s: 7, released: false, adopts: false, unreadable: None }
+    Claim::new(Generation(generation), &server(owner), agent, 7)
 }
 
 fn journal(round: u64) -> Journal {

@@ -21,15 +21,7 @@ fn at_port(port: u16, more: &str) -> Settings {
 fn store_with(tree: &Tree, clients: &[&str], state: u32) -> DirStore {
     let store = DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
     let service: ServiceName = "nfs".parse().unwrap();
-    let claim = Claim {
-        generation: Generation::FIRST,
-        owner: "nfs-a".parse().unwrap(),
-        agent: "agent".into(),
-        claimed_at_s: 0,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    };
+    let claim = Claim::new(Generation::FIRST, &"nfs-a".parse().unwrap(), "agent", 0);
     store.claim(&service, &claim).unwrap();
     let contents = Contents { state: Some(StateNumber(state)), ..Contents::default() };
     store.begin_generation(&service, Generation::FIRST, &contents).unwrap();

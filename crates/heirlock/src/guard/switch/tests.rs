@@ -262,15 +262,7 @@ fn records_outlive_the_guard_and_their_number_reaches_the_status_monitor() {
     let service: ServiceName = "nfs".parse().unwrap();
     let owner = "nfs-a".parse().unwrap();
     let generation = Generation::FIRST;
-    let claim = Claim {
-        generation,
-        owner,
-        agent: "agent".into(),
-        claimed_at_s: 0,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    };
+    let claim = Claim::new(generation, &owner, "agent", 0);
     store.claim(&service, &claim).unwrap();
     let contents = Contents { state: Some(StateNumber(0x0102_0305)), ..Contents::default() };
     store.begin_generation(&service, generation, &contents).unwrap();

@@ -70,15 +70,7 @@ fn put_journal(run: &str) -> Change {
 
 fn claim(generation: u64, owner: &str) -> Claim {
     let owner = ServerName::parse(owner).unwrap();
-    Claim {
-        generation: Generation(generation),
-        owner,
-        agent: "run-1".into(),
-        claimed_at_s: 7,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    }
+    Claim::new(Generation(generation), &owner, "run-1", 7)
 }
 
 fn contents(state: u32, clients: usize) -> Contents {

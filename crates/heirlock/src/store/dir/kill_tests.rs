@@ -53,15 +53,7 @@ fn work(root: &Path) {
     let store = DirStore::open(root).unwrap();
     let newest = store.newest_claim(&service()).unwrap().map_or(Generation(0), |claim| claim.generation);
     let generation = Generation(newest.0 + 1);
-    let claim = Claim {
-        generation,
-        owner: ServerName::parse("a").unwrap(),
-        agent: format!("run-{generation}"),
-        claimed_at_s: 7,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    };
+    let claim = Claim::new(generation, &ServerName::parse("a").unwrap(), &format!("run-{generation}"), 7);
     assert_eq!(store.claim(&service(), &claim).unwrap(), ClaimAnswer::Won);
     say(&format!("claim {generation}"));
     let base = store.newest_generation(&service(), newest).unwrap();

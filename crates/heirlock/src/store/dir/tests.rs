@@ -19,15 +19,7 @@ fn service() -> ServiceName {
 
 fn claim(generation: u64) -> Claim {
     let owner = ServerName::parse("a").unwrap();
-    Claim {
-        generation: Generation(generation),
-        owner,
-        agent: "run-1".into(),
-        claimed_at_s: 7,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    }
+    Claim::new(Generation(generation), &owner, "run-1", 7)
 }
 
 fn told(client: &str) -> OutcomeLine {

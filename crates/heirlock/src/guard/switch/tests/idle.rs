@@ -20,15 +20,7 @@ fn with_service(service: &str, owner: &str, clients: &[&str], phase: Option<Phas
     let store = DirStore::open(&tree.host().at("/srv/heirlock")).unwrap();
     let owner: ServerName = owner.parse().unwrap();
     let service = if service == HOST { ServiceName::host(&owner) } else { service.parse().unwrap() };
-    let claim = Claim {
-        generation: Generation::FIRST,
-        owner: owner.clone(),
-        agent: "agent".into(),
-        claimed_at_s: 0,
-        released: false,
-        adopts: false,
-        unreadable: None,
-    };
+    let claim = Claim::new(Generation::FIRST, &owner, "agent", 0);
     store.claim(&service, &claim).unwrap();
     let record = |client: &&str| {
         let line = format!("0100007f 000186b5 00000003 00000010 {} {client} nfs-a\n", "0".repeat(32));
