@@ -21,12 +21,14 @@ fn a_status_is_shown_anew_until_it_is_interrupted_and_the_terminal_given_back() 
     let mut server = site.server("a", "nfs-a");
     server.up();
     let command = format!(
-        "{} status --watch --config {}",
+        "exec {} status --watch --config {}",
         env!("CARGO_BIN_EXE_heirlock"),
         server.path("heirlock.toml").display()
     );
-    // script gives its program a terminal.
+    // script gives its program a terminal. It asks a shell to run the program: a shell that stays beside the program is ended
+    // by Ctrl-C as well, and its exit code would be the one seen. Hence exec, and a shell that does not depend on the user.
     let mut script = Command::new("script")
+        .env("SHELL", "/bin/sh")
         .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
