@@ -113,6 +113,7 @@ contract! {
     prune_keeps_the_newest,
     outcomes_of_a_generation_outlive_it,
     heartbeats_are_seen_by_others,
+    a_heartbeat_is_no_progress_of_the_call_that_is_on,
     a_probe_leaves_the_store_as_it_was,
 }
 
@@ -663,6 +664,19 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
     }
     let all = theirs.servers().unwrap();
     assert_eq!(all.into_values().collect::<Vec<_>>(), [report("a", 2), report("b", 1)]);
+}
+
+/// A heartbeat is repeated while a call is waited for. A call that hangs would be waited for as long as the heart beats.
+fn a_heartbeat_is_no_progress_of_the_call_that_is_on(ground: &Ground) {
+    let store = begun(ground, 1, &contents(1));
+    let before = store.progress();
+    let report = ServerReport::new(server("a"), "run-1");
+    store.put_server(&report).unwrap();
+    assert_eq!(store.hearts().unwrap().reports.len(), 1);
+    store.beat(&ServerReport { beat: 1, ..report }).unwrap();
+    assert_eq!(store.progress(), before);
+    store.newest_claim(&service()).unwrap();
+    assert!(store.progress() > before);
 }
 
 fn a_probe_leaves_the_store_as_it_was(ground: &Ground) {

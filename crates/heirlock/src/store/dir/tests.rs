@@ -452,15 +452,3 @@ fn a_place_of_the_store_is_shown_as_the_path_where_it_lies() {
         assert_eq!((store.place(of), path.exists()), (path.display().to_string(), true));
     }
 }
-
-/// A heartbeat is repeated while a call is waited for. A call that hangs would be waited for as long as the heart beats.
-#[test]
-fn a_heartbeat_is_no_progress_of_the_call_that_is_on() {
-    let (_folder, _, store) = begun();
-    let before = store.progress();
-    store.put_server(&report()).unwrap();
-    assert_eq!(store.hearts().unwrap().reports.len(), 1);
-    assert_eq!(store.progress(), before);
-    store.newest_claim(&service()).unwrap();
-    assert!(store.progress() > before);
-}
