@@ -87,6 +87,14 @@ struct On {
     what: &'static str,
     began: Instant,
     given_up: bool,
+    /// Its result was taken in though it was given up: no end of a failed call is to be told.
+    has_not_failed: bool,
+}
+
+impl On {
+    fn began_now(what: &'static str) -> Self {
+        Self { what, began: Instant::now(), given_up: false, has_not_failed: false }
+    }
 }
 
 /// How long a call is waited for.
@@ -230,7 +238,9 @@ impl Timed {
             *entered(&found.seen) = Some((began, seen.clone()));
             found.is_looking.store(false, Ordering::Release);
             // The heartbeat itself has not failed, whether the look was waited for or not.
-            entered(&on).take_if(|on| on.given_up);
+            if let Some(on) = entered(&on).as_mut() {
+                on.has_not_failed = true;
+            }
             Ok((beaten, Some(seen)))
         });
         match made {
@@ -256,7 +266,7 @@ fn work(store: &dyn Store, calls: &Receiver<Call>, on: &Mutex<Option<On>>, ended
         call(store);
         // Cleared by the call itself, before its caller hears of it; one that was given up has no caller any more.
         let given_up = entered(on).take_if(|on| on.given_up);
-        if let Some(On { what, began, .. }) = given_up {
+        if let Some(On { what, began, has_not_failed: false, .. }) = given_up {
             let (place, took) = (store.place(Place::Store), began.elapsed().as_secs());
             tracing::warn!(%place, what, took, "{place}: {what} has ended after {took} s; it counts as failed, and may have come about");
             ended();
@@ -296,7 +306,7 @@ impl Lane {
             call(store);
             *entered(&on) = None;
         }));
-        *is_on = made.is_ok().then(|| On { what, began: Instant::now(), given_up: false });
+        *is_on = made.is_ok().then(|| On::began_now(what));
     }
 
     fn call<T: Send + 'static>(
@@ -320,7 +330,7 @@ impl Lane {
         if let Some(on) = &*entered(&self.on) {
             return Err(too_long(on.what));
         }
-        *entered(&self.on) = Some(On { what, began: Instant::now(), given_up: false });
+        *entered(&self.on) = Some(On::began_now(what));
         let (answer, answered) = channel();
         let on = Arc::clone(&self.on);
         let made = self.calls.send(Box::new(move |store| {
