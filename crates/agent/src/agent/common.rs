@@ -224,10 +224,11 @@ impl<O: Outside> Common<O> {
         let (namesake, seen) = match beaten {
             Ok(beaten) => beaten,
             Err(error) => {
-                self.fails(now, &error);
+                self.health.beat_failed(now, &error);
                 return Beat::Unwritten;
             }
         };
+        self.health.beat_was_written();
         match namesake {
             None => {}
             Some(Namesake::WasFirst) => {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use heirlock_core::Moment;
+use heirlock_core::store::StoreError;
 use heirlock_nsm::MonName;
 
 /// The store's health, as far as it is known.
@@ -12,6 +13,8 @@ pub struct Health {
     since: Option<Moment>,
     /// The same, in seconds since 1970.
     since_s: Option<u64>,
+    /// The last heartbeat was late.
+    beat_is_late: bool,
 }
 
 impl Health {
@@ -22,6 +25,23 @@ impl Health {
         }
         self.error = Some(error.to_owned());
         self.since.get_or_insert(now);
+    }
+
+    /// A heartbeat was not written. One that is late alone is no failure of the store: a busy disk keeps one waiting now and then,
+    /// and no other call has failed by that. The store fails where the next one is not written either.
+    pub(crate) fn beat_failed(&mut self, now: Moment, error: &StoreError) {
+        let is_first = error.is_late() && self.error.is_none() && !self.beat_is_late;
+        self.beat_is_late = error.is_late();
+        if is_first {
+            tracing::info!(%error, "a heartbeat is late, and the next one may be in time: {error}");
+        } else {
+            self.failed(now, &error.to_string());
+        }
+    }
+
+    /// A heartbeat was written.
+    pub(crate) fn beat_was_written(&mut self) {
+        self.beat_is_late = false;
     }
 
     /// Everything that was to be written is durable, and everything that this server holds was looked for and found.
@@ -99,5 +119,25 @@ mod tests {
         health.failed(after(20), "no space");
         health.note(after(20), 1_020);
         assert_eq!(health.unprotected_since_s(), Some(1_020));
+    }
+
+    #[test]
+    fn a_heartbeat_that_is_late_alone_is_no_failure_of_the_store() {
+        use heirlock_core::store::StoreErrorKind;
+        let error = |kind| StoreError::new(kind, "the heartbeat");
+        let (late, full) = (error(StoreErrorKind::TimedOut), error(StoreErrorKind::Unavailable));
+        let mut health = Health::default();
+        for _ in 0..2 {
+            health.beat_failed(Moment::START, &late);
+            assert_eq!(health.error(), None);
+            health.beat_was_written();
+        }
+        health.beat_failed(Moment::START, &late);
+        health.beat_failed(Moment::START, &late);
+        assert_eq!(health.error(), Some("the heartbeat"), "two in a row");
+        health.worked();
+        health.beat_was_written();
+        health.beat_failed(Moment::START, &full);
+        assert_eq!(health.error(), Some("the heartbeat"), "a store that refuses it fails at once");
     }
 }

@@ -63,6 +63,18 @@ fn knows(place: &Place, client: &str) -> bool {
 }
 
 #[test]
+fn a_heartbeat_that_hangs_is_a_failure_of_the_store_once_the_next_one_hangs_as_well() {
+    let mut place = holder();
+    let gate = hang(&mut place);
+    gate.shut(&["put_server"]);
+    place.agent.beat(place.agent.outside().now());
+    assert_eq!(place.agent.store_error(), None);
+    place.agent.beat(place.agent.outside().now());
+    assert!(place.agent.store_error().is_some_and(|error| error.contains("a heartbeat takes longer")));
+    gate.open();
+}
+
+#[test]
 fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
     let mut place = holder();
     let gate = hang(&mut place);
