@@ -3,18 +3,18 @@ use std::collections::BTreeSet;
 use super::*;
 
 const SAMPLE: &str = include_str!("../../../../../dist/heirlock.toml");
-const README: &str = include_str!("../../../../../README.md");
+const GUIDE: &str = include_str!("../../../../../docs/guide/capture-modes.md");
 
 fn in_mode(mode: CaptureMode) -> CaptureSettings {
     CaptureSettings { mode, ..CaptureSettings::default() }
 }
 
 #[test]
-fn the_sample_and_the_readme_explain_every_capture_mode_and_its_keys() {
+fn the_sample_and_the_guide_explain_every_capture_mode_and_its_keys() {
     for mode in CaptureMode::ALL.all() {
         let name = mode.as_str();
         assert!(SAMPLE.lines().any(|line| line.starts_with(&format!("#   {name} "))), "{name}");
-        assert!(README.contains(&format!("\n| `{name}`")), "{name}");
+        assert!(GUIDE.contains(&format!("\n| `{name}`")), "{name}");
         // A key follows the remark that says for which mode it is.
         let begins = format!("# For \"{name}\": ");
         let explained = SAMPLE.split(&begins).skip(1).map(|remark| {
