@@ -232,6 +232,7 @@ fn signed(seconds: u64) -> i64 {
 mod tests {
     use super::*;
     use crate::names::ServiceName;
+    use crate::records::RecordKey;
     use crate::takeover::{Part, Strategy};
 
     fn server(name: &str) -> ServerName {
@@ -252,7 +253,7 @@ mod tests {
     }
 
     fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
-        OutcomeLine::new(client, outcome, at_ms)
+        OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, at_ms)
     }
 
     fn sources<'a>(claim: &'a Claim, journal: Option<&'a Journal>) -> Sources<'a> {

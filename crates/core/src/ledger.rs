@@ -126,22 +126,18 @@ impl Ledger {
     /// Clients that are in the store, could not be told, and are gone: no look has found them since this was first asked, for
     /// so long that a deletion is believed as well. To be asked in one life of the lock manager, and of nothing but looks that
     /// could see the directory; else [`Ledger::lose_sight`].
-    pub fn long_absent(
+    pub fn long_absent<'a>(
         &mut self,
         now: Moment,
-        untold: impl Iterator<Item = MonName>,
+        untold: impl Iterator<Item = &'a RecordKey>,
         found: &Population,
-    ) -> Vec<MonName> {
+    ) -> Vec<RecordKey> {
         let is_back = |key: &RecordKey| found.may_hold(key) && !planted(Bug::ForgetReturned);
-        let absent = untold.map(RecordKey::from);
-        let absent = absent.filter(|key| self.stored.contains_key(key) && !is_back(key));
-        let since = |key: RecordKey| {
-            let since = self.absent.get(&key).copied().unwrap_or(now);
-            (key, since)
-        };
+        let absent = untold.filter(|key| self.stored.contains_key(*key) && !is_back(key));
+        let since = |key: &RecordKey| (key.clone(), self.absent.get(key).copied().unwrap_or(now));
         self.absent = absent.map(since).collect();
         let long = self.absent.iter().filter(|(_, since)| now.since(**since) >= self.delay);
-        long.map(|(key, _)| key.client().clone()).collect()
+        long.map(|(key, _)| key.clone()).collect()
     }
 
     /// Nothing is known of those that no look has found.

@@ -21,7 +21,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
-use heirlock_core::takeover::{End, OutcomeLine, Takeover};
+use heirlock_core::takeover::{End, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
@@ -202,7 +202,7 @@ impl World {
     pub(crate) fn check_change(&mut self, server: usize, service: &ServiceName, change: &Change) {
         match change {
             Change::AppendOutcome(line) => {
-                let Some(client) = line.key() else { return };
+                let client = line.client.client().clone();
                 let is_good = line.outcome.is_good();
                 // Of a life that is over, but whose end its server has yet to see, it says nothing about a later loss.
                 if is_good && !self.is_of_the_life_that_runs(server, service) {
@@ -280,7 +280,8 @@ impl World {
             return;
         }
         let silent = summaries.iter().find_map(|summary| {
-            let client = summary.clients.iter().find(|c| c.outcome.is_none() && is_client(&c.client))?;
+            let client =
+                summary.clients.iter().find(|c| c.outcome.is_none() && is_client(c.client.client()))?;
             Some((summary.service.clone(), client.client.clone()))
         });
         if let Some((service, client)) = silent {
@@ -482,7 +483,7 @@ impl World {
             };
             let found = self.store.see(&name, claim.generation, |contents| {
                 let known: BTreeSet<MonName> =
-                    contents.outcomes.iter().filter_map(OutcomeLine::key).collect();
+                    contents.outcomes.iter().map(|line| line.client.client().clone()).collect();
                 (contents.journal.clone(), known)
             });
             let Some((journal, known)) = found else {

@@ -7,10 +7,11 @@ use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Ledger;
+use heirlock_core::records::KeyRef;
 use heirlock_core::store::{Change, ClaimAnswer, Commit, Contents, Damaged, RecordChange, Store, StoreError};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
 use heirlock_core::{Generation, Outcome, RecordKey, Records, ServerName, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
 use super::outside::Outside;
 use crate::control::report::observed::Observed;
@@ -30,7 +31,7 @@ pub struct Held {
     /// The outcomes of its clients in the adoption that began this generation.
     pub(crate) outcomes: Vec<OutcomeLine>,
     /// Of these the last lines of clients that were not told.
-    missed: BTreeMap<MonName, OutcomeLine>,
+    missed: BTreeMap<RecordKey, OutcomeLine>,
     /// Its entries in the store that can't be read.
     pub(crate) damaged: Vec<Damaged>,
     /// The service is being given away: arrivals are still recorded, departures aren't believed any more.
@@ -63,10 +64,9 @@ impl Held {
     /// These lines are durable.
     pub(crate) fn learn(&mut self, lines: Vec<OutcomeLine>) {
         for line in &lines {
-            match line.key() {
-                Some(client) if line.outcome.is_good() => drop(self.missed.remove(&client)),
-                Some(client) => drop(self.missed.insert(client, line.clone())),
-                None => {}
+            match line.outcome.is_good() {
+                true => drop(self.missed.remove(&line.client)),
+                false => drop(self.missed.insert(line.client.clone(), line.clone())),
             }
         }
         self.outcomes.extend(lines);
@@ -74,7 +74,7 @@ impl Held {
 
     /// Clients that were not told in the adoption that began its generation and are on record still, with the last that was
     /// learnt of each.
-    pub(crate) fn missed(&self) -> impl Iterator<Item = (&MonName, &OutcomeLine)> {
+    pub(crate) fn missed(&self) -> impl Iterator<Item = (&RecordKey, &OutcomeLine)> {
         self.missed.iter().filter(|(client, _)| self.ledger.stored().contains_key(*client))
     }
 
@@ -95,17 +95,17 @@ impl Held {
     }
 
     /// The last that was learnt of each client; a run learns only better outcomes than those that it knew.
-    pub fn last_outcomes(&self) -> BTreeMap<&str, &OutcomeLine> {
+    pub fn last_outcomes(&self) -> BTreeMap<KeyRef<'_>, &OutcomeLine> {
         last_outcomes(&self.outcomes)
     }
 
     /// Clients of which this is the last that was learnt.
-    pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = MonName> {
+    pub(crate) fn with_outcome(&self, wanted: Outcome) -> impl Iterator<Item = &RecordKey> {
         with_outcome(&self.outcomes, wanted)
     }
 
     /// Clients that were told in this life of the lock manager, by the run that began this generation.
-    pub(crate) fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<MonName> {
+    pub(crate) fn told_in(&self, life: Option<&Incarnation>) -> BTreeSet<RecordKey> {
         told_in(&self.journal, &self.outcomes, life)
     }
 
@@ -127,7 +127,7 @@ impl Held {
             service: service.clone(),
             generation: self.claim.generation,
             state: self.state,
-            clients: self.ledger.stored().clients().cloned().collect(),
+            clients: self.ledger.stored().keys().cloned().collect(),
             begun_with: None,
             journal: self.journal.clone(),
             outcomes: self.outcomes.clone(),
@@ -168,7 +168,7 @@ impl Held {
         &mut self,
         committing: &mut Committing<'_, O>,
         service: &ServiceName,
-        clients: &[MonName],
+        clients: &[RecordKey],
     ) -> Result<(), StoreError> {
         let entries = clients.iter().map(RecordChange::remove).collect();
         commit_all(committing, &mut [(service, self, entries)])

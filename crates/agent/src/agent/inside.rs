@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::ledger::Portion;
-use heirlock_core::lives::Lives;
 use heirlock_core::notify::Destination;
 use heirlock_core::store::{Contents, Store, StoreError};
 use heirlock_core::takeover::{End, Event, Journal, Part, Strategy};
@@ -18,18 +17,13 @@ use heirlock_nsm::{MonName, MyName, StateNumber};
 use super::acquaintance::Acquaintance;
 use super::attempts::Attempts;
 use super::beat::Pulse;
-use super::capture::Capture;
 use super::common::Common;
-use super::facts::Facts;
-use super::holdings::Held;
 use super::instance::Instance;
 use super::instance::requests::Adoption;
 use super::look::Looked;
 use super::outside::Outside;
-use super::put_off::PutOff;
-use super::running::{Commission, Running, Waiting};
+use super::running::{Commission, Waiting};
 use super::server::Server;
-use super::shared::Shared;
 use super::work::RunNumber;
 use crate::config::{InstanceNumber, Settings};
 use crate::control::Responder;
@@ -93,39 +87,12 @@ questions! {
     means_the_same_here(client: &MonName, record: &[u8]) -> bool;
 }
 
-/// What the lock manager knows.
-macro_rules! knowledge {
-    ($($name:ident $name_mut:ident: $type:ty;)*) => {
-        impl<O: Outside> Server<O> {
-            $(pub fn $name(&self) -> &$type {
-                self.first().seen().$name
-            }
-
-            pub fn $name_mut(&mut self) -> &mut $type {
-                self.first_parts().0.seen_mut().$name
-            })*
-        }
-    };
-}
-
-knowledge! {
-    capture capture_mut: Capture;
-    lives lives_mut: Lives;
-    held held_mut: BTreeMap<ServiceName, Held>;
-    others others_mut: BTreeMap<ServiceName, Claim>;
-    run run_mut: Option<Running>;
-    asked asked_mut: Option<Running>;
-    shared shared_mut: Shared;
-    put_off put_off_mut: PutOff;
-    facts_known facts_known_mut: Facts;
-}
-
 impl<O: Outside> Server<O> {
-    fn first(&self) -> &Instance<O> {
+    pub(super) fn first(&self) -> &Instance<O> {
         &self.instances()[0]
     }
 
-    fn first_parts(&mut self) -> (&mut Instance<O>, &mut Common<O>) {
+    pub(super) fn first_parts(&mut self) -> (&mut Instance<O>, &mut Common<O>) {
         self.parts(InstanceNumber::FIRST).unwrap()
     }
 

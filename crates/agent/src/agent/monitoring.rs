@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_core::{Generation, Moment, RecordKey, ServiceName};
 use heirlock_nsm::MonName;
 
 /// The loop's knowledge of the status monitor that it serves.
@@ -18,7 +18,7 @@ pub(crate) struct Monitoring {
     /// something else has changed since.
     pub(super) told: Option<Vec<(ServiceName, Generation, u64)>>,
     /// Clients that came back and that the run has not been told of.
-    pub(super) came: BTreeSet<MonName>,
+    pub(super) came: BTreeSet<RecordKey>,
     pub(super) said_who_came: Moment,
     /// Clients whose registrations changed, and whose files are to follow; since when there are any.
     pub(super) changed: BTreeSet<MonName>,

@@ -41,6 +41,14 @@ pub struct Server<O: Outside> {
     tally: Tally,
 }
 
+/// One step of a turn.
+enum Step<O: Outside> {
+    /// The server does it.
+    OfServer(fn(&mut Server<O>, Moment)),
+    /// Each of its lock managers does it, one after the other.
+    OfEach(fn(&mut Instance<O>, &mut Common<O>, Moment)),
+}
+
 impl<O: Outside> Server<O> {
     /// One with this store, of which it has read nothing yet, and with these lock managers, in the order of the configuration.
     ///
@@ -175,20 +183,16 @@ impl<O: Outside> Server<O> {
     /// messages are taken in, and the next turn goes on with the step that is next in order, so that each gets its turn.
     pub fn do_what_is_due(&mut self) {
         let began = self.common.now();
-        let all = Self::FIRST_STEPS.len() + Instance::<O>::STEPS.len();
-        for at in std::mem::take(&mut self.next_step)..all {
+        for (at, step) in Self::STEPS.into_iter().enumerate().skip(std::mem::take(&mut self.next_step)) {
             let now = self.common.now();
             // The first is done in any case.
             if now.since(began) >= limits::TURN_TIME_MAX {
                 self.next_step = at;
                 break;
             }
-            match Self::FIRST_STEPS.get(at) {
-                Some(step) => step(self, now),
-                None => {
-                    let step = Instance::STEPS[at - Self::FIRST_STEPS.len()];
-                    self.each(|instance, common| step(instance, common, now));
-                }
+            match step {
+                Step::OfServer(step) => step(self, now),
+                Step::OfEach(step) => self.each(|instance, common| step(instance, common, now)),
             }
         }
         self.each(|instance, common| instance.end_turn(common));
@@ -197,17 +201,25 @@ impl<O: Outside> Server<O> {
         self.publish();
     }
 
-    /// The first steps of a turn; those of its lock managers follow, each of them done by all.
-    const FIRST_STEPS: [fn(&mut Self, Moment); 2] = [
-        |server, now| server.each(|instance, common| instance.tend_capture(common, now)),
-        |server, now| {
-            if now >= server.common.beat_due() {
-                server.common.beat_at(now + server.common.settings().heartbeat.interval);
-                server.beat(now);
-                server.each(|instance, common| instance.take_in_spool(common, now));
-            }
-        },
+    /// The steps of a turn, in order: each may ask the store for something.
+    const STEPS: [Step<O>; 8] = [
+        Step::OfEach(Instance::tend_capture),
+        Step::OfServer(Self::beat_if_due),
+        Step::OfEach(Instance::end_what_hangs),
+        Step::OfEach(Instance::tick_asked_run),
+        Step::OfEach(Instance::tick_own_run),
+        Step::OfEach(Instance::go_on_sharing),
+        Step::OfEach(|instance, _, now| instance.follow_when_quiet(now)),
+        Step::OfEach(Instance::recover_once_looked),
     ];
+
+    fn beat_if_due(&mut self, now: Moment) {
+        if now >= self.common.beat_due() {
+            self.common.beat_at(now + self.common.settings().heartbeat.interval);
+            self.beat(now);
+            self.each(|instance, common| instance.take_in_spool(common, now));
+        }
+    }
 
     /// Says that this server lives, and takes in what the others say.
     pub fn beat(&mut self, now: Moment) {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use heirlock_core::claim::{Claim, OwnerHeart};
+use heirlock_core::records::AsKey as _;
 use heirlock_core::store::{Contents, Place, ServerReport, Store};
 use heirlock_core::takeover::{
     ClientSummary, End, Journal, Milestone, Part, Phase, Stamp, Summary, Takeover, Trouble,
 };
-use heirlock_core::{Moment, Outcome, ServiceName};
+use heirlock_core::{Moment, Outcome, RecordKey, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::health::Protection;
@@ -435,25 +436,22 @@ pub(super) fn millis(time: Duration) -> u64 {
 impl Held {
     /// The summary of its clients from the adoption that began its generation.
     fn summary(&self, service: &ServiceName) -> Summary {
-        let mut answered: BTreeMap<&str, i64> = BTreeMap::new();
+        let mut answered: BTreeMap<&RecordKey, i64> = BTreeMap::new();
         for line in self.outcomes.iter().filter(|line| line.outcome.is_good()) {
             answered.entry(&line.client).or_insert(line.at_ms);
         }
         let last = self.last_outcomes();
         // A client without an outcome is yet to be told as long as the run is not over (I8); afterwards it came later.
-        let untold = |client: &&MonName| !self.journal.phase.is_over() && !last.contains_key(client.as_str());
-        let untold: Vec<MonName> = self.ledger.stored().clients().filter(untold).cloned().collect();
+        let untold = |key: &&RecordKey| !self.journal.phase.is_over() && !last.contains_key(&key.as_key());
+        let untold: Vec<RecordKey> = self.ledger.stored().keys().filter(untold).cloned().collect();
         let clients = last
             .into_values()
-            .filter_map(|line| {
-                let client = line.key()?;
-                Some(ClientSummary {
-                    client,
-                    outcome: Some(line.outcome),
-                    at_ms: line.at_ms,
-                    answered_ms: answered.get(line.client.as_str()).copied(),
-                    why: line.why.clone(),
-                })
+            .map(|line| ClientSummary {
+                client: line.client.clone(),
+                outcome: Some(line.outcome),
+                at_ms: line.at_ms,
+                answered_ms: answered.get(&line.client).copied(),
+                why: line.why.clone(),
             })
             .chain(untold.into_iter().map(|client| ClientSummary {
                 client,

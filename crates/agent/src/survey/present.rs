@@ -3,7 +3,7 @@
 use heirlock_core::claim::Claim;
 use heirlock_core::store::{Account, Store, StoreError};
 use heirlock_core::takeover::last_outcomes;
-use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 use heirlock_nsm::record::parse_record;
 
@@ -120,11 +120,13 @@ fn describe(
     status.failure.clone_from(&journal.failure);
     status.adopted_at_s = (!journal.timeline.is_empty()).then_some(journal.started_at_s);
     for line in last_outcomes(&account.outcomes).into_values().filter(|line| !line.outcome.is_good()) {
-        let Some(client) = line.key().filter(|client| account.has(client)) else { continue };
+        if !account.has(&line.client) {
+            continue;
+        }
         let since_s = journal.started_at_s.saturating_add_signed(line.at_ms / 1_000);
-        let key = RecordKey::from(&client);
+        let key = &line.client;
         // A record that was written later is that of a client that registered again.
-        if store.written_at_s(service, generation, &key).is_some_and(|at_s| at_s > since_s) {
+        if store.written_at_s(service, generation, key).is_some_and(|at_s| at_s > since_s) {
             continue;
         }
         match line.outcome {
@@ -133,8 +135,10 @@ fn describe(
         }
         if status.missed.len() < STATUS_CLIENTS_MAX {
             status.missed.push(ClientStatus {
-                names: store.record(service, generation, &key).map_or_else(Vec::new, |r| names(&client, &r)),
-                client: client.to_string(),
+                names: store
+                    .record(service, generation, key)
+                    .map_or_else(Vec::new, |r| names(key.client(), &r)),
+                client: key.to_string(),
                 outcome: Some(line.outcome),
                 since_s: Some(since_s),
                 why: line.why.clone(),

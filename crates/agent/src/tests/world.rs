@@ -13,6 +13,7 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Addresses, Population, Roles};
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
 use heirlock_core::notify::Destination;
+use heirlock_core::records::AsKey as _;
 use heirlock_core::state_number::next_unsent;
 use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store::{Contents, Store, StoreError};
@@ -539,7 +540,7 @@ fn outcomes(store: &InMemory, agent: &Agent<Here>) -> [Outcome; 2] {
     let held = agent.claim_of(&service("new")).unwrap().generation;
     let outcomes = store.account(&service("new"), held).unwrap().outcomes;
     let last = last_outcomes(&outcomes);
-    clients().map(|client| last[client.as_str()].outcome)
+    clients().map(|client| last[&client.as_key()].outcome)
 }
 
 #[test]

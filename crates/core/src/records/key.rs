@@ -8,6 +8,9 @@ use std::cmp::Ordering;
 use std::fmt;
 
 use heirlock_nsm::MonName;
+use heirlock_nsm::name::NameError;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A kind of record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -24,6 +27,22 @@ pub enum RecordKey {
 }
 
 impl RecordKey {
+    /// The key that stands in a line of a file: of an NSM record it is the client's name.
+    ///
+    /// # Errors
+    /// Where the text is no name that a record can have.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        MonName::parse(text).map(Self::Nsm)
+    }
+
+    /// The key as it stands in a line of a file.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Nsm(client) => client.as_str(),
+        }
+    }
+
     /// Of which kind the record is.
     #[must_use]
     pub const fn kind(&self) -> RecordKind {
@@ -130,6 +149,19 @@ impl From<&Self> for RecordKey {
 impl fmt::Display for RecordKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.client().fmt(f)
+    }
+}
+
+impl Serialize for RecordKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for RecordKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        Self::parse(&text).map_err(D::Error::custom)
     }
 }
 

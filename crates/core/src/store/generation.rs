@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn a_change_makes_of_a_generation_what_it_says() {
         let journal = Journal::quiet("run", &ServerName::parse("a").unwrap(), 7);
-        let line = |client: &str| OutcomeLine::new(client, Outcome::Lost, 0);
+        let line = |client: &str| OutcomeLine::new(self::client(client), Outcome::Lost, 0);
         let mut contents = Contents::default();
         for change in [
             Change::put(client("one"), b"first".to_vec()),

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
 use super::{Claimed, End, Event, Part, Trouble};
 use crate::claim::Claim;
 use crate::names::ServiceName;
-use crate::records::Records;
+use crate::records::{RecordKey, Records};
 
 /// The services that a run claims, in order.
 #[derive(Debug)]
@@ -118,7 +118,7 @@ pub struct HeldBefore<'a> {
     /// Its records, as far as they are known to be durable.
     pub records: &'a Records,
     /// Clients that were told in the life that runs.
-    pub told: BTreeSet<MonName>,
+    pub told: BTreeSet<RecordKey>,
     /// It was this server's own until the claim, as far as the store can still tell.
     pub is_own: bool,
 }
@@ -157,7 +157,7 @@ mod tests {
     }
 
     fn records(of: &[(&str, &str)]) -> Records {
-        of.iter().map(|(name, record)| (MonName::parse(name).unwrap(), *record)).collect()
+        of.iter().map(|(name, record)| (RecordKey::parse(name).unwrap(), *record)).collect()
     }
 
     fn won(name: &str) -> Claimed {
@@ -251,7 +251,7 @@ mod tests {
     fn this_servers_knowledge_of_its_own_service_counts_and_of_one_that_it_takes_over_it_does_not() {
         let (stored, known) =
             (records(&[("10.0.0.1", "store")]), records(&[("10.0.0.1", "we"), ("10.0.0.2", "we")]));
-        let told = BTreeSet::from([MonName::parse("10.0.0.2").unwrap()]);
+        let told = BTreeSet::from([RecordKey::parse("10.0.0.2").unwrap()]);
         for (is_own, expected) in
             [(true, records(&[("10.0.0.1", "store"), ("10.0.0.2", "we")])), (false, stored.clone())]
         {

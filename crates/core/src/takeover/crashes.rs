@@ -23,15 +23,15 @@ fn service(text: &str) -> ServiceName {
     ServiceName::parse(text).unwrap()
 }
 
-fn client(text: &str) -> MonName {
-    MonName::parse(text).unwrap()
+fn client(text: &str) -> RecordKey {
+    RecordKey::parse(text).unwrap()
 }
 
 /// One generation of one service, as it lies in the store.
 #[derive(Debug, Clone)]
 struct Kept {
     state: StateNumber,
-    records: BTreeSet<MonName>,
+    records: BTreeSet<RecordKey>,
     begun: Option<(Journal, Vec<OutcomeLine>)>,
 }
 
@@ -39,7 +39,7 @@ struct Kept {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Sent {
     service: ServiceName,
-    client: MonName,
+    client: RecordKey,
     state: StateNumber,
     life: u32,
 }
@@ -55,7 +55,7 @@ struct World {
     life: u32,
     grace_opened: Moment,
     sent: Vec<Sent>,
-    registered: BTreeSet<MonName>,
+    registered: BTreeSet<RecordKey>,
     /// The agent's note beside the store when the lock manager recognised.
     noted: String,
     /// A grace period went by without an agent: which clients came back inside it is not known then.
@@ -139,7 +139,7 @@ impl World {
             Persist::Begin { service, generation, state, records, journal } => {
                 let kept = Kept {
                     state,
-                    records: records.clients().cloned().collect(),
+                    records: records.keys().cloned().collect(),
                     begun: Some((journal, Vec::new())),
                 };
                 assert!(self.newest(&service).0 < generation, "generations only rise");
@@ -287,14 +287,14 @@ impl World {
                 assert_eq!(durable, Some(Phase::Notifying), "told before that was durable");
                 self.sent.push(Sent {
                     service: service.clone(),
-                    client: client.clone(),
+                    client: (&client).into(),
                     state,
                     life: self.life,
                 });
                 let comes_back = client.as_str().ends_with('1');
                 events.push(Event::Acknowledged { service: service.clone(), clients: vec![client.clone()] });
                 if comes_back {
-                    self.registered.insert(client);
+                    self.registered.insert(client.into());
                     // The agent may end before it has seen it, and before that is durable.
                     self.step()?;
                     events.push(Event::Registered(self.registered.clone()));
@@ -360,7 +360,7 @@ impl World {
                 let told = self.sent.contains(&last);
                 let told_before = self.sent.iter().any(|s| s.service == name && s.client == one);
                 let mut lines = newest.begun.iter().flat_map(|(_, lines)| lines);
-                let known = lines.rfind(|line| line.client == one.as_str());
+                let known = lines.rfind(|line| line.client == one);
                 let known = known.map(|line| (line.outcome, line.is_final));
                 let is_lost = matches!(known, Some((Outcome::Lost, _)));
                 assert!(

@@ -13,7 +13,7 @@ use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
-use crate::records::{RecordChange, Records};
+use crate::records::{RecordChange, RecordKey, Records};
 
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,11 +70,11 @@ pub enum Event {
         left: Vec<(MonName, Outcome, String)>,
     },
     /// These clients registered with this lock manager since it recognised.
-    Registered(BTreeSet<MonName>),
+    Registered(BTreeSet<RecordKey>),
     /// Time passed; these clients are registered with the lock manager now.
     Tick {
         /// keys of all records in the status monitor's directory, conveyed ones left out
-        present: BTreeSet<MonName>,
+        present: BTreeSet<RecordKey>,
         /// when the lock manager was last looked at, and was in the same life
         looked_at: Option<Moment>,
     },
@@ -98,7 +98,7 @@ pub struct Claimed {
     /// Every state number that may have been sent for it.
     pub sent: Vec<StateNumber>,
     /// Clients that an earlier run of this server told in the life that runs: their locks live in it.
-    pub told: BTreeSet<MonName>,
+    pub told: BTreeSet<RecordKey>,
     /// The entries of the generation before that can't be read.
     pub troubles: Vec<Trouble>,
 }
@@ -158,7 +158,7 @@ pub enum Persist {
         /// in which generation
         generation: Generation,
         /// the clients
-        clients: Vec<MonName>,
+        clients: Vec<RecordKey>,
     },
 }
 

@@ -1,6 +1,5 @@
 //! The journal that an adoption leaves in the store, so that the next agent can finish it.
 
-use heirlock_nsm::MonName;
 use serde::{Deserialize, Serialize};
 
 use super::{Conveyance, Means, Phase, Strategy};
@@ -8,6 +7,7 @@ use crate::claim::Claim;
 use crate::incarnation::Incarnation;
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::outcome::Outcome;
+use crate::records::RecordKey;
 
 /// How far one generation of one service has come: `journal.json` beside its records.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -231,7 +231,7 @@ pub enum Milestone {
 #[serde(rename_all = "kebab-case")]
 pub struct OutcomeLine {
     /// Its key in the store.
-    pub client: String,
+    pub client: RecordKey,
     /// Its outcome.
     pub outcome: Outcome,
     /// Milliseconds since the run began.
@@ -247,14 +247,8 @@ pub struct OutcomeLine {
 impl OutcomeLine {
     /// The outcome of this client by then, without a reason and not for good.
     #[must_use]
-    pub fn new(client: &str, outcome: Outcome, at_ms: i64) -> Self {
-        Self { client: client.to_owned(), outcome, at_ms, why: None, is_final: false }
-    }
-
-    /// The client, where the line names one that a record can have.
-    #[must_use]
-    pub fn key(&self) -> Option<MonName> {
-        MonName::parse(&self.client).ok()
+    pub fn new(client: impl Into<RecordKey>, outcome: Outcome, at_ms: i64) -> Self {
+        Self { client: client.into(), outcome, at_ms, why: None, is_final: false }
     }
 }
 
@@ -274,6 +268,19 @@ mod tests {
         assert!(!told.released, "the release may have failed after it was noted");
         assert!(journal.lost_claim(Generation(4), true, "torn".into()).released);
         assert!(!crate::claim::goes_on(&told, Generation(3)), "its predecessor is not known");
+    }
+
+    #[test]
+    fn an_outcome_line_names_the_client_of_an_nsm_record_as_it_always_has() {
+        let text =
+            r#"{"client":"10.0.0.1","outcome":"unreachable","at-ms":7,"why":"no answer","is-final":true}"#;
+        let line: OutcomeLine = serde_json::from_str(text).unwrap();
+        assert_eq!(line.client, RecordKey::parse("10.0.0.1").unwrap());
+        assert_eq!(serde_json::to_string(&line).unwrap(), text);
+        for name in ["", "../10.0.0.1", ".hidden", "a b"] {
+            let senseless = text.replace("10.0.0.1", name);
+            assert!(serde_json::from_str::<OutcomeLine>(&senseless).is_err(), "{name:?}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use super::journal::{OutcomeLine, Part};
 use crate::names::{Generation, ServiceName};
 use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
+use crate::records::RecordKey;
 
 /// One service of a run.
 #[derive(Debug, Clone)]
@@ -16,13 +17,13 @@ pub(super) struct Member {
     pub(super) part: Part,
     pub(super) generation: Generation,
     pub(super) state: StateNumber,
-    clients: BTreeMap<MonName, Known>,
+    clients: BTreeMap<RecordKey, Known>,
     /// Of how many clients something good is known.
     good: usize,
     /// The notifier of this service is through.
     pub(super) told: bool,
     /// Clients that were told in the life that ran when it was claimed.
-    pub(super) told_before: BTreeSet<MonName>,
+    pub(super) told_before: BTreeSet<RecordKey>,
     /// Each of its clients has answered, or had its first round of tries.
     pub(super) tried: bool,
     /// An address of it was seen to be served here.
@@ -63,7 +64,7 @@ pub struct Summary {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSummary {
     /// Its key in the store.
-    pub client: MonName,
+    pub client: RecordKey,
     /// Its outcome; `None` where the run ended before that was known.
     pub outcome: Option<Outcome>,
     /// Milliseconds since the run began until that was known.
@@ -90,7 +91,7 @@ impl Member {
         part: Part,
         generation: Generation,
         state: StateNumber,
-        clients: impl IntoIterator<Item = MonName>,
+        clients: impl IntoIterator<Item = RecordKey>,
     ) -> Self {
         let clients = clients.into_iter().map(|client| (client, Known::default())).collect();
         Self {
@@ -108,7 +109,7 @@ impl Member {
     }
 
     /// These are clients too.
-    pub(super) fn know<'a>(&mut self, clients: impl Iterator<Item = &'a MonName>) {
+    pub(super) fn know<'a>(&mut self, clients: impl Iterator<Item = &'a RecordKey>) {
         for client in clients {
             if !self.clients.contains_key(client) {
                 self.clients.insert(client.clone(), Known::default());
@@ -119,7 +120,7 @@ impl Member {
     /// Takes in outcomes that an earlier run of the same generation left in the store.
     pub(super) fn recall(&mut self, lines: &[OutcomeLine]) {
         for line in lines {
-            if let Some(known) = line.key().and_then(|key| self.clients.get_mut(&key)) {
+            if let Some(known) = self.clients.get_mut(&line.client) {
                 let (before, after) = (known.outcome.is_some_and(Outcome::is_good), line.outcome.is_good());
                 self.good = self.good - usize::from(before) + usize::from(after);
                 known.take_in(line.outcome, line.at_ms, line.why.clone());
@@ -130,7 +131,8 @@ impl Member {
 
     /// The clients that are to be told: they have not answered yet.
     pub(super) fn to_tell(&self) -> Vec<MonName> {
-        self.with(|known| !known.acknowledged)
+        let silent = self.clients.iter().filter(|(_, known)| !known.acknowledged);
+        silent.filter_map(|(client, _)| client.told().cloned()).collect()
     }
 
     /// Whether something is known of each of its clients.
@@ -142,11 +144,11 @@ impl Member {
     /// the locks that are still theirs.
     pub(super) fn lose_for_good(
         &mut self,
-        told: &BTreeSet<MonName>,
+        told: &BTreeSet<RecordKey>,
         at_ms: i64,
         why: &str,
     ) -> Vec<OutcomeLine> {
-        let late: Vec<MonName> =
+        let late: Vec<RecordKey> =
             self.clients.keys().filter(|client| !told.contains(*client)).cloned().collect();
         late.iter()
             .filter_map(|client| {
@@ -158,13 +160,13 @@ impl Member {
     }
 
     /// It answered.
-    pub(super) fn acknowledged(&mut self, client: &MonName, at_ms: i64) -> Option<OutcomeLine> {
+    pub(super) fn acknowledged(&mut self, client: &RecordKey, at_ms: i64) -> Option<OutcomeLine> {
         self.clients.get_mut(client)?.acknowledged = true;
         self.learn(client, Outcome::Acknowledged, at_ms, None)
     }
 
     /// Whether it is a client of this service.
-    pub(super) fn has(&self, client: &MonName) -> bool {
+    pub(super) fn has(&self, client: &RecordKey) -> bool {
         self.clients.contains_key(client)
     }
 
@@ -172,7 +174,7 @@ impl Member {
     /// it must have been told: after grace it is news of a new lock, say.
     pub(super) fn registered(
         &mut self,
-        client: &MonName,
+        client: &RecordKey,
         at_ms: i64,
         shows_all: bool,
     ) -> Option<OutcomeLine> {
@@ -186,7 +188,7 @@ impl Member {
     /// It did not answer in time. A registration that was seen counts more.
     pub(super) fn left(
         &mut self,
-        client: &MonName,
+        client: &RecordKey,
         outcome: Outcome,
         at_ms: i64,
         why: String,
@@ -233,7 +235,7 @@ impl Member {
 
     /// Clients that were told in time, did not register in the whole of grace, and aren't registered now: they hold no
     /// lock, and need not be told another time.
-    pub(super) fn retired(&self, present: &BTreeSet<MonName>) -> Vec<MonName> {
+    pub(super) fn retired(&self, present: &BTreeSet<RecordKey>) -> Vec<RecordKey> {
         if planted(Bug::RetireAll) {
             return self.clients.keys().cloned().collect();
         }
@@ -270,7 +272,7 @@ impl Member {
     /// Notes what became of a client, if that is news and not worse than what was seen.
     fn learn(
         &mut self,
-        client: &MonName,
+        client: &RecordKey,
         outcome: Outcome,
         at_ms: i64,
         why: Option<String>,
@@ -284,10 +286,10 @@ impl Member {
             self.good += 1;
         }
         known.take_in(outcome, at_ms, why.clone());
-        Some(OutcomeLine { why, ..OutcomeLine::new(client.as_str(), outcome, at_ms) })
+        Some(OutcomeLine { why, ..OutcomeLine::new(client, outcome, at_ms) })
     }
 
-    fn with(&self, wanted: impl Fn(&Known) -> bool) -> Vec<MonName> {
+    fn with(&self, wanted: impl Fn(&Known) -> bool) -> Vec<RecordKey> {
         self.clients.iter().filter(|(_, known)| wanted(known)).map(|(client, _)| client.clone()).collect()
     }
 }

@@ -93,6 +93,7 @@ use crate::moment::Moment;
 use crate::names::{ServerName, ServiceName};
 use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
+use crate::records::RecordKey;
 use crate::state_number::next_unsent;
 
 /// The task of a run.
@@ -176,7 +177,7 @@ pub struct Takeover {
     left_by_targets: Option<(Hindrance, String)>,
     /// The clients that were seen registered since it recognised. A record that vanished again is no reason to retire a
     /// client: the next stop of the lock manager may have taken it away (I2).
-    seen: BTreeSet<MonName>,
+    seen: BTreeSet<RecordKey>,
     /// Grace is over, and since then a look is awaited that shows the same life.
     looking_since: Option<Moment>,
     over: bool,
@@ -237,7 +238,7 @@ impl Takeover {
 
     /// These clients are on record now. Until the lock manager has recognised, a client that is captured has locks in the life
     /// that ends, and is told like those that were known at the claim.
-    pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a MonName>) {
+    pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a RecordKey>) {
         if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) || self.resumed_from.is_some() {
             return;
         }
@@ -248,7 +249,7 @@ impl Takeover {
 
     /// These clients are registered now. A client that was at any moment of the wait is not retired at its end: a record that
     /// came may vanish with the next stop of the lock manager.
-    pub fn saw<'a>(&mut self, clients: impl Iterator<Item = &'a MonName>) {
+    pub fn saw<'a>(&mut self, clients: impl Iterator<Item = &'a RecordKey>) {
         if matches!(self.phase, Phase::Notifying | Phase::Settling) {
             self.seen.extend(clients.cloned());
         }
@@ -366,7 +367,7 @@ impl Takeover {
             self.trouble(claimed.troubles.iter().cloned());
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
-            let clients = claimed.records.clients().cloned();
+            let clients = claimed.records.keys().cloned();
             let mut member = Member::new(claimed.service.clone(), part, claimed.generation, state, clients);
             member.told_before = claimed.told.clone();
             self.members.push(member);
@@ -483,7 +484,8 @@ impl Takeover {
         let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
             return Batch::nothing();
         };
-        let lines: Vec<_> = clients.iter().filter_map(|client| member.acknowledged(client, at_ms)).collect();
+        let lines: Vec<_> =
+            clients.iter().filter_map(|client| member.acknowledged(&client.into(), at_ms)).collect();
         if lines.is_empty() {
             return Batch::nothing();
         }
@@ -505,7 +507,7 @@ impl Takeover {
         let lines: Vec<_> = left
             .into_iter()
             .filter(|_| !planted(Bug::SilentOutcome))
-            .filter_map(|(client, outcome, why)| member.left(&client, outcome, at_ms, why))
+            .filter_map(|(client, outcome, why)| member.left(&client.into(), outcome, at_ms, why))
             .collect();
         let mut persist = Vec::new();
         if !lines.is_empty() {
@@ -517,18 +519,18 @@ impl Takeover {
         Batch { persist, then: Vec::new() }
     }
 
-    fn registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Steps {
+    fn registered(&mut self, now: Moment, clients: &BTreeSet<RecordKey>) -> Steps {
         Batch { persist: self.note_registered(now, clients), then: Vec::new() }
     }
 
-    fn note_registered(&mut self, now: Moment, clients: &BTreeSet<MonName>) -> Vec<Persist> {
+    fn note_registered(&mut self, now: Moment, clients: &BTreeSet<RecordKey>) -> Vec<Persist> {
         let at_ms = self.since_began(now);
         self.seen.extend(clients.iter().cloned());
         let in_grace = self.grace.is_some_and(|grace| now < grace.ends());
         // It registers with the lock manager, not for a service: where it is a client of several, the one it asked for is
         // any of them. There it must have been told as well.
-        let of_one = |client: &&MonName| self.members.iter().filter(|m| m.has(client)).count() == 1;
-        let alone: BTreeSet<&MonName> = clients.iter().filter(of_one).collect();
+        let of_one = |client: &&RecordKey| self.members.iter().filter(|m| m.has(client)).count() == 1;
+        let alone: BTreeSet<&RecordKey> = clients.iter().filter(of_one).collect();
         let mut persist = Vec::new();
         for member in &mut self.members {
             let lines: Vec<_> = clients
@@ -542,7 +544,7 @@ impl Takeover {
         persist
     }
 
-    fn settle(&mut self, now: Moment, present: BTreeSet<MonName>, looked_at: Option<Moment>) -> Steps {
+    fn settle(&mut self, now: Moment, present: BTreeSet<RecordKey>, looked_at: Option<Moment>) -> Steps {
         self.seen.extend(present);
         let grace_over = now >= self.settled_at();
         let awaits_clients = (!grace_over || planted(Bug::NeverSettle)) && !self.are_all_clients_back();

@@ -3,34 +3,33 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use heirlock_nsm::MonName;
-
 use super::journal::{Journal, OutcomeLine};
 use crate::incarnation::Incarnation;
 use crate::outcome::Outcome;
+use crate::records::{AsKey, KeyRef, RecordKey};
 
 /// The last that was learnt of each client; a run learns only what is better than what it knew.
 #[must_use]
-pub fn last_outcomes(lines: &[OutcomeLine]) -> BTreeMap<&str, &OutcomeLine> {
-    lines.iter().map(|line| (line.client.as_str(), line)).collect()
+pub fn last_outcomes(lines: &[OutcomeLine]) -> BTreeMap<KeyRef<'_>, &OutcomeLine> {
+    lines.iter().map(|line| (line.client.as_key(), line)).collect()
 }
 
 /// Clients of which this is the last that was learnt.
-pub fn with_outcome(lines: &[OutcomeLine], wanted: Outcome) -> impl Iterator<Item = MonName> {
+pub fn with_outcome(lines: &[OutcomeLine], wanted: Outcome) -> impl Iterator<Item = &RecordKey> {
     // Asked at every turn of the agent's loop, for a rare case: it costs one look through the lines.
     let any = lines.iter().any(|line| line.outcome == wanted);
     let last = any.then(|| last_outcomes(lines).into_values());
-    last.into_iter().flatten().filter(move |line| line.outcome == wanted).filter_map(OutcomeLine::key)
+    last.into_iter().flatten().filter(move |line| line.outcome == wanted).map(|line| &line.client)
 }
 
 /// Clients that were told in this life of the lock manager, by the run that began the generation with this journal.
 #[must_use]
-pub fn told_in(journal: &Journal, lines: &[OutcomeLine], life: Option<&Incarnation>) -> BTreeSet<MonName> {
+pub fn told_in(journal: &Journal, lines: &[OutcomeLine], life: Option<&Incarnation>) -> BTreeSet<RecordKey> {
     if life.is_none() || journal.life.as_ref() != life {
         return BTreeSet::new();
     }
     let good = last_outcomes(lines).into_values().filter(|line| line.outcome.is_good());
-    good.filter_map(OutcomeLine::key).collect()
+    good.map(|line| line.client.clone()).collect()
 }
 
 #[cfg(test)]
@@ -39,10 +38,10 @@ mod tests {
     use crate::names::ServerName;
 
     fn line(client: &str, outcome: Outcome) -> OutcomeLine {
-        OutcomeLine::new(client, outcome, 0)
+        OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, 0)
     }
 
-    fn names(clients: impl IntoIterator<Item = MonName>) -> Vec<String> {
+    fn names(clients: impl IntoIterator<Item = impl ToString>) -> Vec<String> {
         clients.into_iter().map(|client| client.to_string()).collect()
     }
 
@@ -61,7 +60,7 @@ mod tests {
         let lines = lines();
         assert_eq!(names(with_outcome(&lines, Outcome::Lost)), ["10.0.0.2"]);
         assert_eq!(names(with_outcome(&lines, Outcome::Unreachable)), [""; 0]);
-        assert_eq!(last_outcomes(&lines)["10.0.0.1"].outcome, Outcome::ReRegistered);
+        assert_eq!(last_outcomes(&lines)[&lines[0].client.as_key()].outcome, Outcome::ReRegistered);
     }
 
     #[test]

@@ -135,16 +135,15 @@ impl Queue {
 mod tests {
     use std::time::Duration;
 
-    use heirlock_nsm::MonName;
-
     use super::*;
     use crate::names::Generation;
+    use crate::records::RecordKey;
 
     fn retire(service: &str, client: &str) -> Persist {
         Persist::Retire {
             service: ServiceName::parse(service).unwrap(),
             generation: Generation(2),
-            clients: vec![MonName::parse(client).unwrap()],
+            clients: vec![RecordKey::parse(client).unwrap()],
         }
     }
 
@@ -195,7 +194,7 @@ mod tests {
     fn a_client_that_came_while_the_store_kept_its_retirement_waiting_is_spared() {
         let mut queue = Queue::default();
         queue.extend(Batch { persist: vec![retire("nfs", "10.0.0.1")], then: Vec::new() });
-        queue.spare(&Records::from([(MonName::parse("10.0.0.1").unwrap(), Vec::new())]));
+        queue.spare(&Records::from([(RecordKey::parse("10.0.0.1").unwrap(), Vec::new())]));
         let Some(Todo::Persist(portion)) = queue.take() else { panic!() };
         assert!(matches!(portion.as_slice(), [Persist::Retire { clients, .. }] if clients.is_empty()));
     }

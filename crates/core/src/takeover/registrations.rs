@@ -3,10 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use heirlock_nsm::MonName;
-
 use crate::limits;
-use crate::records::Records;
+use crate::records::{AsKey, RecordKey, Records};
 
 /// Bytes of what [`Registrations::render`] makes: a line each, of the longest names.
 pub const REGISTRATIONS_BYTES_MAX: usize =
@@ -19,29 +17,29 @@ pub const REGISTRATIONS_BYTES_MAX: usize =
 pub struct Registrations {
     run: String,
     /// Each client and what tells its record from another one. A record itself may be large.
-    prints: BTreeMap<MonName, u64>,
+    prints: BTreeMap<RecordKey, u64>,
 }
 
 impl Registrations {
     /// The present registrations, noted for a run.
     #[must_use]
     pub fn of(run: &str, clients: &Records) -> Self {
-        let prints =
-            clients.iter().map(|(key, record)| (key.client().clone(), fingerprint(record))).collect();
+        let prints = clients.iter().map(|(key, record)| (key.clone(), fingerprint(record))).collect();
         Self { run: run.to_owned(), prints }
     }
 
     /// Whether a client with this record registered after these were noted.
     #[must_use]
-    pub fn is_back(&self, client: &MonName, record: &[u8]) -> bool {
+    pub fn is_back(&self, client: &impl AsKey, record: &[u8]) -> bool {
+        let client: &dyn AsKey = client;
         self.prints.get(client) != Some(&fingerprint(record))
     }
 
     /// Of these clients those that registered after these were noted.
     #[must_use]
-    pub fn came(&self, now: &Records) -> BTreeSet<MonName> {
-        let back = now.iter().filter(|(key, record)| self.is_back(key.client(), record));
-        back.map(|(key, _)| key.client().clone()).collect()
+    pub fn came(&self, now: &Records) -> BTreeSet<RecordKey> {
+        let back = now.iter().filter(|(key, record)| self.is_back(*key, record));
+        back.map(|(key, _)| key.clone()).collect()
     }
 
     /// As text: the run and the number of clients in the first line, then a client a line.
@@ -50,7 +48,7 @@ impl Registrations {
         let mut text = format!("{} {}\n", self.run, self.prints.len());
         for (client, print) in &self.prints {
             // Writing into a string does not fail.
-            let _ = writeln!(text, "{print:016x} {client}");
+            let _ = writeln!(text, "{print:016x} {}", client.as_str());
         }
         text
     }
@@ -65,7 +63,7 @@ impl Registrations {
         }
         let parse = |line: &str| {
             let (print, client) = line.split_once(' ')?;
-            Some((MonName::parse(client).ok()?, u64::from_str_radix(print, 16).ok()?))
+            Some((RecordKey::parse(client).ok()?, u64::from_str_radix(print, 16).ok()?))
         };
         let prints = lines.map(parse).collect::<Option<BTreeMap<_, _>>>()?;
         (prints.len().to_string() == count).then(|| Self { run: run.to_owned(), prints })
@@ -85,7 +83,7 @@ mod tests {
     use super::*;
 
     fn registered(clients: &[(&str, &str)]) -> Records {
-        clients.iter().map(|(name, record)| (MonName::parse(name).unwrap(), *record)).collect()
+        clients.iter().map(|(name, record)| (RecordKey::parse(name).unwrap(), *record)).collect()
     }
 
     #[test]

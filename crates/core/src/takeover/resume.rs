@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_nsm::StateNumber;
 
 use super::journal::Milestone;
 use super::journal::{Journal, OutcomeLine, Part, Until};
@@ -15,6 +15,7 @@ use super::{Plan, Standing, Takeover, TimeLimits};
 use crate::claim::Authority;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
+use crate::records::RecordKey;
 
 /// One member of a run that is resumed, as the store shows it.
 #[derive(Debug, Clone)]
@@ -26,9 +27,9 @@ pub struct Remains {
     /// Its number.
     pub state: StateNumber,
     /// Its clients.
-    pub clients: Vec<MonName>,
+    pub clients: Vec<RecordKey>,
     /// The clients that the generation before it knew, where that can be read still: the run began with them.
-    pub begun_with: Option<BTreeSet<MonName>>,
+    pub begun_with: Option<BTreeSet<RecordKey>>,
     /// How far it had come.
     pub journal: Journal,
     /// The outcomes of its clients.
@@ -43,7 +44,7 @@ pub struct Found {
     /// All that this server holds. A member that is not among it was claimed by another server meanwhile.
     pub held: BTreeSet<ServiceName>,
     /// Clients that registered since the run recognised.
-    pub came: BTreeSet<MonName>,
+    pub came: BTreeSet<RecordKey>,
 }
 
 impl Takeover {
@@ -107,18 +108,18 @@ impl Takeover {
             let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
             // A client that came after the lock manager had recognised, and was unknown before, has lost nothing with the
             // life before. Where it is not known which clients were known, such a client is told like the others.
-            let with_outcome: BTreeSet<&str> = one.outcomes.iter().map(|line| line.client.as_str()).collect();
-            let has_lost = |client: &MonName| {
+            let with_outcome: BTreeSet<&RecordKey> = one.outcomes.iter().map(|line| &line.client).collect();
+            let has_lost = |client: &RecordKey| {
                 let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
                 let came = run.seen.contains(client);
                 // A run that settles has an outcome for each client that it told. Any other client came in the life that
                 // runs, also where it has left since: unless it was known before, and its outcome is lost.
                 match phase >= Phase::Settling {
-                    true => with_outcome.contains(client.as_str()) || (knew && !came),
+                    true => with_outcome.contains(client) || (knew && !came),
                     false => knew || !came,
                 }
             };
-            let clients: Vec<MonName> = one.clients.into_iter().filter(has_lost).collect();
+            let clients: Vec<RecordKey> = one.clients.into_iter().filter(has_lost).collect();
             let mut member = Member::new(one.service, part, one.generation, one.state, clients);
             member.recall(&one.outcomes);
             // The milestone is one of what is taken over alone.

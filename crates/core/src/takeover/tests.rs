@@ -19,7 +19,12 @@ pub(super) fn service(text: &str) -> ServiceName {
     ServiceName::parse(text).unwrap()
 }
 
-pub(super) fn client(text: &str) -> MonName {
+pub(super) fn client(text: &str) -> RecordKey {
+    RecordKey::parse(text).unwrap()
+}
+
+/// By the name under which it is called.
+pub(super) fn called(text: &str) -> MonName {
     MonName::parse(text).unwrap()
 }
 
@@ -77,7 +82,7 @@ pub(super) fn recognition(life: Incarnation) -> Event {
 #[derive(Default, Clone)]
 pub(super) struct Kept {
     pub(super) remains: BTreeMap<ServiceName, Remains>,
-    pub(super) retired: Vec<MonName>,
+    pub(super) retired: Vec<RecordKey>,
 }
 
 impl Kept {
@@ -85,7 +90,7 @@ impl Kept {
         for one in &steps.persist {
             match one.clone() {
                 Persist::Begin { service, generation, state, records, journal } => {
-                    let clients: Vec<MonName> = records.clients().cloned().collect();
+                    let clients: Vec<RecordKey> = records.keys().cloned().collect();
                     let begun_with = Some(clients.iter().cloned().collect());
                     let remains = Remains {
                         begun_with,
@@ -245,12 +250,12 @@ fn the_cause_of_a_run_is_in_its_timeline_and_how_long_it_waits_is_known() {
 
 pub(super) fn ack(run: &mut Takeover, kept: &mut Kept, name: &str, who: &str) {
     kept.persist(
-        &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![client(who)] }),
+        &run.step(at(1_600), Event::Acknowledged { service: service(name), clients: vec![called(who)] }),
     );
 }
 
 pub(super) fn ended(run: &mut Takeover, kept: &mut Kept, name: &str, left: &[(&str, Outcome)]) {
-    let left = left.iter().map(|(c, o)| (client(c), *o, "no answer".to_owned())).collect();
+    let left = left.iter().map(|(c, o)| (called(c), *o, "no answer".to_owned())).collect();
     kept.persist(&run.step(at(12_000), Event::NotifyEnded { service: service(name), left }));
 }
 
@@ -580,7 +585,7 @@ fn a_self_adoption_leaves_none_of_its_services_behind() {
 fn a_record_that_vanished_again_before_the_end_retires_no_client() {
     let (mut run, mut kept) = asked_for();
     notifying(&mut run, &mut kept);
-    let who = || client("10.0.0.1");
+    let who = || called("10.0.0.1");
     kept.persist(&run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![who()] }));
     ended(&mut run, &mut kept, "home", &[]);
     ended(&mut run, &mut kept, "nfs", &[]);
@@ -620,7 +625,7 @@ fn a_client_that_is_captured_between_the_claim_and_the_restart_is_told_as_well()
     let home = notices.iter().find(|notice| notice.service == service("home")).unwrap();
     assert_eq!(
         home.clients,
-        [client("10.0.0.8"), client("10.0.0.9")],
+        [called("10.0.0.8"), called("10.0.0.9")],
         "the last one's locks are in the new life"
     );
 }
@@ -669,10 +674,10 @@ fn a_client_of_two_services_that_was_told_of_one_has_not_come_back_for_the_other
     for event in before.into_iter().chain([recognition(life("2"))]).chain(ready) {
         run.step(at(1_000), event);
     }
-    run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![client("10.0.0.1")] });
+    run.step(at(2_000), Event::Acknowledged { service: service("nfs"), clients: vec![called("10.0.0.1")] });
     run.step(at(2_500), Event::Registered([client("10.0.0.1")].into()));
     run.step(at(11_000), Event::NotifyEnded { service: service("nfs"), left: vec![] });
-    let left = vec![(client("10.0.0.1"), Outcome::Unreachable, "no answer".to_owned())];
+    let left = vec![(called("10.0.0.1"), Outcome::Unreachable, "no answer".to_owned())];
     run.step(at(11_000), Event::NotifyEnded { service: service("home"), left });
     let steps = run.step(at(17_100), Event::Tick { present: BTreeSet::new(), looked_at: Some(at(17_100)) });
     let end = end_of(&steps);

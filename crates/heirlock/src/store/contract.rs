@@ -12,7 +12,7 @@ use heirlock_core::store::Decline;
 use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
@@ -143,7 +143,10 @@ fn journal(round: u64) -> Journal {
 }
 
 fn outcome(client: &str, why: Option<&str>) -> OutcomeLine {
-    OutcomeLine { why: why.map(str::to_owned), ..OutcomeLine::new(client, Outcome::Acknowledged, 7) }
+    OutcomeLine {
+        why: why.map(str::to_owned),
+        ..OutcomeLine::new(RecordKey::parse(client).unwrap(), Outcome::Acknowledged, 7)
+    }
 }
 
 fn contents(clients: usize) -> Contents {

@@ -3,10 +3,10 @@
 use heirlock_agent::past_report;
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::records::AsKey as _;
 use heirlock_core::store::Account;
 use heirlock_core::takeover::last_outcomes;
-use heirlock_core::{Record, Records, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Record, RecordKey, Records, ServiceName};
 
 use super::{past, present};
 use crate::control::report::{AdoptionReport, ClientOutcome, TenureReport};
@@ -125,18 +125,18 @@ pub(crate) fn each_client(contents: &Contents) -> Vec<ClientOutcome> {
     let Contents { records, outcomes, journal, .. } = contents;
     let is_over = journal.as_ref().is_none_or(|journal| journal.phase.is_over());
     let last = last_outcomes(outcomes);
-    let untold = records.clients().filter(|client| !is_over && !last.contains_key(client.as_str()));
-    let untold = untold.map(|client| ClientOutcome {
-        client: client.to_string(),
-        names: names(client, records),
+    let untold = records.keys().filter(|key| !is_over && !last.contains_key(&key.as_key()));
+    let untold = untold.map(|key| ClientOutcome {
+        client: key.to_string(),
+        names: names(key, records),
         outcome: None,
         at_ms: 0,
         why: None,
     });
     let untold: Vec<ClientOutcome> = untold.collect();
     let told = last.into_values().map(|line| ClientOutcome {
-        names: line.key().map_or_else(Vec::new, |key| names(&key, records)),
-        client: line.client.clone(),
+        names: names(&line.client, records),
+        client: line.client.to_string(),
         outcome: Some(line.outcome),
         at_ms: line.at_ms,
         why: line.why.clone(),
@@ -144,6 +144,6 @@ pub(crate) fn each_client(contents: &Contents) -> Vec<ClientOutcome> {
     told.chain(untold).collect()
 }
 
-fn names(client: &MonName, records: &Records) -> Vec<String> {
-    records.get(client).map_or_else(Vec::new, |record| present::names(client, record))
+fn names(key: &RecordKey, records: &Records) -> Vec<String> {
+    records.get(key).map_or_else(Vec::new, |record| present::names(key.client(), record))
 }

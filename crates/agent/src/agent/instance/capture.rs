@@ -272,7 +272,7 @@ impl<O: Outside> Instance<O> {
     fn report_registrations(&mut self, server: &mut Common<O>) {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found().clients);
-        running.machine.saw(self.capture.found().clients.clients());
+        running.machine.saw(self.capture.found().clients.keys());
         let Some(before) = &running.before else { return };
         let came = before.came(&self.capture.found().clients);
         if !came.is_empty() {

@@ -218,31 +218,38 @@ impl<O: Outside> Instance<O> {
         due.into_iter().flatten().min()
     }
 
-    /// The steps by which it does what time has brought about, in order: each may ask the store for something.
-    pub(crate) const STEPS: [fn(&mut Self, &mut Common<O>, Moment); 6] = [
-        |instance, server, now| {
-            instance.end_messages_put_off_too_long(server, now);
-            instance.end_releases_that_hang(server, now);
-        },
-        |instance, server, now| {
-            instance.say_who_came(server, now);
-            instance.tick_asked(server, now);
-        },
-        |instance, server, now| {
-            instance.tick_run(server, now);
-            instance.say_if_conveyed_stays(server, now);
-        },
-        |instance, server, now| {
-            instance.share_a_portion(server, now);
-            instance.notify_once_shared(server, now);
-        },
-        |instance, _, now| instance.follow_when_quiet(now),
-        |instance, server, now| {
-            if instance.capture.has_looked() {
-                instance.recover(server, now);
-            }
-        },
-    ];
+    // Steps of a turn, in their order (`server.rs`).
+
+    /// Ends what has waited for too long.
+    pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
+        self.end_messages_put_off_too_long(server, now);
+        self.end_releases_that_hang(server, now);
+    }
+
+    /// Tells the run that is on which clients came back, and the run that was asked for that time has passed.
+    pub(crate) fn tick_asked_run(&mut self, server: &mut Common<O>, now: Moment) {
+        self.say_who_came(server, now);
+        self.tick_asked(server, now);
+    }
+
+    /// Tells the run that is on that time has passed.
+    pub(crate) fn tick_own_run(&mut self, server: &mut Common<O>, now: Moment) {
+        self.tick_run(server, now);
+        self.say_if_conveyed_stays(server, now);
+    }
+
+    /// Makes more of an adoption's clients durable in its other services, and tells them once they are.
+    pub(crate) fn go_on_sharing(&mut self, server: &mut Common<O>, now: Moment) {
+        self.share_a_portion(server, now);
+        self.notify_once_shared(server, now);
+    }
+
+    /// Goes on with what was interrupted, once a look has shown which clients are registered.
+    pub(crate) fn recover_once_looked(&mut self, server: &mut Common<O>, now: Moment) {
+        if self.capture.has_looked() {
+            self.recover(server, now);
+        }
+    }
 
     /// Tends its status monitor, at the end of a turn. The store is not asked.
     pub(crate) fn end_turn(&mut self, server: &Common<O>) {

@@ -9,7 +9,7 @@ use std::fmt;
 use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
 use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::takeover::{Event, Persist};
-use heirlock_core::{Generation, Moment, Record, ServiceName};
+use heirlock_core::{Generation, Moment, Record, RecordKey, ServiceName};
 use heirlock_nsm::record::render_record;
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
@@ -242,7 +242,7 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
-                clients.retain(|client| self.may_forget(client));
+                clients.retain(|client| self.may_forget(client.client()));
                 Persist::Retire { service, generation, clients }
             }
             other => other,
@@ -360,6 +360,7 @@ impl<O: Outside> Instance<O> {
         }
         let (known_as, bytes) = (self.store_key(client), render_record(&lines));
         self.capture.knows(&known_as, &bytes);
+        let known_as = RecordKey::from(known_as);
         if let Some(running) = &mut self.run {
             running.machine.saw(std::iter::once(&known_as));
         }

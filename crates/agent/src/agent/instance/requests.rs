@@ -272,7 +272,7 @@ impl<O: Outside> Instance<O> {
             return responder.failed(&why, true);
         }
         let mut committing = server.committing();
-        match held.remove(&mut committing, service, &[key]) {
+        match held.remove(&mut committing, service, &[key.into()]) {
             Ok(()) => responder.done(Answer::changed(Some(service), format!("{client} is forgotten"))),
             Err(error) => responder.failed(&error.to_string(), false),
         }

@@ -13,8 +13,8 @@ use heirlock_core::takeover::{
     Action, Cause, End, Event, Found, Means, Notice, Part, Persist, Plan, Recognition, Registrations,
     Remains, Strategy, Takeover, Todo, Until, tells_peers,
 };
-use heirlock_core::{Batch, Generation, Moment, ServiceName};
-use heirlock_nsm::{MonName, MyName};
+use heirlock_core::{Batch, Generation, Moment, RecordKey, ServiceName};
+use heirlock_nsm::MyName;
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -105,7 +105,7 @@ impl<O: Outside> Instance<O> {
                 let mut remains = held.remains(service);
                 // As in `notify`: nothing is missed where they were not told.
                 if !tells_peers(service, held.journal.has_rebooted()) {
-                    remains.clients.retain(|client| !roles.is_peer(client));
+                    remains.clients.retain(|client| !roles.is_peer(client.client()));
                 }
                 remains.begun_with = self.known_before(server, service, held.claim.generation, run)?;
                 Ok(remains)
@@ -121,13 +121,13 @@ impl<O: Outside> Instance<O> {
         service: &ServiceName,
         generation: Generation,
         run: &str,
-    ) -> Result<Option<BTreeSet<MonName>>, StoreError> {
+    ) -> Result<Option<BTreeSet<RecordKey>>, StoreError> {
         let mut of_run = generation;
         while let Some(before) = of_run.before() {
             let Some(before) = server.store().newest_generation(service, before)? else { break };
             let account = server.store().account(service, before)?;
             if account.journal.is_none_or(|journal| journal.run != run) {
-                return Ok(Some(account.keys.iter().map(|key| key.client().clone()).collect()));
+                return Ok(Some(account.keys.into_iter().collect()));
             }
             of_run = before;
         }
@@ -213,7 +213,7 @@ impl<O: Outside> Instance<O> {
         });
         if let Some(running) = self.run.as_mut().filter(|running| running.number == run) {
             for (service, held) in &self.held {
-                running.machine.captured(service, held.ledger.stored().clients());
+                running.machine.captured(service, held.ledger.stored().keys());
             }
         }
         self.forget_who_came();
@@ -259,7 +259,7 @@ impl<O: Outside> Instance<O> {
             if self.run.as_ref().is_some_and(|running| running.machine.wants_last_look(now)) {
                 self.scan(server, now);
             }
-            let present = self.capture.found().clients.clients().cloned().collect();
+            let present = self.capture.found().clients.keys().cloned().collect();
             let looked_at = self.lives.looked_at();
             self.advance(server, Event::Tick { present, looked_at });
         }

@@ -6,8 +6,8 @@ use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Asked, Change, Contents, DamagedPart, Place, Seen, StoreError, StoreErrorKind};
 use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
-use heirlock_core::{Generation, Moment, Outcome, ServiceName};
-use heirlock_nsm::{MonName, StateNumber};
+use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServiceName};
+use heirlock_nsm::StateNumber;
 
 use super::Instance;
 use super::mend::{Mended, UNREADABLE_ENTRY};
@@ -428,12 +428,12 @@ impl<O: Outside> Instance<O> {
             let untold = with_outcome(&held.outcomes, Outcome::Unreachable)
                 .chain(with_outcome(&held.outcomes, Outcome::Lost));
             let gone = match is_hasty {
-                true => untold.filter(|client| held.ledger.stored().contains_key(client)).collect(),
+                true => untold.filter(|client| held.ledger.stored().contains_key(*client)).cloned().collect(),
                 false => held.ledger.long_absent(now, untold, self.capture.found()),
             };
-            let gone: Vec<MonName> = gone
+            let gone: Vec<RecordKey> = gone
                 .into_iter()
-                .filter(|client| self.may_forget(client))
+                .filter(|client| self.may_forget(client.client()))
                 // The others at the next beats: new clients wait for each removal.
                 .take(crate::limits::REMOVED_AT_ONCE_MAX)
                 .collect();

@@ -2,8 +2,7 @@
 
 use heirlock_core::store::{Damaged, Place};
 use heirlock_core::takeover::Takeover;
-use heirlock_core::{Moment, Outcome, ServiceName};
-use heirlock_nsm::MonName;
+use heirlock_core::{Moment, Outcome, RecordKey, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -20,17 +19,17 @@ use crate::survey::present::{names as names_in, unreadable_claim};
 impl<O: Outside> Instance<O> {
     /// Adds the clients that the adoption of a service did not tell and that have not come back since.
     fn add_missed(&self, status: &mut ServiceStatus, held: &Held) {
-        let is_away = |client: &MonName| !self.capture.found().clients.contains_key(client);
-        for (client, line) in held.missed().filter(|(client, _)| is_away(client)) {
+        let is_away = |key: &RecordKey| !self.capture.found().clients.contains_key(key);
+        for (key, line) in held.missed().filter(|(key, _)| is_away(key)) {
             match line.outcome {
                 Outcome::Lost => status.lost += 1,
                 _ => status.unreachable += 1,
             }
             if status.missed.len() < limits::STATUS_CLIENTS_MAX {
-                let record = held.ledger.stored().get(client);
+                let record = held.ledger.stored().get(key);
                 status.missed.push(ClientStatus {
-                    client: client.to_string(),
-                    names: record.map(|record| names_in(client, record)).unwrap_or_default(),
+                    client: key.to_string(),
+                    names: record.map(|record| names_in(key.client(), record)).unwrap_or_default(),
                     outcome: Some(line.outcome),
                     since_s: Some(held.journal.started_at_s.saturating_add_signed(line.at_ms / 1_000)),
                     why: line.why.clone(),

@@ -20,7 +20,7 @@ fn adopted(ago: Duration) -> (InMemory, World) {
         records: clients().map(|client| (client.clone(), record(&client))).into(),
         state: Some(StateNumber(7)),
         journal: Some(Journal { life: Some(life), ..Journal::quiet("run-a", &server, adopted_at_s) }),
-        outcomes: clients().map(|client| OutcomeLine::new(client.as_str(), Outcome::Lost, 0)).into(),
+        outcomes: clients().map(|client| OutcomeLine::new(client, Outcome::Lost, 0)).into(),
         ..Contents::default()
     };
     store.claim(&service("new"), &Claim::new(Generation(1), &server, "run-a", 0)).unwrap();

@@ -1,4 +1,4 @@
-use super::super::tests::{at, claimed, client, end_of, life, outcome_of, plan, recognition, service};
+use super::super::tests::{at, called, claimed, end_of, life, outcome_of, plan, recognition, service};
 use super::super::{End, Event, Hindrance, Plan, Work};
 use super::*;
 use crate::outcome::Outcome;
@@ -64,7 +64,7 @@ fn a_run_settles_after_the_last_record_is_placed_and_tells_what_could_not_be() {
     }
     let _ = run.step(at(1_000), Event::Served(service("nfs")));
     for (of, one) in [("nfs", "10.0.0.1"), ("nfs", "10.0.0.2"), ("home", "10.0.0.8")] {
-        let clients = vec![client(one)];
+        let clients = vec![called(one)];
         let _ = run.step(at(2_000), Event::Acknowledged { service: service(of), clients });
     }
     for of in ["nfs", "home"] {

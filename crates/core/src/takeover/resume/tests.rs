@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use super::super::tests::LIMITS;
 use super::super::tests::{
-    Kept, ack, asked_for, at, claimed, client, end_of, ended, life, notifying, outcome_of, plan, recognition,
-    service, tick,
+    Kept, ack, asked_for, at, called, claimed, client, end_of, ended, life, notifying, outcome_of, plan,
+    recognition, service, tick,
 };
 use super::super::{Action, End, Event, Strategy};
 use super::*;
@@ -23,7 +23,7 @@ fn a_run_that_is_resumed_in_the_same_life_keeps_its_number_and_asks_no_client_tw
     let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
     let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
     let nfs = notices.iter().find(|n| n.service == service("nfs")).unwrap();
-    assert_eq!((nfs.state, nfs.clients.as_slice()), (StateNumber(11), [client("10.0.0.2")].as_slice()));
+    assert_eq!((nfs.state, nfs.clients.as_slice()), (StateNumber(11), [called("10.0.0.2")].as_slice()));
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_client_that_came_back_before_the_kill_is_known_to_have_come_back() {
     kept.persist(&steps);
     let line = |one: &OutcomeLine| (one.client.clone(), one.outcome);
     let nfs: Vec<_> = kept.of(&service("nfs")).outcomes.iter().map(line).collect();
-    assert_eq!(nfs.last(), Some(&("10.0.0.2".to_owned(), Outcome::ReRegistered)), "durable at once");
+    assert_eq!(nfs.last(), Some(&(client("10.0.0.2"), Outcome::ReRegistered)), "durable at once");
     again.step(at(2_000), Event::Proved(Ok(())));
     again.step(at(2_000), Event::BroughtUp(Ok(())));
     ended(&mut again, &mut kept, "nfs", &[]);
@@ -196,7 +196,7 @@ fn a_client_that_registered_and_did_not_answer_is_told_again() {
     let steps = again.step(at(2_000), Event::BroughtUp(Ok(())));
     let [Action::Notify(notices)] = steps.then.as_slice() else { panic!("{steps:?}") };
     let home = notices.iter().find(|notice| notice.service == service("home")).unwrap();
-    assert_eq!(home.clients, [client("10.0.0.8")], "a new lock's registration is no reclaim");
+    assert_eq!(home.clients, [called("10.0.0.8")], "a new lock's registration is no reclaim");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The table of phases and events in the documentation, against the machine.
 
 use super::super::*;
-use super::{LIMITS, at, claimed, client, life, plan, recognition, service};
+use super::{LIMITS, at, called, claimed, life, plan, recognition, service};
 use crate::takeover::timers::Work;
 
 const TABLE: &str = include_str!("../phases.md");
@@ -71,7 +71,7 @@ fn runs_in(phase: Phase) -> Vec<Takeover> {
 /// Every event under its name, as it may come.
 fn events() -> Vec<(&'static str, Vec<Event>)> {
     let why = || "why".to_owned();
-    let (nfs, one) = (service("nfs"), client("10.0.0.1"));
+    let (nfs, one) = (service("nfs"), called("10.0.0.1"));
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
     let refused = vec![(nfs.clone(), why())];
     let claims = [(won, vec![]), (vec![], refused)];
@@ -93,7 +93,7 @@ fn events() -> Vec<(&'static str, Vec<Event>)> {
         ("Acknowledged", vec![Event::Acknowledged { service: nfs.clone(), clients: vec![one.clone()] }]),
         ("TriedAll", vec![Event::TriedAll { service: nfs.clone() }]),
         ("NotifyEnded", vec![Event::NotifyEnded { service: nfs.clone(), left }]),
-        ("Registered", vec![Event::Registered([one].into())]),
+        ("Registered", vec![Event::Registered([one.into()].into())]),
         ("Tick", vec![tick]),
         ("LifeChanged", vec![Event::LifeChanged]),
         ("GivenUp", vec![Event::GivenUp(nfs.clone())]),

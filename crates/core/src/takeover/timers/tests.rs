@@ -102,6 +102,6 @@ fn clients_of_a_notifier_that_never_reports_are_lost_and_those_that_answered_are
     assert_eq!(outcome("nfs", "10.0.0.2"), Some(Outcome::Lost));
     assert_eq!(outcome("home", "10.0.0.8"), Some(Outcome::Acknowledged));
     let lines = &kept.remains[&service("nfs")].outcomes;
-    let lost = lines.iter().find(|line| line.key() == Some(client("10.0.0.2"))).unwrap();
+    let lost = lines.iter().find(|line| line.client == client("10.0.0.2")).unwrap();
     assert!(lost.why.as_deref().is_some_and(|why| why.starts_with("the notifier has not reported")));
 }

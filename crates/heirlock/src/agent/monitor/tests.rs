@@ -133,7 +133,7 @@ fn a_client_whose_removal_failed_and_came_about_all_the_same_is_on_record_before
     assert!(place.agent.lock_manager().may_forget(&client(1)));
     let mut counts = Observed::default();
     let mut committing = Committing::new(&store, place.agent.outside(), &mut counts);
-    assert!(held.remove(&mut committing, &nfs, &[client(1)]).is_err());
+    assert!(held.remove(&mut committing, &nfs, &[client(1).into()]).is_err());
     assert_eq!((counts.records.removed_total, counts.records.failed_total), (0, 1));
     assert_eq!((counts.commits.failed_total, counts.commits.seconds.count), (1, 1));
     assert_eq!(store.record(&nfs, Generation::FIRST, &client(1).into()), None, "it came about all the same");

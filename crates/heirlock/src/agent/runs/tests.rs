@@ -8,6 +8,7 @@ use heirlock_agent::{InstanceOutside, Look, News, Outside, RunNumber};
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::lives::Recognised;
+use heirlock_core::records::AsKey as _;
 use heirlock_core::takeover::{Event, Milestone, Order, Part, Phase};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
@@ -123,7 +124,7 @@ fn a_client_that_came_back_before_the_agent_was_killed_has_come_back_to_the_next
         place.agent.handle(message);
     }
     let held = &place.agent.held()[&service("nfs")];
-    let known = |client: &MonName| held.last_outcomes()[client.as_str()].outcome;
+    let known = |client: &MonName| held.last_outcomes()[&client.as_key()].outcome;
     assert_eq!(clients.each_ref().map(known), [Outcome::Acknowledged, Outcome::ReRegistered]);
 }
 

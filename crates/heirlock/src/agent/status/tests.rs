@@ -10,7 +10,7 @@ use heirlock_core::takeover::{
     Cause, ClientSummary, Conveyance, End, Hindrance, Journal, Milestone, OutcomeLine, Part, Phase, Plan,
     Stamp, Strategy, Summary, Takeover, Until,
 };
-use heirlock_core::{Generation, Moment, Outcome, ServerName, ServiceName};
+use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -26,7 +26,7 @@ fn stamp(event: Milestone, at_ms: i64) -> Stamp {
 }
 
 fn line(client: &str, outcome: Outcome, at_ms: i64) -> OutcomeLine {
-    OutcomeLine::new(client, outcome, at_ms)
+    OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, at_ms)
 }
 
 #[test]
@@ -101,7 +101,7 @@ impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Messages {
 }
 
 fn client(client: &str, outcome: Option<Outcome>, why: Option<&str>) -> ClientSummary {
-    let (client, why) = (MonName::parse(client).unwrap(), why.map(str::to_owned));
+    let (client, why) = (RecordKey::parse(client).unwrap(), why.map(str::to_owned));
     ClientSummary { client, outcome, at_ms: 0, answered_ms: None, why }
 }
 

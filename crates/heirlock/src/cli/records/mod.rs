@@ -6,6 +6,7 @@ mod import;
 
 use heirlock_core::RecordKey;
 use heirlock_core::claim::Claim;
+use heirlock_core::records::AsKey as _;
 use heirlock_core::takeover::{OutcomeLine, last_outcomes};
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
 use heirlock_nsm::record::parse_record;
@@ -258,7 +259,7 @@ fn list(store: &dyn Store, service: &ServiceName, output: &Output) -> Result<Exi
     let last = last_outcomes(&contents.outcomes);
     let line = |(key, record): (&RecordKey, &heirlock_core::Record)| RecordLine {
         since_s: store.written_at_s(service, generation, key),
-        outcome: last.get(key.client().as_str()).map(|line| line.outcome),
+        outcome: last.get(&key.as_key()).map(|line| line.outcome),
         ..record_line(key, record)
     };
     let records = contents.records.iter().map(line).collect();
@@ -296,7 +297,7 @@ fn show(store: &dyn Store, service: &ServiceName, client: &MonName, output: &Out
         problems: parse_record(bytes)
             .map(|parsed| parsed.problems.iter().map(ToString::to_string).collect())
             .unwrap_or_default(),
-        outcome: contents.outcomes.iter().rfind(|line| line.client == key.client().as_str()).cloned(),
+        outcome: contents.outcomes.iter().rfind(|line| line.client == *key).cloned(),
         raw: String::from_utf8_lossy(bytes).into_owned(),
     };
     output.print(&record, render::record)?;

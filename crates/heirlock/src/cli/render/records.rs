@@ -190,7 +190,7 @@ fn left(what: &str, left: &[Left], look: &Look) -> String {
 #[cfg(test)]
 mod tests {
     use heirlock_core::takeover::OutcomeLine;
-    use heirlock_core::{Generation, ServiceName};
+    use heirlock_core::{Generation, RecordKey, ServiceName};
 
     use super::super::super::records::Line;
     use super::super::tests::look;
@@ -267,7 +267,7 @@ while grace is open, 'sm-notify -f -P /root/nfs -v 192.0.2.10' tells its clients
     fn a_record_is_shown_decoded_and_raw() {
         let outcome = OutcomeLine {
             why: Some("no answer".into()),
-            ..OutcomeLine::new("192.0.2.1", Outcome::Unreachable, 9)
+            ..OutcomeLine::new(RecordKey::parse("192.0.2.1").unwrap(), Outcome::Unreachable, 9)
         };
         let value = Record {
             service: nfs(),

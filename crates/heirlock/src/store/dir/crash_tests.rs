@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_core::{Outcome, ServerName};
+use heirlock_core::{Outcome, RecordKey, ServerName};
 use heirlock_nsm::{MonName, StateNumber};
 use rustix::io::Errno;
 
@@ -56,7 +56,7 @@ fn remove(client: &str) -> Change {
 }
 
 fn outcome(client: &str, outcome: Outcome) -> Change {
-    let line = OutcomeLine::new(client, outcome, 7);
+    let line = OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, 7);
     Change::AppendOutcome(line)
 }
 

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use heirlock_core::takeover::OutcomeLine;
-use heirlock_core::{Outcome, ServerName};
+use heirlock_core::{Outcome, RecordKey, ServerName};
 use heirlock_nsm::MonName;
 
 use super::*;
@@ -39,7 +39,7 @@ fn round_of(bytes: &[u8]) -> u64 {
 
 fn outcome_of(round: u64) -> OutcomeLine {
     let client = format!("outcome of round {round}");
-    OutcomeLine::new(&client, Outcome::Acknowledged, 7)
+    OutcomeLine::new(RecordKey::parse(&client).unwrap(), Outcome::Acknowledged, 7)
 }
 
 fn say(line: &str) {

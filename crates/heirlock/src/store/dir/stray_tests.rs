@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::os::unix::net::UnixListener;
 
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_core::{Outcome, ServerName};
+use heirlock_core::{Outcome, RecordKey, ServerName};
 use heirlock_nsm::MonName;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
@@ -56,7 +56,7 @@ fn journal() -> Journal {
 }
 
 fn told(client: &str) -> OutcomeLine {
-    OutcomeLine::new(client, Outcome::Acknowledged, 7)
+    OutcomeLine::new(RecordKey::parse(client).unwrap(), Outcome::Acknowledged, 7)
 }
 
 fn report(server: &str, beat: u64) -> ServerReport {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Phase, Stamp, Trouble};
-use heirlock_core::{Outcome, ServerName};
+use heirlock_core::{Outcome, RecordKey, ServerName};
 use heirlock_nsm::MonName;
 
 use super::*;
@@ -23,7 +23,7 @@ fn claim(generation: u64) -> Claim {
 }
 
 fn told(client: &str) -> OutcomeLine {
-    OutcomeLine::new(client, Outcome::Acknowledged, 7)
+    OutcomeLine::new(RecordKey::parse(client).unwrap(), Outcome::Acknowledged, 7)
 }
 
 fn report() -> ServerReport {
@@ -407,7 +407,7 @@ fn written_journal() -> Journal {
 }
 
 fn written_outcomes() -> [OutcomeLine; 2] {
-    let line = |client: &str, outcome| OutcomeLine::new(client, outcome, 12);
+    let line = |client: &str, outcome| OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, 12);
     let why = Some("no \"answer\",\nnot one".to_owned());
     [
         line("10.0.0.1", Outcome::ReRegistered),

@@ -2,7 +2,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::limits::TENURES_KEPT;
 use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp};
-use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::store::dir::DirStore;
@@ -27,7 +27,7 @@ fn begin(store: &dyn Store, generation: u64, owner: &str, journal: &Journal) {
         state: Some(StateNumber(11)),
         records,
         journal: Some(journal.clone()),
-        outcomes: vec![OutcomeLine::new("10.0.0.1", Outcome::Acknowledged, 2500)],
+        outcomes: vec![OutcomeLine::new(RecordKey::parse("10.0.0.1").unwrap(), Outcome::Acknowledged, 2500)],
         damaged: Vec::new(),
     };
     store.begin_generation(&service(), Generation(generation), &contents).unwrap();

@@ -1,6 +1,6 @@
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::{Journal, Milestone, OutcomeLine, Stamp};
-use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
+use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::control::report::{Heart, ProblemKind, ServiceStatus, StatusReport};
@@ -32,7 +32,7 @@ fn store(folder: &std::path::Path, started_at_s: u64) -> (DirStore, ServiceName)
     };
     let outcome = |client: &str, outcome: Outcome| OutcomeLine {
         why: Some("no answer".into()),
-        ..OutcomeLine::new(client, outcome, 90_000)
+        ..OutcomeLine::new(RecordKey::parse(client).unwrap(), outcome, 90_000)
     };
     let contents = Contents {
         state: Some(StateNumber(11)),
