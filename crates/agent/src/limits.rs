@@ -145,3 +145,10 @@ pub const PLACED_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long it may take to take all conveyed records away: of 200,000 files, on a busy disk. The callers of
 /// a run wait for that.
 pub const TAKEN_AWAY_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// Seconds for which new clients must be unprotected before an alert says so: as long as an agent may need at its start until it is
+/// sure.
+pub const UNPROTECTED_ALERT_AFTER_S: u64 = 60;
+
+/// Clients that an alert names; it counts all of them.
+pub const ALERT_CLIENTS_MAX: usize = 20;

@@ -6,6 +6,7 @@
 mod accept;
 #[cfg(test)]
 mod agent;
+mod alerts;
 mod arp;
 pub mod callout;
 pub mod cli;

@@ -83,6 +83,7 @@ impl Settings {
             ("hooks.address-up", &hooks.address_up),
             ("hooks.address-down", &hooks.address_down),
             ("hooks.volume-down", &hooks.volume_down),
+            ("hooks.alert", &hooks.alert),
         ];
         all.into_iter().filter_map(|(key, command)| command.as_ref().map(|command| (key, command))).collect()
     }
@@ -192,9 +193,11 @@ pub struct HookSettings {
     pub address_down: Option<Command>,
     /// Unexports and unmounts; last step of a release.
     pub volume_down: Option<Command>,
+    /// Tells people what happened. No run waits for it.
+    pub alert: Option<Command>,
 }
 
-/// One of the hooks.
+/// One of the hooks that are steps of a run, or of a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hook {
     /// Confirms that a server is off.

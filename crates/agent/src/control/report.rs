@@ -1,6 +1,7 @@
 //! The reports of an adoption, of a service's past, and of a server. `--json` prints them: enums, numbers and names. Text for
 //! people is made from them (`cli/render`).
 
+pub mod alerts;
 mod judge;
 pub mod observed;
 

@@ -378,6 +378,7 @@ fn hooks(section: Section<'_, '_>) -> HookSettings {
         address_up: section.command("address-up"),
         address_down: section.command("address-down"),
         volume_down: section.command("volume-down"),
+        alert: section.command("alert"),
     };
     section.finish();
     hooks

@@ -168,7 +168,7 @@ mod tests {
         let lines = |keys: &[&str]| -> String {
             keys.iter().map(|key| format!("{key} = [\"/no/{key}\"]\n")).collect()
         };
-        let hooks = ["fence", "volume-up", "address-up", "address-down", "volume-down"];
+        let hooks = ["fence", "volume-up", "address-up", "address-down", "volume-down", "alert"];
         let text = format!("[lock-manager]\n{}[hooks]\n{}", lines(&keys), lines(&hooks));
         let found = check(&Tree::debian().host(), &settings(&text));
         assert_eq!(found.len(), keys.len() + hooks.len(), "{found:?}");

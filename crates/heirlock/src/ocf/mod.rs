@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::ServiceName;
 
-use crate::config::{self, Command, Mode, Settings};
+use crate::config::{self, Command, Hook, Mode, Settings};
 use crate::control::report::StatusReport;
 use crate::control::{self, Answer, AnswerWhen, AskError, Fenced, Request};
 use crate::{hooks, host};
@@ -184,10 +184,10 @@ impl Asked {
                 format!("{service} has mode = \"automatic\": Pacemaker decides here, so set \"manual\"");
             return Err(Verdict::of(Code::Arguments, why));
         }
-        if let Some((key, _)) =
-            self.settings.commands().into_iter().find(|(key, _)| key.starts_with("hooks."))
-        {
-            let why = format!("{key} is set: Pacemaker has resources for that, so take that line away");
+        let hooks = &self.settings.hooks;
+        if let Some(hook) = Hook::ALL.into_iter().find(|hook| hooks.command(*hook).is_some()) {
+            let key = hook.as_str();
+            let why = format!("hooks.{key} is set: Pacemaker has resources for that, so take that line away");
             return Err(Verdict::of(Code::Arguments, why));
         }
         match cluster::fences() {

@@ -22,7 +22,7 @@ use crate::store::Store;
 use crate::store::timed::Timed;
 use crate::threads::{self, Lasting};
 use crate::watchdog::{Turns, Watchdog};
-use crate::{callout, guard, limits, store};
+use crate::{alerts, callout, guard, limits, store};
 
 /// Runs the agent until it is told to stop.
 ///
@@ -45,6 +45,10 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let mut read_only = listen_for_group(&host, &settings, reads);
     watchdog.keep(read_only.as_mut().and_then(Listener::take_thread));
     watchdog.keep(Some(stop_on_signal(inbox.clone())?));
+    if let Some(command) = settings.hooks.alert.clone() {
+        let shown = Arc::clone(&snapshot);
+        watchdog.keep(Some(alerts::start(command, move || shown.report(clock.now()))?));
+    }
     let answers = inbox.clone();
     let ended = move || drop(answers.send(Message::StoreAnswers));
     let store = Timed::new(store::open(&host, &settings), ended).context("can't begin to ask the store")?;
