@@ -25,6 +25,13 @@ pub const REMOVED_AT_ONCE_MAX: usize = 32;
 /// clients some leave at any time.
 pub const LOOK_PAUSE: u32 = 10;
 
+/// How many times as long as the loop's own last look took it makes no look only because of a hint, and how long at most. An
+/// adoption places a file for each record, and each file is a hint: the loop is to have most of its time for the run.
+pub const HINTED_LOOK_PAUSE: u32 = 4;
+
+/// See [`HINTED_LOOK_PAUSE`]. A client that registers meanwhile waits so long for the look that finds it.
+pub const HINTED_LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
+
 /// A look at the status monitor's directory that takes longer than this has not ended: new clients may be unprotected.
 pub const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
 

@@ -22,6 +22,20 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them, the best first.
+    pub const ALL: [Self; 4] = [Self::ReRegistered, Self::Acknowledged, Self::Unreachable, Self::Lost];
+
+    /// As reports and metrics spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Outcome::ReRegistered => "re-registered",
+            Outcome::Acknowledged => "acknowledged",
+            Outcome::Unreachable => "unreachable",
+            Outcome::Lost => "lost",
+        }
+    }
+
     /// Whether this client was told in time.
     #[must_use]
     pub fn is_good(self) -> bool {
@@ -31,11 +45,19 @@ impl Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Outcome::ReRegistered => "re-registered",
-            Outcome::Acknowledged => "acknowledged",
-            Outcome::Unreachable => "unreachable",
-            Outcome::Lost => "lost",
-        })
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outcome_is_spelled_as_in_the_store_and_the_best_is_first() {
+        assert!(Outcome::ALL.is_sorted());
+        for outcome in Outcome::ALL {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), outcome.as_str());
+        }
     }
 }

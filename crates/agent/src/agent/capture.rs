@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Addresses, Comparison, Population, Portion, Problem, Roles, learn};
@@ -11,7 +12,8 @@ use heirlock_nsm::MonName;
 
 use super::resolve::Resolver;
 use crate::limits::{
-    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
+    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, HINTED_LOOK_PAUSE, HINTED_LOOK_PAUSE_MAX, LOOK_PAUSE,
+    LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
 };
 
 /// The memory of capturing between looks.
@@ -46,6 +48,8 @@ pub struct Capture {
     comparing: Option<Comparing>,
     /// Before this moment no look is made only because a deletion may be believed.
     pause: Moment,
+    /// Before this moment the loop itself makes no look only because of a hint.
+    hints_wait: Moment,
     /// How many files the last look had to open.
     opened: usize,
     /// The portion of each service that is compared at one turn of the loop.
@@ -102,6 +106,7 @@ impl Capture {
             learnt: BTreeMap::new(),
             comparing: None,
             pause: Moment::START,
+            hints_wait: Moment::START,
             opened: 0,
             portion: Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX, REMOVED_AT_ONCE_MAX),
         }
@@ -209,6 +214,16 @@ impl Capture {
     /// Everything is read anew soon, by this moment.
     pub(crate) fn look_soon(&mut self, at: Moment) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Whether a hint is reason enough for the loop to look itself now.
+    pub(crate) fn heeds_hints(&self, now: Moment) -> bool {
+        now >= self.hints_wait
+    }
+
+    /// The loop itself has looked, for so long, until now.
+    pub(crate) fn looked_itself(&mut self, now: Moment, took: Duration) {
+        self.hints_wait = now + took.saturating_mul(HINTED_LOOK_PAUSE).min(HINTED_LOOK_PAUSE_MAX);
     }
 
     // A look beside the loop.
@@ -367,7 +382,7 @@ impl Capture {
         match self.looking {
             // Also where it never ends, that is seen.
             Some(looking) => Some(looking.began + LOOK_TIME_MAX).filter(|_| self.blind.is_none()),
-            None if hinted => Some(Moment::START),
+            None if hinted => Some(self.hints_wait),
             None => self.due.or(Some(Moment::START)),
         }
     }

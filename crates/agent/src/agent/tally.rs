@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, OnceLock};
 
-use crate::control::report::observed::{Answers, Requests};
+use crate::control::report::observed::{Requests, Verb, VerbEnd};
 use crate::control::{Answer, Failure, Progress, Request, Respond, Responder};
 
 /// How the requests of each verb were answered.
@@ -18,41 +18,21 @@ pub(crate) struct Tally {
 struct Open {
     verb: Verb,
     /// How it was answered, once it is.
-    answered: Arc<OnceLock<How>>,
-}
-
-/// The counts of one verb.
-type Verb = fn(&mut Requests) -> &mut Answers;
-
-/// How a request was answered.
-#[derive(Debug, Clone, Copy)]
-enum How {
-    Done,
-    Unchanged,
-    Refused,
-    Failed,
+    answered: Arc<OnceLock<VerbEnd>>,
 }
 
 /// Answers one request, and notes how.
 #[derive(Debug)]
 struct Noted {
     responder: Responder,
-    answered: Arc<OnceLock<How>>,
+    answered: Arc<OnceLock<VerbEnd>>,
 }
 
 impl Tally {
     /// Answers as this responder does, and counts that. A status is no verb that does anything, and is not counted.
     pub(crate) fn counted(&mut self, request: &Request, responder: Responder) -> Responder {
-        let verb: Verb = match request {
-            Request::Status | Request::Past => return responder,
-            Request::Adopt { .. } => |requests| &mut requests.adopt,
-            Request::Release { .. } => |requests| &mut requests.release,
-            Request::Failback { .. } => |requests| &mut requests.failback,
-            Request::Maintenance { .. } => |requests| &mut requests.maintenance,
-            Request::Forget { .. } => |requests| &mut requests.forget,
-            Request::Report { .. } => |requests| &mut requests.report,
-        };
-        verb(&mut self.counted).asked_total += 1;
+        let Some(verb) = request.verb() else { return responder };
+        self.counted.of_mut(verb).asked_total += 1;
         let answered = Arc::default();
         self.open.push(Open { verb, answered: Arc::clone(&answered) });
         Responder::new(Noted { responder, answered })
@@ -63,7 +43,7 @@ impl Tally {
         let Self { counted, open } = self;
         open.retain(|one| match one.answered.get() {
             Some(how) => {
-                how.counted_in((one.verb)(counted));
+                *counted.of_mut(one.verb).of_mut(*how) += 1;
                 false
             }
             None => Arc::strong_count(&one.answered) > 1,
@@ -75,30 +55,19 @@ impl Tally {
         let mut requests = self.counted.clone();
         for one in &self.open {
             if let Some(how) = one.answered.get() {
-                how.counted_in((one.verb)(&mut requests));
+                *requests.of_mut(one.verb).of_mut(*how) += 1;
             }
         }
         requests
     }
 }
 
-impl How {
-    fn of(answer: &Result<Answer, Failure>) -> Self {
-        match answer {
-            Ok(Answer::Verb { changed: false, .. }) => Self::Unchanged,
-            Ok(_) => Self::Done,
-            Err(failure) if failure.refused => Self::Refused,
-            Err(_) => Self::Failed,
-        }
-    }
-
-    fn counted_in(self, answers: &mut Answers) {
-        *match self {
-            Self::Done => &mut answers.done_total,
-            Self::Unchanged => &mut answers.unchanged_total,
-            Self::Refused => &mut answers.refused_total,
-            Self::Failed => &mut answers.failed_total,
-        } += 1;
+fn end_of(answer: &Result<Answer, Failure>) -> VerbEnd {
+    match answer {
+        Ok(Answer::Verb { changed: false, .. }) => VerbEnd::Unchanged,
+        Ok(_) => VerbEnd::Done,
+        Err(failure) if failure.refused => VerbEnd::Refused,
+        Err(_) => VerbEnd::Failed,
     }
 }
 
@@ -108,7 +77,7 @@ impl Respond for Noted {
     }
 
     fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
-        let _ = self.answered.set(How::of(&answer));
+        let _ = self.answered.set(end_of(&answer));
         self.responder.end(&answer);
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use responder::{Respond, Responder};
 
+use report::observed::Verb;
 use report::{AdoptionReport, EntryTrouble};
 
 /// The server that is confirmed off.
@@ -121,6 +122,20 @@ impl Request {
     #[must_use]
     pub fn only_reads(&self) -> bool {
         matches!(self, Self::Status | Self::Past)
+    }
+
+    /// Its verb, where it is one that is counted.
+    #[must_use]
+    pub fn verb(&self) -> Option<Verb> {
+        Some(match self {
+            Self::Status | Self::Past => return None,
+            Self::Adopt { .. } => Verb::Adopt,
+            Self::Release { .. } => Verb::Release,
+            Self::Failback { .. } => Verb::Failback,
+            Self::Maintenance { .. } => Verb::Maintenance,
+            Self::Forget { .. } => Verb::Forget,
+            Self::Report { .. } => Verb::Report,
+        })
     }
 }
 

@@ -55,6 +55,11 @@ pub(super) struct World {
     placed: Placed,
     pub(super) registered: BTreeMap<MonName, Vec<u8>>,
     pub(super) hinted: bool,
+    /// How long each of the loop's own looks takes, and when each was over.
+    pub(super) look_takes: Duration,
+    pub(super) looked: Vec<Moment>,
+    /// The addresses of which it was asked whether they are on this server.
+    pub(super) asked_for: Vec<IpAddr>,
     /// Which life of the lock manager runs, and since when.
     life: u32,
     life_began: Moment,
@@ -312,7 +317,8 @@ impl InstanceOutside for Here {
         Some("nfs-b".to_owned())
     }
 
-    fn is_present(&self, _: IpAddr) -> bool {
+    fn is_present(&self, address: IpAddr) -> bool {
+        self.world_mut().asked_for.push(address);
         false
     }
 
@@ -361,7 +367,11 @@ impl InstanceOutside for Here {
     }
 
     fn look(&mut self, _: &Addresses, _: Recall) -> Result<Found, String> {
-        Ok(self.world().found())
+        let mut world = self.world_mut();
+        world.now = world.now + world.look_takes;
+        let now = world.now;
+        world.looked.push(now);
+        Ok(world.found())
     }
 
     fn begin_look(&mut self, basis: Basis, _: Arc<Addresses>, _: bool) -> Result<(), String> {
@@ -609,5 +619,6 @@ mod counted;
 mod fencing;
 mod forgetting;
 mod instances;
+mod looks;
 mod releasing;
 mod verbs;

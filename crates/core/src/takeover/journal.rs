@@ -174,6 +174,21 @@ pub enum Cause {
     OwnRestart,
 }
 
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Asked, Self::OwnerDead, Self::OwnRestart];
+
+    /// As the journal and metrics spell it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::OwnerDead => "owner-dead",
+            Self::OwnRestart => "own-restart",
+        }
+    }
+}
+
 /// Where a run stops by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -280,6 +295,13 @@ mod tests {
         for name in ["", "../10.0.0.1", ".hidden", "a b"] {
             let senseless = text.replace("10.0.0.1", name);
             assert!(serde_json::from_str::<OutcomeLine>(&senseless).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_cause_is_spelled_as_in_the_journal() {
+        for cause in Cause::ALL {
+            assert_eq!(serde_json::to_value(cause).unwrap(), cause.as_str());
         }
     }
 

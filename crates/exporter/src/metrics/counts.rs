@@ -1,8 +1,9 @@
 //! Counts and times of an agent since it began.
 
 use heirlock_agent::config::Hook;
-use heirlock_agent::control::report::observed::{Answers, Calls, Ends, Observed, Times};
-use heirlock_core::takeover::Phase;
+use heirlock_agent::control::report::observed::{CallEnd, Calls, Observed, RunEnd, Times, Verb, VerbEnd};
+use heirlock_core::Outcome;
+use heirlock_core::takeover::{Cause, Phase};
 
 use super::family::{Family, Labels, number};
 
@@ -133,40 +134,20 @@ fn of_runs(observed: Option<&Observed>) -> Vec<Family> {
     let mut phases =
         Family::histogram("heirlock_phase_duration_seconds", "How long adoptions were in each phase.");
     let Some(observed) = observed else { return vec![outcomes, runs, phases] };
-    let of = &observed.outcomes;
-    for (outcome, count) in [
-        ("re-registered", of.re_registered_total),
-        ("acknowledged", of.acknowledged_total),
-        ("unreachable", of.unreachable_total),
-        ("lost", of.lost_total),
-        ("unknown", of.unknown_total),
-    ] {
-        outcomes = outcomes.with(&[("outcome", outcome)], number(count));
+    for outcome in Outcome::ALL.into_iter().map(Some).chain([None]) {
+        let word = outcome.map_or("unknown", Outcome::as_str);
+        outcomes = outcomes.with(&[("outcome", word)], number(*observed.outcomes.of(outcome)));
     }
-    let of = &observed.runs;
-    for (cause, ends) in
-        [("asked", &of.asked), ("owner-dead", &of.owner_dead), ("own-restart", &of.own_restart)]
-    {
-        let Ends { settled_total, failed_total, refused_total } = ends;
-        for (result, count) in
-            [("settled", settled_total), ("failed", failed_total), ("refused", refused_total)]
-        {
-            runs = runs.with(&[("cause", cause), ("result", result)], number(*count));
+    for cause in Cause::ALL {
+        for result in RunEnd::ALL {
+            let count = *observed.runs.of(cause).of(*result);
+            runs = runs.with(&[("cause", cause.as_str()), ("result", result.as_str())], number(count));
         }
     }
-    let of = &observed.phases;
-    for (phase, times) in [
-        (Phase::Intent, &of.intent),
-        (Phase::Fenced, &of.fenced),
-        (Phase::Claimed, &of.claimed),
-        (Phase::Conveyed, &of.conveyed),
-        (Phase::Recognised, &of.recognised),
-        (Phase::Proved, &of.proved),
-        (Phase::Ready, &of.ready),
-        (Phase::Notifying, &of.notifying),
-        (Phase::Settling, &of.settling),
-    ] {
-        phases = histogram(phases, &[("phase", phase.as_str())], Some(times));
+    for phase in Phase::ALL {
+        if let Some(times) = observed.phases.of(phase) {
+            phases = histogram(phases, &[("phase", phase.as_str())], Some(times));
+        }
     }
     vec![outcomes, runs, phases]
 }
@@ -177,14 +158,8 @@ fn of_hooks(observed: Option<&Observed>) -> Vec<Family> {
     let mut seconds =
         Family::histogram("heirlock_hook_duration_seconds", "How long hooks of the configuration took.");
     if let Some(observed) = observed {
-        let of = &observed.hooks;
-        for (hook, calls) in [
-            (Hook::Fence, &of.fence),
-            (Hook::VolumeUp, &of.volume_up),
-            (Hook::AddressUp, &of.address_up),
-            (Hook::AddressDown, &of.address_down),
-            (Hook::VolumeDown, &of.volume_down),
-        ] {
+        for hook in Hook::ALL {
+            let calls = observed.hooks.of(hook);
             total = results(total, &[("hook", hook.as_str())], Some(calls));
             seconds = histogram(seconds, &[("hook", hook.as_str())], Some(&calls.seconds));
         }
@@ -198,24 +173,12 @@ fn of_requests(observed: Option<&Observed>) -> Vec<Family> {
     let mut answered =
         Family::counter("heirlock_request_results_total", "Verbs that were answered, by result.");
     if let Some(observed) = observed {
-        let of = &observed.requests;
-        for (verb, answers) in [
-            ("adopt", &of.adopt),
-            ("release", &of.release),
-            ("failback", &of.failback),
-            ("maintenance", &of.maintenance),
-            ("forget", &of.forget),
-            ("report", &of.report),
-        ] {
-            let Answers { asked_total, done_total, unchanged_total, refused_total, failed_total } = answers;
-            asked = asked.with(&[("verb", verb)], number(*asked_total));
-            for (result, count) in [
-                ("done", done_total),
-                ("unchanged", unchanged_total),
-                ("refused", refused_total),
-                ("failed", failed_total),
-            ] {
-                answered = answered.with(&[("verb", verb), ("result", result)], number(*count));
+        for verb in Verb::ALL {
+            let answers = observed.requests.of(*verb);
+            asked = asked.with(&[("verb", verb.as_str())], number(answers.asked_total));
+            for result in VerbEnd::ALL {
+                let labels = [("verb", verb.as_str()), ("result", result.as_str())];
+                answered = answered.with(&labels, number(*answers.of(*result)));
             }
         }
     }
@@ -224,8 +187,10 @@ fn of_requests(observed: Option<&Observed>) -> Vec<Family> {
 
 fn results(family: Family, labels: Labels, calls: Option<&Calls>) -> Family {
     let Some(calls) = calls else { return family };
-    let with = |result| [labels, &[("result", result)]].concat();
-    family.with(&with("done"), number(calls.done_total)).with(&with("failed"), number(calls.failed_total))
+    CallEnd::ALL.iter().fold(family, |family, result| {
+        let labels = [labels, &[("result", result.as_str())]].concat();
+        family.with(&labels, number(*calls.of(*result)))
+    })
 }
 
 fn histogram(family: Family, labels: Labels, times: Option<&Times>) -> Family {

@@ -387,6 +387,18 @@ impl Folder {
         Ok(linkat(&self.at, from, &to.at, name, AtFlags::empty())?)
     }
 
+    /// The same for an entry of any kind but a folder; of a link, the link itself. The caller looks at the entry that has the new
+    /// name then.
+    pub(crate) fn link_as_it_is(
+        &self,
+        from: impl AsRef<OsStr>,
+        to: &Folder,
+        name: impl AsRef<OsStr>,
+    ) -> io::Result<()> {
+        let (from, name) = (component(from.as_ref())?, component(name.as_ref())?);
+        Ok(linkat(&self.at, from, &to.at, name, AtFlags::empty())?)
+    }
+
     /// Removes an entry that is no folder.
     pub(crate) fn remove(&self, name: impl AsRef<OsStr>) -> io::Result<()> {
         Ok(unlinkat(&self.at, component(name.as_ref())?, AtFlags::empty())?)

@@ -57,6 +57,21 @@ impl Stamp {
         }
     }
 
+    /// Whether it is the stamp of that file with those bytes, whatever names it was given or lost in between: these change its
+    /// ctime, and no write that the kernel was asked for leaves its mtime.
+    pub(crate) fn is_of_the_same_bytes(&self, other: &Self) -> bool {
+        let of = |stamp: &Self| (stamp.device, stamp.inode, stamp.size, stamp.modified);
+        of(self) == of(other)
+    }
+
+    /// A stamp of a disk without times, where no file is written to once it has its bytes.
+    #[cfg(test)]
+    pub(crate) fn without_times(inode: usize, size: usize) -> Self {
+        let number = |of: usize| i128::try_from(of).unwrap();
+        let (modified, changed) = (WallTime::new(0, 0), WallTime::new(0, 0));
+        Self { device: 0, inode: number(inode), size: number(size), modified, changed }
+    }
+
     /// Whether the last change was long enough ago that the next one can't pass for it. One in the future never is.
     pub(crate) fn is_settled(&self, now: WallTime) -> bool {
         let in_seconds = self.changed.0 % SECOND == 0;

@@ -29,6 +29,8 @@ mod on_host;
 mod past;
 mod read_before;
 #[cfg(test)]
+mod sharing_tests;
+#[cfg(test)]
 mod stray_tests;
 mod syncs;
 #[cfg(test)]
@@ -86,7 +88,7 @@ struct Memory {
     operations: Arc<AtomicU64>,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
-    /// The records that the last calls read, until the next heartbeat.
+    /// The records that the last calls read, until the next heartbeat but one.
     read_before: Mutex<ReadBefore>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,

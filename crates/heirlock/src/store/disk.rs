@@ -43,6 +43,8 @@ pub(crate) trait Disk: Send + Sync {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Exclusive, on shared file systems too; durable after the folder is synced.
     fn link(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Two folders, the second of which is to have files of the first.
+    fn sharer<'a>(&'a self, from: &Path, to: &Path) -> io::Result<Box<dyn Sharer + 'a>>;
     /// How many names a file has: tells a link whose answer was lost on the way.
     fn links(&self, path: &Path) -> io::Result<u64>;
     /// When a file was last written, in seconds since 1970.
@@ -72,6 +74,15 @@ pub(crate) trait Reader {
     fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)>;
     /// The stamp of the file, which is not opened for that.
     fn stamp(&self, name: &OsStr) -> Option<Stamp>;
+}
+
+/// Two folders, the second of which is to have files of the first under the same names.
+pub(crate) trait Sharer {
+    /// The stamp of the file of this name in the first folder, which is not opened for that. No stamp where the disk keeps none.
+    fn stamp(&self, name: &OsStr) -> Option<Stamp>;
+    /// As [`Disk::link`]. Says whether the file that has the new name is the one of this stamp: another may have taken its place
+    /// in the first folder a moment ago.
+    fn link(&self, name: &OsStr, stamp: &Stamp) -> io::Result<bool>;
 }
 
 /// The facts about a folder that are checked before anything in it is believed.
@@ -176,6 +187,24 @@ impl Reader for Folder {
     }
 }
 
+/// Two folders that are open for the length of a call.
+struct OpenedTwo {
+    from: Arc<Folder>,
+    to: Arc<Folder>,
+}
+
+impl Sharer for OpenedTwo {
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.from.stamp(name)
+    }
+
+    fn link(&self, name: &OsStr, stamp: &Stamp) -> io::Result<bool> {
+        self.from.link_as_it_is(name, &self.to, name)?;
+        // Nothing but a file has the stamp of a file that was read.
+        Ok(self.to.stamp(name).is_some_and(|there| there.is_of_the_same_bytes(stamp)))
+    }
+}
+
 impl Disk for RealDisk {
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
         let (folder, name) = self.place(path)?;
@@ -242,6 +271,10 @@ impl Disk for RealDisk {
         let (above, from) = self.place(from)?;
         let (folder, name) = self.place(to)?;
         above.link(from, &folder, name)
+    }
+
+    fn sharer<'a>(&'a self, from: &Path, to: &Path) -> io::Result<Box<dyn Sharer + 'a>> {
+        Ok(Box::new(OpenedTwo { from: self.folder(from)?, to: self.folder(to)? }))
     }
 
     fn links(&self, path: &Path) -> io::Result<u64> {

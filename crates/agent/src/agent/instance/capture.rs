@@ -37,7 +37,7 @@ impl<O: Outside> Instance<O> {
         let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
         match (decides, anew) {
             (true, true) => self.scan(server, now),
-            (true, false) if hinted => self.look(server, now, false),
+            (true, false) if hinted && self.capture.heeds_hints(now) => self.look(server, now, false),
             (false, _) if anew || hinted => self.begin_look(server, now, anew),
             _ => {}
         }
@@ -75,6 +75,7 @@ impl<O: Outside> Instance<O> {
 
     /// The same; not `anew`, as after a hint, but opening only those files that may have changed since earlier looks.
     fn look(&mut self, server: &mut Common<O>, now: Moment, anew: bool) {
+        let began = server.now();
         self.capture.is_overtaken();
         let basis = self.begin_basis(server, now);
         let kept = self.run.is_some() || self.asked.is_some();
@@ -82,6 +83,8 @@ impl<O: Outside> Instance<O> {
         self.take_look(server, now, Looked { basis, found });
         self.record(server, now);
         self.report_registrations(server);
+        let ended = server.now();
+        self.capture.looked_itself(ended, ended.since(began));
     }
 
     /// Begins to look, unless the last look is still on.

@@ -60,9 +60,12 @@ impl<O: Outside> Instance<O> {
             self.outside.destination_of(&line.mon_name).into_iter().chain(by_name)
         }));
         for address in further {
+            // Nearly every client's line repeats its name, and to ask the kernel for an address takes a socket.
+            if addresses.len() >= CLIENT_ADDRESSES_MAX || addresses.contains(&address) {
+                continue;
+            }
             // Further addresses may be such as many hosts have; this server's own address leads to no other host.
-            let is_own = !addresses.is_empty() && self.outside.is_present(address.ip);
-            if !is_own && addresses.len() < CLIENT_ADDRESSES_MAX && !addresses.contains(&address) {
+            if addresses.is_empty() || !self.outside.is_present(address.ip) {
                 addresses.push(address);
             }
         }

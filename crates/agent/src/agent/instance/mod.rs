@@ -175,7 +175,7 @@ impl<O: Outside> Instance<O> {
             News::Resolved(name, found) => self.resolved(server, now, &name, found),
             News::AddressGone(service, gone) => self.address_gone(server, now, &service, gone),
             News::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
-            News::HookRan(hook, took, is_done) => server.counts_mut().hooks.of(hook).ended(took, is_done),
+            News::HookRan(hook, took, is_done) => server.counts_mut().hooks.of_mut(hook).ended(took, is_done),
             News::Monitor(wanted) => self.wanted(server, now, wanted),
             News::Callout(said, answered) => self.called_out(server, now, now, said, answered),
             // The hint is noted where the next look finds it; this only wakes the loop.

@@ -3,16 +3,19 @@
 //! A name that ends in `_total` only rises, and begins at zero with each agent. Times are in seconds. Every field is there from
 //! the beginning, so no name comes from the network. Nothing is decided by any of it.
 
+mod by_word;
+
 use std::time::Duration;
 
+use heirlock_core::Moment;
 use heirlock_core::monitor::Refusals;
 use heirlock_core::store::{Change, RecordChange};
 use heirlock_core::takeover::{Cause, End, Event, Phase};
-use heirlock_core::{Moment, Outcome};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::config::Hook;
 use crate::limits::OBSERVED_BUCKETS;
+
+pub use by_word::{CallEnd, RunEnd, Verb, VerbEnd};
 
 /// All that is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,7 +298,7 @@ impl Times {
 impl Calls {
     /// One more took so long, and succeeded or failed.
     pub(crate) fn ended(&mut self, time: Duration, is_done: bool) {
-        *if is_done { &mut self.done_total } else { &mut self.failed_total } += 1;
+        *self.of_mut(if is_done { CallEnd::Done } else { CallEnd::Failed }) += 1;
         self.seconds.took(time);
     }
 }
@@ -303,16 +306,15 @@ impl Calls {
 impl Observed {
     /// A run that began for this reason has ended so.
     pub(crate) fn ended(&mut self, cause: Cause, end: &End) {
-        let runs = self.runs.of(cause);
-        let (ends, summaries) = match end {
-            End::Refused(_) => (&mut runs.refused_total, &[][..]),
-            End::Unbegun { .. } => (&mut runs.failed_total, &[][..]),
-            End::Failed { summaries, .. } => (&mut runs.failed_total, summaries.as_slice()),
-            End::Settled(summaries) => (&mut runs.settled_total, summaries.as_slice()),
+        let (end, summaries) = match end {
+            End::Refused(_) => (RunEnd::Refused, &[][..]),
+            End::Unbegun { .. } => (RunEnd::Failed, &[][..]),
+            End::Failed { summaries, .. } => (RunEnd::Failed, summaries.as_slice()),
+            End::Settled(summaries) => (RunEnd::Settled, summaries.as_slice()),
         };
-        *ends += 1;
+        *self.runs.of_mut(cause).of_mut(end) += 1;
         let clients = summaries.iter().flat_map(|summary| &summary.clients);
-        clients.for_each(|client| self.outcomes.count(client.outcome));
+        clients.for_each(|client| *self.outcomes.of_mut(client.outcome) += 1);
     }
 }
 
@@ -352,66 +354,13 @@ impl Notices {
     }
 }
 
-impl Outcomes {
-    /// The outcome of one client.
-    fn count(&mut self, outcome: Option<Outcome>) {
-        *match outcome {
-            Some(Outcome::ReRegistered) => &mut self.re_registered_total,
-            Some(Outcome::Acknowledged) => &mut self.acknowledged_total,
-            Some(Outcome::Unreachable) => &mut self.unreachable_total,
-            Some(Outcome::Lost) => &mut self.lost_total,
-            None => &mut self.unknown_total,
-        } += 1;
-    }
-}
-
-impl Runs {
-    /// The ends of runs that began for this reason.
-    fn of(&mut self, cause: Cause) -> &mut Ends {
-        match cause {
-            Cause::Asked => &mut self.asked,
-            Cause::OwnerDead => &mut self.owner_dead,
-            Cause::OwnRestart => &mut self.own_restart,
-        }
-    }
-}
-
 impl Phases {
     /// A run that was in this phase, if in one, is in it no longer.
     pub(crate) fn passed(&mut self, phase: Option<Phase>, since: &mut Moment, now: Moment) {
-        if let Some(times) = phase.and_then(|phase| self.of(phase)) {
+        if let Some(times) = phase.and_then(|phase| self.of_mut(phase)) {
             times.took(now.since(*since));
         }
         *since = now;
-    }
-
-    /// How long this phase lasted; nothing for one that a run ends in.
-    fn of(&mut self, phase: Phase) -> Option<&mut Times> {
-        Some(match phase {
-            Phase::Intent => &mut self.intent,
-            Phase::Fenced => &mut self.fenced,
-            Phase::Claimed => &mut self.claimed,
-            Phase::Conveyed => &mut self.conveyed,
-            Phase::Recognised => &mut self.recognised,
-            Phase::Proved => &mut self.proved,
-            Phase::Ready => &mut self.ready,
-            Phase::Notifying => &mut self.notifying,
-            Phase::Settling => &mut self.settling,
-            Phase::Settled | Phase::Failed => return None,
-        })
-    }
-}
-
-impl Hooks {
-    /// The calls of this hook.
-    pub(crate) fn of(&mut self, hook: Hook) -> &mut Calls {
-        match hook {
-            Hook::Fence => &mut self.fence,
-            Hook::VolumeUp => &mut self.volume_up,
-            Hook::AddressUp => &mut self.address_up,
-            Hook::AddressDown => &mut self.address_down,
-            Hook::VolumeDown => &mut self.volume_down,
-        }
     }
 }
 
@@ -466,7 +415,7 @@ mod tests {
     fn observed_numbers_are_the_same_after_they_were_written_and_read() {
         let mut observed = Observed { began_at_s: 5, ..Observed::default() };
         observed.commits.ended(Duration::from_micros(1_234_567), true);
-        observed.phases.of(Phase::Settling).unwrap().took(Duration::from_nanos(90_000_000_001));
+        observed.phases.of_mut(Phase::Settling).unwrap().took(Duration::from_nanos(90_000_000_001));
         let text = serde_json::to_string(&observed).unwrap();
         assert!(text.contains(r#""sum":1.234567"#), "{text}");
         assert_eq!(serde_json::from_str::<Observed>(&text).unwrap(), observed);

@@ -15,7 +15,12 @@ use crate::files::{Stamp, WallTime};
 
 /// The records, each by the stamp of the file that it was read from. It keeps none of them alive.
 #[derive(Debug, Default)]
-pub(super) struct ReadBefore(HashMap<Stamp, WeakRecord>);
+pub(super) struct ReadBefore {
+    /// Those that were read since it last forgot.
+    lately: HashMap<Stamp, WeakRecord>,
+    /// Those that were read before that.
+    earlier: HashMap<Stamp, WeakRecord>,
+}
 
 impl ReadBefore {
     /// A record, or nothing where its owner removed it meanwhile. `began` is when this reading of many records began.
@@ -26,8 +31,8 @@ impl ReadBefore {
         began: WallTime,
     ) -> Result<Option<Record>, String> {
         let name = file_name(key).as_ref();
-        if !self.0.is_empty()
-            && let Some(known) = reader.stamp(name).and_then(|stamp| self.0.get(&stamp)?.upgrade())
+        if !self.is_empty()
+            && let Some(known) = reader.stamp(name).and_then(|stamp| self.known(&stamp))
         {
             return Ok(Some(known));
         }
@@ -37,17 +42,27 @@ impl ReadBefore {
         };
         parse_record(&bytes).map_err(|error| error.to_string())?;
         let record = Record::from(bytes);
-        if self.0.len() < RECORDS_MAX
+        if self.lately.len() < RECORDS_MAX
             && let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(began))
         {
-            self.0.insert(stamp, record.downgrade());
+            self.lately.insert(stamp, record.downgrade());
         }
         Ok(Some(record))
     }
 
-    /// Forgets all of them.
+    /// The record in the file that has this stamp, if it was read a moment ago and is still in use.
+    pub(super) fn known(&self, stamp: &Stamp) -> Option<Record> {
+        self.lately.get(stamp).or_else(|| self.earlier.get(stamp))?.upgrade()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.lately.is_empty() && self.earlier.is_empty()
+    }
+
+    /// Forgets those that were there already when it last forgot: a heartbeat between a reading and the work that follows from it
+    /// takes nothing away.
     pub(super) fn forget(&mut self) {
-        *self = Self::default();
+        self.earlier = std::mem::take(&mut self.lately);
     }
 }
 
@@ -89,7 +104,9 @@ mod tests {
         let first = read(&mut before, &one);
         assert!(read(&mut before, &other).is_shared_with(&first));
         before.forget();
-        assert!(!read(&mut before, &other).is_shared_with(&first));
+        assert!(read(&mut before, &other).is_shared_with(&first), "a heartbeat later");
+        before.forget();
+        assert!(!read(&mut before, &other).is_shared_with(&first), "and after one more");
     }
 
     #[test]
@@ -113,7 +130,7 @@ mod tests {
         thread::sleep(SETTLED_AFTER * 2);
         let mut before = ReadBefore::default();
         drop(read(&mut before, &one));
-        assert!(before.0.values().all(|record| record.upgrade().is_none()));
+        assert!(before.lately.values().all(|record| record.upgrade().is_none()));
         assert_eq!(read(&mut before, &other), *LINE.as_bytes());
     }
 }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::{Disk, Owner, Reader, Unsynced};
+use super::{Disk, Owner, Reader, Sharer, Unsynced};
 use crate::files::Stamp;
 
 /// A fault. Steps are counted from the disk's beginning; looking is no step.
@@ -46,10 +46,16 @@ pub(crate) struct FaultyDisk(Arc<Mutex<State>>);
 
 struct State {
     nodes: Vec<Node>,
+    /// How often files of a name were read.
+    reads: BTreeMap<OsString, u64>,
+    /// Comes before the next file that two folders share.
+    meanwhile: Option<Meanwhile>,
     steps: u64,
     fault: Fault,
     off: bool,
 }
+
+type Meanwhile = Box<dyn FnOnce(&FaultyDisk) + Send>;
 
 #[derive(Clone)]
 enum Node {
@@ -82,7 +88,15 @@ impl FaultyDisk {
     }
 
     fn of(nodes: Vec<Node>) -> Self {
-        Self(Arc::new(Mutex::new(State { nodes, steps: 0, fault: Fault::None, off: false })))
+        let (reads, meanwhile) = (BTreeMap::new(), None);
+        Self(Arc::new(Mutex::new(State {
+            nodes,
+            reads,
+            meanwhile,
+            steps: 0,
+            fault: Fault::None,
+            off: false,
+        })))
     }
 
     /// Sets the fault from now on.
@@ -93,6 +107,16 @@ impl FaultyDisk {
     /// How many steps were made or tried.
     pub(crate) fn steps(&self) -> u64 {
         self.state().steps
+    }
+
+    /// How often files of this name were read, in all folders.
+    pub(crate) fn reads(&self, name: &str) -> u64 {
+        self.state().reads.get(OsStr::new(name)).copied().unwrap_or_default()
+    }
+
+    /// Another server is faster: it does this before the next file gets a name in a second folder.
+    pub(crate) fn meanwhile(&self, done: impl FnOnce(&Self) + Send + 'static) {
+        self.state().meanwhile = Some(Box::new(done));
     }
 
     /// The disk as it is found after a crash now.
@@ -120,6 +144,16 @@ impl FaultyDisk {
         }
         paths.sort();
         paths
+    }
+
+    fn stamp(&self, path: &Path) -> Option<Stamp> {
+        let state = self.state();
+        state.look().ok()?;
+        let id = state.find(path).ok()?;
+        match &state.nodes[id] {
+            Node::File { now, .. } => Some(Stamp::without_times(id, now.len())),
+            Node::Folder { .. } => None,
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -296,19 +330,37 @@ struct FolderOf<'a> {
 
 impl Reader for FolderOf<'_> {
     fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
-        // It keeps no times.
-        self.disk.read(&self.path.join(name), max).map(|bytes| (bytes, None))
+        let stamp = self.stamp(name);
+        self.disk.read(&self.path.join(name), max).map(|bytes| (bytes, stamp))
     }
 
-    fn stamp(&self, _: &OsStr) -> Option<Stamp> {
-        None
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.disk.stamp(&self.path.join(name))
+    }
+}
+
+/// Two folders of the disk.
+struct TwoOf<'a>(FolderOf<'a>, FolderOf<'a>);
+
+impl Sharer for TwoOf<'_> {
+    fn stamp(&self, name: &OsStr) -> Option<Stamp> {
+        self.0.stamp(name)
+    }
+
+    fn link(&self, name: &OsStr, stamp: &Stamp) -> io::Result<bool> {
+        let meanwhile = self.0.disk.state().meanwhile.take();
+        meanwhile.into_iter().for_each(|done| done(self.0.disk));
+        self.0.disk.link(&self.0.path.join(name), &self.1.path.join(name))?;
+        Ok(self.1.stamp(name).is_some_and(|there| there.is_of_the_same_bytes(stamp)))
     }
 }
 
 impl Disk for FaultyDisk {
     fn read(&self, path: &Path, max: usize) -> io::Result<Vec<u8>> {
-        let state = self.state();
+        let mut state = self.state();
         state.look()?;
+        let name = path.file_name().unwrap_or_default().to_owned();
+        *state.reads.entry(name).or_default() += 1;
         match &state.nodes[state.find(path)?] {
             Node::File { now, .. } if now.len() > max => Err(io::ErrorKind::FileTooLarge.into()),
             Node::File { now, .. } => Ok(now.clone()),
@@ -397,6 +449,11 @@ impl Disk for FaultyDisk {
         state.step(Needs::Room)?;
         let id = state.find(from)?;
         state.name(to, id)
+    }
+
+    fn sharer<'a>(&'a self, from: &Path, to: &Path) -> io::Result<Box<dyn Sharer + 'a>> {
+        let of = |path: &Path| FolderOf { disk: self, path: path.to_owned() };
+        Ok(Box::new(TwoOf(of(from), of(to))))
     }
 
     fn written_at_s(&self, path: &Path) -> io::Result<u64> {
