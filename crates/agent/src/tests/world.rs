@@ -609,4 +609,5 @@ mod fencing;
 mod forgetting;
 mod instances;
 mod releasing;
+mod repeated;
 mod verbs;

@@ -456,6 +456,14 @@ impl Takeover {
         Batch { persist: self.journals(None), then: vec![next] }
     }
 
+    /// It was to stop when it is prepared, and more was asked for since, before it came to that. Once it is prepared
+    /// [`Event::Finish`] says so.
+    pub fn goes_on_when_prepared(&mut self) {
+        if self.phase < Phase::Proved {
+            (self.plan.until, self.awaits_finish) = (Until::Settled, false);
+        }
+    }
+
     fn finish(&mut self) -> Steps {
         self.awaits_finish = false;
         self.plan.until = Until::Settled;

@@ -439,7 +439,8 @@ impl<O: Outside> Instance<O> {
             }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => self.take_conveyed_away(server),
-            Action::AwaitFinish => self.prepared(server),
+            // Its callers are answered when all is durable.
+            Action::AwaitFinish => {}
             Action::Over(end) => self.over(server, end),
         }
     }
@@ -536,14 +537,6 @@ impl<O: Outside> Instance<O> {
         });
         announced.truncate(heirlock_core::limits::ANNOUNCED_NAMES_MAX);
         announced
-    }
-
-    fn prepared(&mut self, server: &Common<O>) {
-        let Some(running) = &mut self.run else { return };
-        let report = status::report(&running.machine, server.store(), &self.outside.unready());
-        for waiting in running.waiting.drain(..) {
-            waiting.responder.done(Answer::adopted(report.clone(), true));
-        }
     }
 
     pub fn over(&mut self, server: &mut Common<O>, end: End) {
