@@ -207,7 +207,7 @@ impl<O: Outside> Server<O> {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         let (instance, common) = self.first_parts();
-        instance.try_to_claim(common, services, authority, attempts)
+        instance.try_to_claim(common, services, false, authority, attempts)
     }
 
     pub fn store_error(&self) -> Option<&str> {

@@ -606,6 +606,7 @@ mod callouts;
 mod conveying;
 mod counted;
 mod fencing;
+mod first_start;
 mod forgetting;
 mod instances;
 mod releasing;

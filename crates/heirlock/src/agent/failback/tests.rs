@@ -81,6 +81,7 @@ fn a_release_that_failed_is_said_to_the_home_and_tried_again_when_it_asks_again(
 #[test]
 fn a_run_that_was_asked_for_holds_a_release_up_and_says_how_long() {
     let mut place = with_a_guest();
+    place.had_elsewhere("new");
     place.begin("new");
     place.drive(Phase::Recognised);
     asked_for(&mut place, 7);

@@ -69,6 +69,7 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     place.begin("nfs");
     let first = place.number();
     place.supersede();
+    place.had_elsewhere("new");
     place.begin("new");
     place.drive(Phase::Recognised);
     let late = restarted(&place, first, "2");
@@ -84,6 +85,7 @@ const LATENCY: Duration = Duration::from_millis(40);
 #[test]
 fn each_milestone_has_the_time_at_which_it_was_reached() {
     let mut place = place();
+    place.had_elsewhere("new");
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let before = |method| {
         if ["claim", "begin_generation"].contains(&method) {
