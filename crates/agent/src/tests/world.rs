@@ -69,6 +69,8 @@ pub(super) struct World {
     hangs: bool,
     /// What takes addresses and volumes away hangs.
     pub(super) keeps_services: bool,
+    /// Nothing is exported, so the lock manager answers no question about grace.
+    exports_nothing: bool,
     pub(super) hanging: VecDeque<News>,
 }
 
@@ -162,6 +164,9 @@ impl World {
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);
                 (strategy.as_str(), News::Recognised(run, Box::new(done)))
+            }
+            RunWork::Prove(_) if self.exports_nothing => {
+                ("prove", News::ServesNobody(run, "its credential was refused".to_owned()))
             }
             RunWork::Prove(_) => ("prove", News::Event(run, Event::Proved(Ok(())))),
             RunWork::BringUp { .. } => ("bring up", News::Event(run, Event::BroughtUp(Ok(())))),
@@ -609,6 +614,7 @@ mod fencing;
 mod first_start;
 mod forgetting;
 mod instances;
+mod passive;
 mod releasing;
 mod repeated;
 mod verbs;

@@ -615,13 +615,13 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_none = self.counts().0 == 0;
-        persist.extend(self.journals(Some(why.to_owned())));
+        // A self-adoption without a client had nothing to do.
+        let failed = self.counts().0 > 0 || !self.is_own_restart();
+        persist.extend(self.journals(failed.then(|| why.to_owned())));
         let summaries = self.summaries();
-        let end = if told_none && self.is_own_restart() {
-            End::Settled(summaries)
-        } else {
-            End::Failed { hindrance, why: why.to_owned(), summaries }
+        let end = match failed {
+            true => End::Failed { hindrance, why: why.to_owned(), summaries },
+            false => End::Settled(summaries),
         };
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }

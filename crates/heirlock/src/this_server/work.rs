@@ -121,6 +121,13 @@ impl<T, M: FnOnce(Result<T, String>) -> News> Drop for Report<T, M> {
     }
 }
 
+/// The answer to the question whether grace is open.
+enum Proof {
+    InGrace,
+    /// It is not, for this reason, and nothing is exported.
+    ExportsNothing(String),
+}
+
 fn lacks(one: Missing) -> Fit {
     Fit { missing: vec![one], said: Vec::new() }
 }
@@ -266,18 +273,29 @@ impl Workshop {
 
     /// Asks until grace is open.
     pub(super) fn prove(&self, grace: Grace) {
-        self.in_thread("prove", self.event(Event::Proved), move |shop| {
+        let run = self.run;
+        let message = move |done: Result<Proof, String>| match done {
+            Ok(Proof::InGrace) => News::Event(run, Event::Proved(Ok(()))),
+            Ok(Proof::ExportsNothing(why)) => News::ServesNobody(run, why),
+            Err(why) => News::Event(run, Event::Proved(Err(why))),
+        };
+        self.in_thread("prove", message, move |shop| {
             let until = shop.clock.now() + limits::PROVE_TIME_MAX;
             loop {
                 let (answer, why) = shop.probe(&[]);
                 if answer == Probe::InGrace {
-                    return Ok(());
+                    return Ok(Proof::InGrace);
                 }
                 if grace.is_over(shop.clock.now()) {
                     return Err("grace is over".to_owned());
                 }
                 if shop.clock.now() >= until {
-                    return Err(format!("grace is not open: {why}"));
+                    let why = format!("grace is not open: {why}");
+                    return if shop.lock_manager.exports_nothing() {
+                        Ok(Proof::ExportsNothing(why))
+                    } else {
+                        Err(why)
+                    };
                 }
                 thread::sleep(limits::PROBE_INTERVAL);
             }

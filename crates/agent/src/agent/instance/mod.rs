@@ -162,6 +162,7 @@ impl<O: Outside> Instance<O> {
             News::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             News::NlmPorts(ports) => self.nlm_ports = ports,
             News::Event(run, event) => self.worked_for(server, run, event),
+            News::ServesNobody(run, why) => self.serves_nobody(server, run, why),
             News::Fit(run, fit) => self.looked_for_needs(server, run, fit),
             News::HomeLookedFor(service, fit) => self.home_looked_for(server, &service, fit),
             News::Placed(run, done) => self.placed(server, run, done),
