@@ -70,7 +70,7 @@ steps! {
     over(end: End);
     share_a_portion(now: Moment);
     notify_once_shared(now: Moment);
-    release(service: &ServiceName, responder: Option<Responder>, asked: Option<u64>);
+    release(service: &ServiceName, responders: Vec<Responder>, asked: Option<u64>);
     asked_to_release(service: &ServiceName, responder: Responder);
     address_gone(now: Moment, service: &ServiceName, gone: Result<(), String>);
     answer_home_requests(now: Moment);

@@ -224,6 +224,7 @@ impl<O: Outside> Instance<O> {
         |instance, server, now| {
             instance.end_messages_put_off_too_long(server, now);
             instance.end_releases_that_hang(server, now);
+            instance.begin_releases_that_wait(server, now);
         },
         |instance, server, now| {
             instance.say_who_came(server, now);

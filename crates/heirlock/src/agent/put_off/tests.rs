@@ -146,7 +146,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
         let mut place = holder();
         let gate = hang(&mut place);
         let (responder, lines) = crate::control::heard();
-        place.agent.release(&service("new"), Some(responder), None);
+        place.agent.release(&service("new"), vec![responder], None);
         gate.shut(&["release"]);
         let now = place.agent.outside().now();
         place.agent.address_gone(now, &service("new"), Ok(()));
