@@ -29,7 +29,7 @@ mod served;
 mod statd;
 mod switch;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod writable;
 
 use std::collections::BTreeMap;
