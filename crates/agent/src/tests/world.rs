@@ -412,6 +412,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         strategy: if restarts_nfs { Strategy::RestartNfs } else { Strategy::Command },
         convey: Conveyance::Generate,
         settle_margin: Duration::from_secs(5),
+        prepared_time: Duration::from_secs(10),
         restart_nfs: command("restart-nfs"),
         restart_status_monitor: None,
         recognise: command("recognise"),
@@ -615,6 +616,7 @@ mod first_start;
 mod forgetting;
 mod instances;
 mod passive;
+mod prepared;
 mod releasing;
 mod repeated;
 mod verbs;

@@ -226,8 +226,11 @@ impl Workshop {
     fn look(&self, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
         self.keep_sm_notify_out();
         let (host, settings, lock_manager) = (&self.host, &self.settings, self.lock_manager.as_ref());
-        let missing =
-            guard::refusals(host, settings, lock_manager, targets, insists).into_iter().map(|refusal| {
+        // A run that does not go on to the addresses is prepared for another program.
+        let prepares = !brings;
+        let missing = guard::refusals(host, settings, lock_manager, targets, insists, prepares)
+            .into_iter()
+            .map(|refusal| {
                 let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
                 Missing::new(refusal.check, refusal.found, remedy)
             });

@@ -223,7 +223,7 @@ impl<O: Outside> Instance<O> {
         let unready = self.outside.unready();
         let Some(running) = self.running(number) else { return };
         if waiting.is_over(&running.machine) {
-            let report = status::report(&running.machine, server.store(), &unready);
+            let report = status::report(server.now(), &running.machine, server.store(), &unready);
             return waiting.responder.done(Answer::adopted(report, false));
         }
         running.waiting.push(waiting);

@@ -308,7 +308,7 @@ impl<O: Outside> Instance<O> {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = status::report(machine, server.store(), &self.outside.unready());
+        let report = status::report(server.now(), machine, server.store(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::adopted(report.clone(), true));
         }
@@ -616,7 +616,8 @@ impl<O: Outside> Instance<O> {
     /// Says how a run has ended, to the log and to its callers.
     pub(crate) fn say_end(&self, server: &Common<O>, running: Running, end: End) {
         status::log_end(&running.machine, &end);
-        let mut answer = status::answer(&running.machine, end, server.store(), &self.outside.unready());
+        let (now, unready) = (server.now(), self.outside.unready());
+        let mut answer = status::answer(now, &running.machine, end, server.store(), &unready);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }

@@ -155,6 +155,7 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run().as_ref().unwrap().machine;
     let report = heirlock_agent::agent::status::report(
+        place.agent.outside().now(),
         machine,
         place.agent.store(),
         &place.agent.lock_manager().unready(),
