@@ -94,8 +94,10 @@ pub fn duty(
 /// once they are told.
 #[must_use]
 pub fn is_adopted(journal: &Journal, has_lost: bool, current: Option<&Incarnation>) -> bool {
-    let failed = journal.failure.is_some() && (has_lost || journal.cause != Cause::OwnRestart);
-    journal.phase == Phase::Settled && !failed && journal.life.is_some() && journal.life.as_ref() == current
+    journal.phase == Phase::Settled
+        && !has_failed(journal, has_lost)
+        && journal.life.is_some()
+        && journal.life.as_ref() == current
 }
 
 /// One service that this server holds, as far as its duties depend on it.
@@ -109,6 +111,14 @@ pub struct Holding<'a> {
     pub has_clients: bool,
     /// It is being given away: the server that takes it next owes what is owed.
     pub frozen: bool,
+}
+
+/// Whether the run that began the generation with this journal failed, as things are now. A self-adoption that failed matters as long
+/// as clients are missed: it can't be asked for again.
+#[must_use]
+pub fn has_failed(journal: &Journal, has_missed: bool) -> bool {
+    let matters = has_missed || journal.cause != Cause::OwnRestart;
+    journal.phase == Phase::Failed || (journal.failure.is_some() && matters)
 }
 
 /// The duties towards all services of one lock manager together.

@@ -194,6 +194,9 @@ pub(crate) const FORGET_AFTER: RangeInclusive<Duration> =
 /// How much of grace is kept free: no finer than it is looked at, and a part of it.
 pub(crate) const SETTLE_MARGIN: RangeInclusive<Duration> = PROBE_INTERVAL..=KERNEL_GRACE_MAX;
 
+/// How much time an adoption that is prepared leaves until `--finish` can be said.
+pub(crate) const PREPARED_TIME: RangeInclusive<Duration> = PROBE_INTERVAL..=KERNEL_GRACE_MAX;
+
 /// How long the grace period of a lock manager of commands lasts.
 pub(crate) const GRACE_PERIOD: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 

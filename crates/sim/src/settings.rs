@@ -71,6 +71,7 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
             strategy: strategy_of(server),
             convey: if at == 0 { Conveyance::Copy } else { Conveyance::Generate },
             settle_margin: MARGIN,
+            prepared_time: MARGIN * 2,
             restart_nfs: None,
             restart_status_monitor: None,
             recognise: None,

@@ -484,6 +484,7 @@ fn configuration(
          [lock-manager]
          strategy = \"{strategy}\"
          convey = \"{convey}\"
+         prepared-time = \"5s\"
          {restart_nfs}
          {restart_status_monitor}
          [heartbeat]

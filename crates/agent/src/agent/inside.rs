@@ -64,7 +64,7 @@ steps! {
     over(end: End);
     share_a_portion(now: Moment);
     notify_once_shared(now: Moment);
-    release(service: &ServiceName, responder: Option<Responder>, asked: Option<u64>);
+    release(service: &ServiceName, responders: Vec<Responder>, asked: Option<u64>);
     asked_to_release(service: &ServiceName, responder: Responder);
     address_gone(now: Moment, service: &ServiceName, gone: Result<(), String>);
     answer_home_requests(now: Moment);
@@ -174,7 +174,7 @@ impl<O: Outside> Server<O> {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         let (instance, common) = self.first_parts();
-        instance.try_to_claim(common, services, authority, attempts)
+        instance.try_to_claim(common, services, false, authority, attempts)
     }
 
     pub fn store_error(&self) -> Option<&str> {

@@ -52,6 +52,8 @@ pub enum News {
     NlmPorts(Vec<u16>),
     /// Work that a run asked for is done.
     Event(RunNumber, Event),
+    /// Grace was not proved to be open for this run, for the reason that is told, and nothing is exported here.
+    ServesNobody(RunNumber, String),
     /// The needs of an adoption were looked for, for a run.
     Fit(RunNumber, Fit),
     /// The needs of an adoption of a service that is to come home were looked for.

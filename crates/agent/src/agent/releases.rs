@@ -20,6 +20,8 @@ pub(super) struct Release {
     pub(super) responders: Vec<Responder>,
     /// For which request of its home it is.
     pub(super) asked: Option<u64>,
+    /// It has not begun: a run is about to have the lock manager restarted, or to be told of its claim. Until when that may take.
+    pub(super) begins_by: Option<Moment>,
     /// Until when its address has to be gone; none once the claim is given up.
     pub(super) address_until: Option<Moment>,
     /// Until when the work that is on for it has to report; none while there is none.
@@ -76,7 +78,14 @@ impl Releases {
 
     /// When work has to have reported.
     pub(crate) fn due(&self) -> Option<Moment> {
-        self.on.values().filter_map(|release| release.report_until).min()
+        self.on.values().flat_map(|release| [release.report_until, release.begins_by]).flatten().min()
+    }
+
+    /// Those that have not begun, and until when they wait.
+    pub(super) fn to_begin(&self) -> Vec<(ServiceName, Moment)> {
+        let waits =
+            |(service, release): (&ServiceName, &Release)| Some((service.clone(), release.begins_by?));
+        self.on.iter().filter_map(waits).collect()
     }
 
     /// Those whose work should have reported by now, hang. Answers of which services they are, and whether the claim is still

@@ -81,6 +81,7 @@ impl Waiting {
     pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
+            AnswerWhen::Prepared => machine.is_prepared(),
             // The answer names the records that could not be placed.
             AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
             AnswerWhen::Settled => false,

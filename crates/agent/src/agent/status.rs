@@ -82,8 +82,8 @@ fn addresses(machine: &Takeover, settings: &Settings) -> String {
 }
 
 /// The report of a run, as far as it has come.
-pub fn report(machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> AdoptionReport {
-    of_run(machine, None, store, unready)
+pub fn report(now: Moment, machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> AdoptionReport {
+    of_run(now, machine, None, store, unready)
 }
 
 /// The things that are missing at the addresses of one service.
@@ -93,17 +93,19 @@ pub(super) fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<Stri
 
 /// The answer to the callers at the end of a run.
 pub(crate) fn answer(
+    now: Moment,
     machine: &Takeover,
     end: End,
     store: &dyn Store,
     unready: &[Unready],
 ) -> Result<Answer, Failure> {
     match end {
-        End::Settled(_) => Ok(Answer::adopted(report(machine, store, unready), true)),
+        End::Settled(_) => Ok(Answer::adopted(report(now, machine, store, unready), true)),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries, .. } => {
             let known = (!summaries.is_empty()).then(|| {
-                Box::new(AdoptionReport { failure: Some(why.clone()), ..report(machine, store, unready) })
+                let (failure, phase) = (Some(why.clone()), Phase::Failed.to_string());
+                Box::new(AdoptionReport { failure, phase, ..report(now, machine, store, unready) })
             });
             Err(Failure {
                 message: failed(machine, &why),
@@ -204,6 +206,7 @@ pub(crate) fn names(services: &[ServiceName]) -> String {
 }
 
 pub(super) fn of_run(
+    now: Moment,
     machine: &Takeover,
     service: Option<&ServiceName>,
     store: &dyn Store,
@@ -226,6 +229,8 @@ pub(super) fn of_run(
     report.unready = looked_at.map(|main| unready_of(&main.service, unready)).unwrap_or_default();
     report.strategy = machine.strategy().as_str().into();
     report.phase = phase;
+    report.grace_left_ms = machine.grace_left(now).map(millis);
+    report.finish_within_ms = machine.finish_within(now).map(millis);
     report.timeline = timeline(machine.timeline());
     report.started_at_s = machine.started_at_s();
     add_troubles(&mut report, machine.troubles());
@@ -251,7 +256,8 @@ pub fn of_journal(service: &ServiceName, held: &Held, store: &dyn Store) -> Adop
     let summary = held.summary(service);
     let mut report = of_summary(&summary, stamps, store);
     let prepared = *phase == Phase::Proved;
-    report.phase = if prepared { "prepared".into() } else { phase.to_string() };
+    let shown = phase.shown(failure.is_some());
+    report.phase = if prepared { "prepared".into() } else { shown.to_string() };
     report.failure = failure.clone();
     report.strategy = strategy.as_str().into();
     report.timeline = timeline(stamps);
@@ -303,6 +309,8 @@ fn empty(service: &str) -> AdoptionReport {
         state_number: 0,
         strategy: String::new(),
         phase: String::new(),
+        grace_left_ms: None,
+        finish_within_ms: None,
         failure: None,
         clients: 0,
         re_registered: 0,

@@ -66,7 +66,8 @@ pub enum RunWork {
         /// Clients are still to be told in the life that ends by it.
         owes: bool,
     },
-    /// The lock manager is asked until grace is open.
+    /// The lock manager is asked until grace is open. Where it is not, and nothing is exported,
+    /// [`News::ServesNobody`](super::News::ServesNobody) tells that.
     Prove(Grace),
     /// The addresses and other needs of the services are brought up, or waited for. The run goes on as soon as clients can be
     /// told from one address; the others are waited for beside that.

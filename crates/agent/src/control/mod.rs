@@ -54,6 +54,8 @@ impl FromStr for Fenced {
 pub enum AnswerWhen {
     /// When the service is claimed: nothing can refuse it any more.
     Accepted,
+    /// When grace is proved to be open.
+    Prepared,
     /// When every client has answered or had its first round of tries.
     Notified,
     /// When every client's outcome is known, after grace at the latest.

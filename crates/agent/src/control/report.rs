@@ -27,8 +27,14 @@ pub struct AdoptionReport {
     pub state_number: u32,
     /// How the lock manager was made to recognise.
     pub strategy: String,
-    /// `settled`, `prepared`, or how far it came.
+    /// `settled`, `prepared`, `failed`, or how far it came.
     pub phase: String,
+    /// For how long grace stays open, in milliseconds; none where it is over, or was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grace_left_ms: Option<u64>,
+    /// Within how many milliseconds `--finish` has to be said, where that is waited for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_within_ms: Option<u64>,
     /// Why it failed; none where it did not.
     #[serde(default)]
     pub failure: Option<String>,
@@ -124,7 +130,7 @@ impl From<&Tenure> for TenureReport {
             cause: tenure.beginning,
             began_at_s: tenure.began_at_s,
             released_at_s: tenure.released_at_s,
-            phase: tenure.phase,
+            phase: tenure.phase.shown(tenure.failure.is_some()),
             failure: tenure.failure.clone(),
             state_number: tenure.state_number,
             clients: tenure.clients.clients,

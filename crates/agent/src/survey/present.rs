@@ -1,6 +1,7 @@
 //! How services, their clients and the servers are, as far as the store tells it.
 
 use heirlock_core::claim::Claim;
+use heirlock_core::duty::has_failed;
 use heirlock_core::store::{Account, Store, StoreError};
 use heirlock_core::takeover::last_outcomes;
 use heirlock_core::{Generation, Outcome, ServerName, ServiceName};
@@ -116,7 +117,6 @@ fn describe(
     status.records = account.keys.len();
     status.state_number = account.state.map(|state| state.0);
     let Some(journal) = &account.journal else { return };
-    status.phase = Some(journal.phase.to_string());
     status.failure.clone_from(&journal.failure);
     status.adopted_at_s = (!journal.timeline.is_empty()).then_some(journal.started_at_s);
     for line in last_outcomes(&account.outcomes).into_values().filter(|line| !line.outcome.is_good()) {
@@ -145,6 +145,8 @@ fn describe(
             });
         }
     }
+    let has_failed = has_failed(journal, status.lost + status.unreachable > 0);
+    status.phase = Some(journal.phase.shown(has_failed).to_string());
 }
 
 /// The names in a client's record other than the key it is kept under.

@@ -75,6 +75,8 @@ pub(super) struct World {
     hangs: bool,
     /// What takes addresses and volumes away hangs.
     pub(super) keeps_services: bool,
+    /// Nothing is exported, so the lock manager answers no question about grace.
+    exports_nothing: bool,
     pub(super) hanging: VecDeque<News>,
 }
 
@@ -168,6 +170,9 @@ impl World {
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);
                 (strategy.as_str(), News::Recognised(run, Box::new(done)))
+            }
+            RunWork::Prove(_) if self.exports_nothing => {
+                ("prove", News::ServesNobody(run, "its credential was refused".to_owned()))
             }
             RunWork::Prove(_) => ("prove", News::Event(run, Event::Proved(Ok(())))),
             RunWork::BringUp { .. } => ("bring up", News::Event(run, Event::BroughtUp(Ok(())))),
@@ -418,6 +423,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         strategy: if restarts_nfs { Strategy::RestartNfs } else { Strategy::Command },
         convey: Conveyance::Generate,
         settle_margin: Duration::from_secs(5),
+        prepared_time: Duration::from_secs(10),
         restart_nfs: command("restart-nfs"),
         restart_status_monitor: None,
         recognise: command("recognise"),
@@ -617,8 +623,12 @@ mod callouts;
 mod conveying;
 mod counted;
 mod fencing;
+mod first_start;
 mod forgetting;
 mod instances;
 mod looks;
+mod passive;
+mod prepared;
 mod releasing;
+mod repeated;
 mod verbs;

@@ -6,7 +6,7 @@ use heirlock_nsm::StateNumber;
 
 use super::{Claimed, End, Event, Part, Trouble};
 use crate::claim::Claim;
-use crate::names::ServiceName;
+use crate::names::{Generation, ServiceName};
 use crate::records::{RecordKey, Records};
 
 /// The services that a run claims, in order.
@@ -14,6 +14,7 @@ use crate::records::{RecordKey, Records};
 pub struct Claiming {
     left: VecDeque<(ServiceName, Part)>,
     takes_over: bool,
+    spares_own: bool,
     won: Vec<Claimed>,
     refused: Vec<(ServiceName, String)>,
     unread: Vec<ServiceName>,
@@ -25,7 +26,14 @@ impl Claiming {
     pub fn new(services: Vec<(ServiceName, Part)>) -> Self {
         let takes_over = services.first().is_some_and(|(_, part)| *part == Part::Target);
         let (won, refused, unread) = (Vec::new(), Vec::new(), Vec::new());
-        Self { left: services.into(), takes_over, won, refused, unread }
+        Self { left: services.into(), takes_over, spares_own: false, won, refused, unread }
+    }
+
+    /// Whether nothing of this server's own is claimed where nothing but first starts is taken over ([`Claimed::is_first`]):
+    /// then no lock is dropped ([`super::Takeover::spares_own`]).
+    #[must_use]
+    pub fn sparing_own(self, spares_own: bool) -> Self {
+        Self { spares_own: spares_own && self.takes_over, ..self }
     }
 
     /// Before the first claim: `look` looks for all that the claim of a service needs. A fault of the store would otherwise be
@@ -49,12 +57,13 @@ impl Claiming {
         nothing.then(|| Event::Claimed { won: Vec::new(), refused, unread: Vec::new() })
     }
 
-    /// Takes out the service that is to be claimed next. None is left where all that was to be taken over was refused: then
-    /// nothing of this server's own is touched.
+    /// Takes out the service that is to be claimed next. None is left where all that was to be taken over was refused, or where
+    /// nothing but first starts is: then nothing of this server's own is touched.
     pub fn take(&mut self) -> Option<ServiceName> {
         let (service, part) = self.left.pop_front()?;
-        let targets_lost = self.takes_over && part == Part::Own && self.won.is_empty();
-        (!targets_lost).then_some(service)
+        let targets_lost = self.takes_over && self.won.is_empty();
+        let is_spared = self.spares_own && self.won.iter().all(Claimed::is_first);
+        (part == Part::Target || !(targets_lost || is_spared)).then_some(service)
     }
 
     /// This one is ours now.
@@ -124,6 +133,12 @@ pub struct HeldBefore<'a> {
 }
 
 impl Claimed {
+    /// Whether no server ever claimed the service before, as far as any is known: no client has a lock that could be recovered.
+    #[must_use]
+    pub fn is_first(&self) -> bool {
+        self.generation == Generation::FIRST && self.records.is_empty() && self.troubles.is_empty()
+    }
+
     /// The service that a claim brings to the run that made it.
     #[must_use]
     pub fn new(service: ServiceName, claim: &Claim, base: Base, held: Option<HeldBefore<'_>>) -> Self {
@@ -145,7 +160,7 @@ impl Claimed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::names::{Generation, ServerName};
+    use crate::names::ServerName;
 
     fn service(name: &str) -> ServiceName {
         ServiceName::parse(name).unwrap()
@@ -188,6 +203,25 @@ mod tests {
         assert_eq!(asked, ["nfs", "homes", "own"], "one of them was won");
         let Event::Claimed { won, refused, .. } = claiming.over() else { panic!() };
         assert_eq!((won.len(), refused.len()), (2, 1));
+    }
+
+    #[test]
+    fn a_first_start_touches_no_service_of_its_own_server_that_is_not_owed_anything() {
+        let services =
+            || [("nfs", Part::Target), ("own", Part::Own)].map(|(name, part)| (service(name), part));
+        let asked = |spares_own, generation| {
+            let mut claiming = Claiming::new(services().to_vec()).sparing_own(spares_own);
+            let mut asked = 0;
+            while let Some(next) = claiming.take() {
+                asked += 1;
+                claiming.won(Claimed { generation, ..won(next.as_str()) });
+            }
+            asked
+        };
+        assert_eq!(asked(true, Generation::FIRST), 1);
+        assert_eq!((asked(false, Generation::FIRST), asked(true, Generation(2))), (2, 2));
+        let mut own = Claiming::new(vec![(service("own"), Part::Own)]).sparing_own(true);
+        assert_eq!(own.take(), Some(service("own")), "a self-adoption");
     }
 
     #[test]

@@ -117,6 +117,13 @@ impl Member {
         }
     }
 
+    /// These are clients of another server alone, as far as nothing is known of them. Answers how many those are.
+    pub(super) fn leave_to_others(&mut self, clients: &BTreeSet<RecordKey>) -> usize {
+        let before = self.clients.len();
+        self.clients.retain(|client, known| known.outcome.is_some() || !clients.contains(client));
+        before - self.clients.len()
+    }
+
     /// Takes in outcomes that an earlier run of the same generation left in the store.
     pub(super) fn recall(&mut self, lines: &[OutcomeLine]) {
         for line in lines {

@@ -49,6 +49,7 @@
 
 mod claiming;
 mod event;
+mod first;
 mod journal;
 mod member;
 mod order;
@@ -163,6 +164,8 @@ pub struct Takeover {
     /// The phase that was durable when the agent before this one ended.
     resumed_from: Option<Phase>,
     awaits_finish: bool,
+    /// Its services were never claimed before: no lock is recovered.
+    is_first_start: bool,
     /// The work that was begun for it and has not reported, with its time limit.
     working: Option<(Work, Moment)>,
     /// Whether records are being placed. Other work may go on meanwhile.
@@ -198,6 +201,7 @@ impl Takeover {
             phase: Phase::Intent,
             resumed_from: None,
             awaits_finish: false,
+            is_first_start: false,
             working: None,
             placing: Placing::default(),
             members: Vec::new(),
@@ -239,7 +243,8 @@ impl Takeover {
     /// These clients are on record now. Until the lock manager has recognised, a client that is captured has locks in the life
     /// that ends, and is told like those that were known at the claim.
     pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a RecordKey>) {
-        if !matches!(self.phase, Phase::Claimed | Phase::Conveyed) || self.resumed_from.is_some() {
+        let may_lose = matches!(self.phase, Phase::Claimed | Phase::Conveyed) && !self.is_first_start;
+        if !may_lose || self.resumed_from.is_some() {
             return;
         }
         if let Some(member) = self.members.iter_mut().find(|member| member.service == *service) {
@@ -294,6 +299,11 @@ impl Takeover {
             (Phase::Recognised, Event::Proved(result)) => self.proved(now, result),
             (Phase::Proved, Event::Finish) if self.awaits_finish => self.finish(),
             // The person or program that was to say it has forgotten: the wait is bounded, and its end is no silence.
+            (Phase::Proved, Event::Tick { .. })
+                if self.is_first_start && self.is_due(now) && self.awaits_finish =>
+            {
+                self.settle_first_start(now)
+            }
             (Phase::Proved, Event::Tick { .. }) if self.awaits_finish && self.is_due(now) => {
                 self.too_late(now, Hindrance::Finish, "no --finish came before grace was too short")
             }
@@ -355,6 +365,7 @@ impl Takeover {
             return self.refuse(End::before_the_beginning(won, refused, unread));
         }
         self.plan.targets.retain(|target| won.iter().any(|c| c.service == *target));
+        self.notice_first_start(&won);
         self.enter(now, Phase::Claimed, Some(Milestone::Claimed));
         let mut conveyed = Vec::new();
         let mut begins = Vec::new();
@@ -400,7 +411,9 @@ impl Takeover {
             return self.fail(now, Hindrance::AnotherLife, RESTARTED.into());
         }
         self.life = Some(seen.life);
-        self.grace = Some(Grace::new(seen.grace_opened, seen.grace_length, self.plan.margin));
+        // Of a first start it is the time that it waits.
+        let opened = if self.is_first_start { now } else { seen.grace_opened };
+        self.grace = Some(Grace::new(opened, seen.grace_length, self.plan.margin));
         // A client that came back before the agent's end becomes durable now: else a grace period that has become too short
         // would make it lost.
         let began_to_tell = self.resumed_from.is_some_and(|phase| phase >= Phase::Notifying);
@@ -413,6 +426,9 @@ impl Takeover {
             // Every client was told, or could not be.
             persist.extend(self.wait_for_the_end());
             return Batch { persist, then: Vec::new() };
+        }
+        if self.is_first_start {
+            return self.is_as_good_as_proved(now);
         }
         self.enter(now, Phase::Recognised, (!resumed).then_some(Milestone::Recognised));
         persist.extend(self.journals(None));
@@ -455,6 +471,14 @@ impl Takeover {
         self.awaits_finish |= self.plan.until == Until::Prepared;
         let next = if self.awaits_finish { Action::AwaitFinish } else { self.bring_up() };
         Batch { persist: self.journals(None), then: vec![next] }
+    }
+
+    /// It was to stop when it is prepared, and more was asked for since, before it came to that. Once it is prepared
+    /// [`Event::Finish`] says so.
+    pub fn goes_on_when_prepared(&mut self) {
+        if self.phase < Phase::Proved {
+            (self.plan.until, self.awaits_finish) = (Until::Settled, false);
+        }
     }
 
     fn finish(&mut self) -> Steps {
@@ -593,13 +617,13 @@ impl Takeover {
         }
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
-        let told_none = self.counts().0 == 0;
-        persist.extend(self.journals(Some(why.to_owned())));
+        // A self-adoption without a client had nothing to do.
+        let failed = self.counts().0 > 0 || !self.is_own_restart();
+        persist.extend(self.journals(failed.then(|| why.to_owned())));
         let summaries = self.summaries();
-        let end = if told_none && self.is_own_restart() {
-            End::Settled(summaries)
-        } else {
-            End::Failed { hindrance, why: why.to_owned(), summaries }
+        let end = match failed {
+            true => End::Failed { hindrance, why: why.to_owned(), summaries },
+            false => End::Settled(summaries),
         };
         Batch { persist, then: vec![Action::CleanUp, Action::Over(end)] }
     }
@@ -717,16 +741,17 @@ impl Takeover {
     }
 
     fn journal(&self, failure: Option<String>) -> Journal {
+        let (phase, life) = self.as_journaled();
         Journal {
             run: self.plan.run.clone(),
             server: self.plan.server.clone(),
-            phase: self.phase,
+            phase,
             until: self.plan.until,
             cause: self.plan.cause,
             strategy: self.plan.strategy,
             convey: self.plan.convey,
             members: self.members.iter().map(|m| (m.service.clone(), m.part)).collect(),
-            life: self.life.clone(),
+            life,
             life_before: self.plan.standing.life_before.clone(),
             started_at_s: self.plan.started_at_s,
             timeline: self.timeline.clone(),

@@ -26,7 +26,7 @@ pub struct Order {
 /// The answer to a request to adopt a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// The service is being adopted here: the request waits for that run with the others.
+    /// The service is being adopted here, or a self-adoption tells its clients: the request waits for that run with the others.
     Joins,
     /// Another service is being adopted here: the request is refused.
     Busy,
@@ -37,18 +37,21 @@ pub enum Admission {
 }
 
 impl Admission {
-    /// Of a request for `service`, while runs take over or are to take over `being_adopted`. A self-adoption is no hindrance.
-    /// Where the operator insists, a service that is adopted already is adopted once more.
+    /// Of a request for `service`, while runs take over or are to take over `being_adopted`. `is_told` says whether a self-adoption
+    /// tells its clients: then an adoption would restart the lock manager for nothing. A self-adoption of other services is no
+    /// hindrance. Where the operator insists, a service that is adopted already is adopted once more.
     #[must_use]
     pub fn of(
         service: &ServiceName,
         being_adopted: &[ServiceName],
+        is_told: bool,
         is_adopted: bool,
         insisted: bool,
     ) -> Self {
         match being_adopted {
             runs if runs.contains(service) => Self::Joins,
             [_, ..] => Self::Busy,
+            [] if is_told && !insisted => Self::Joins,
             [] if is_adopted && !insisted => Self::Adopted,
             [] => Self::Begins,
         }
@@ -163,14 +166,17 @@ mod tests {
     #[test]
     fn a_request_joins_the_run_for_its_service_and_is_refused_beside_another_adoption() {
         let other = ServiceName::parse("homes").unwrap();
-        let ask =
-            |runs: &[ServiceName], is_adopted, insisted| Admission::of(&nfs(), runs, is_adopted, insisted);
+        let ask = |runs: &[ServiceName], is_adopted, insisted| {
+            Admission::of(&nfs(), runs, false, is_adopted, insisted)
+        };
         for (is_adopted, insisted) in [(false, false), (true, false), (true, true)] {
             assert_eq!(ask(&[other.clone(), nfs()], is_adopted, insisted), Admission::Joins);
             assert_eq!(ask(std::slice::from_ref(&other), is_adopted, insisted), Admission::Busy);
         }
         assert_eq!(ask(&[], true, false), Admission::Adopted);
         assert_eq!((ask(&[], true, true), ask(&[], false, false)), (Admission::Begins, Admission::Begins));
+        let told = |insisted| Admission::of(&nfs(), &[], true, false, insisted);
+        assert_eq!((told(false), told(true)), (Admission::Joins, Admission::Begins));
     }
 
     #[test]

@@ -80,6 +80,12 @@ impl Phase {
         matches!(self, Phase::Settled | Phase::Failed)
     }
 
+    /// As people are shown it: a run that failed did not settle, though the outcome of each of its clients is known.
+    #[must_use]
+    pub fn shown(self, has_failed: bool) -> Self {
+        if has_failed && self == Phase::Settled { Phase::Failed } else { self }
+    }
+
     /// Whether the state number is bound to the life of the lock manager that was recognised then: a run that is
     /// resumed in the same life may go on with it.
     #[must_use]

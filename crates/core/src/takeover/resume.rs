@@ -100,6 +100,7 @@ impl Takeover {
         (run.phase, run.life) = (Phase::Conveyed, first.life);
         (run.resumed_from, run.seen, run.left_by_targets) = (Some(phase), came, left_by_targets);
         run.awaits_finish = phase == Phase::Proved && run.plan.until == Until::Prepared;
+        run.is_first_start = super::first::was_first_start(&remains);
         // A run that is past `--finish` does not wait for it again.
         if phase > Phase::Proved {
             run.plan.until = Until::Settled;
@@ -110,6 +111,9 @@ impl Takeover {
             // life before. Where it is not known which clients were known, such a client is told like the others.
             let with_outcome: BTreeSet<&RecordKey> = one.outcomes.iter().map(|line| &line.client).collect();
             let has_lost = |client: &RecordKey| {
+                if run.is_first_start {
+                    return false;
+                }
                 let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
                 let came = run.seen.contains(client);
                 // A run that settles has an outcome for each client that it told. Any other client came in the life that

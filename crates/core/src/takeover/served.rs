@@ -1,8 +1,12 @@
 //! Whether the services that are taken over are served here again, and whether any of their clients could be told.
 
+use std::collections::BTreeSet;
+
+use crate::records::RecordKey;
+
 use super::journal::{Milestone, Part, Stamp};
 use super::member::Member;
-use super::{Persist, Steps, Takeover};
+use super::{Persist, Phase, Steps, Takeover};
 use crate::Batch;
 use crate::moment::Moment;
 use crate::names::ServiceName;
@@ -22,6 +26,16 @@ impl Takeover {
         let at_ms = self.since_began(now);
         self.timeline.push(Stamp { event: Milestone::Ready, at_ms });
         Batch { persist: self.journals(None), then: Vec::new() }
+    }
+
+    /// This server exports nothing, so no client has a lock to reclaim here. These clients are on record with services that are not
+    /// this server's any more: the server that takes such a service over tells them. A self-adoption has nothing to do for them.
+    /// Answers for how many. They stay on record.
+    pub fn leave_to_others(&mut self, clients: &BTreeSet<RecordKey>) -> usize {
+        if !self.is_own_restart() || self.phase != Phase::Recognised {
+            return 0;
+        }
+        self.members.iter_mut().map(|member| member.leave_to_others(clients)).sum()
     }
 
     /// Whether this run has seen an address of its services served, beside what a run before it saw.

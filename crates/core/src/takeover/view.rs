@@ -1,5 +1,7 @@
 //! The view of a run from outside.
 
+use std::time::Duration;
+
 use super::journal::{Cause, Stamp, Trouble};
 use super::member::{Member, Summary};
 use super::phase::Phase;
@@ -145,6 +147,19 @@ impl Takeover {
     #[must_use]
     pub fn grace(&self) -> Option<&Grace> {
         self.grace.as_ref()
+    }
+
+    /// For how long grace stays open. A first start asks for none.
+    #[must_use]
+    pub fn grace_left(&self, now: Moment) -> Option<Duration> {
+        let asked_for = self.grace.filter(|_| !self.is_first_start && !self.over);
+        asked_for.map(|grace| grace.ends().since(now))
+    }
+
+    /// Within which time `--finish` has to be said, where it waits for that.
+    #[must_use]
+    pub fn finish_within(&self, now: Moment) -> Option<Duration> {
+        self.grace.filter(|_| self.awaits_finish()).map(|grace| grace.last_call().since(now))
     }
 
     /// The timeline.

@@ -10,9 +10,10 @@ use std::time::Duration;
 use heirlock_agent::agent::running::Commission;
 use heirlock_agent::agent::server::Server;
 use heirlock_agent::{InstanceNumber, Message, News, Outside, RunNumber};
-use heirlock_core::ServiceName;
-use heirlock_core::claim::Authority;
+use heirlock_core::claim::{Authority, Claim};
+use heirlock_core::store::{ClaimAnswer, Contents};
 use heirlock_core::takeover::{End, Event, Order, Phase};
+use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
@@ -118,6 +119,15 @@ impl Place {
     /// The agent ends, and another one begins on what it left.
     pub(crate) fn start_again(&mut self) {
         (self.agent, self.messages) = taken_up(Arc::clone(self.agent.settings()));
+    }
+
+    /// Another server had this service, without a client: to adopt it is no first start.
+    pub(crate) fn had_elsewhere(&self, name: &str) {
+        let (service, store) = (service(name), self.agent.store());
+        let claim = Claim::new(Generation::FIRST, &"nfs-a".parse().unwrap(), "run-a", 0);
+        let contents = Contents { state: Some(StateNumber(7)), ..Contents::default() };
+        assert_eq!(store.claim(&service, &claim).unwrap(), ClaimAnswer::Won);
+        store.begin_generation(&service, claim.generation, &contents).unwrap();
     }
 
     pub(crate) fn begin(&mut self, target: &str) {

@@ -324,6 +324,14 @@ fn lock_manager(section: Section<'_, '_>) -> LockManagerSettings {
                 "5s",
             )
             .unwrap_or(Duration::from_secs(5)),
+        prepared_time: section
+            .duration(
+                "prepared-time",
+                &bounds::PREPARED_TIME,
+                "a cluster manager brings the address up in it, and grace ends after that",
+                "30s",
+            )
+            .unwrap_or(Duration::from_secs(30)),
         restart_nfs: section.command("restart-nfs"),
         restart_status_monitor: section.command("restart-status-monitor"),
         recognise: section.command("recognise"),

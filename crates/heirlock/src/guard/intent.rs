@@ -44,15 +44,20 @@ impl Need {
 }
 
 /// The missing needs for which an adoption of these services by this server is refused; where the operator insists, only those
-/// without which the strategy can't work.
+/// without which the strategy can't work. One that `prepares` leaves time to another program.
 pub(super) fn refusals(
     host: &Host,
     settings: &Settings,
     lock_manager: &dyn LockManager,
     targets: &[ServiceName],
     insists: bool,
+    prepares: bool,
 ) -> Vec<Finding> {
     let mut needs = strategy(host, settings, lock_manager);
+    if prepares && !insists {
+        let short = |found| Finding::loses_locks(PREPARED, found, PREPARED_REMEDY);
+        needs.extend(too_short_to_prepare(settings, lock_manager).map(short).map(Need::always));
+    }
     if !insists {
         needs.extend(besides(host, settings, targets, lock_manager));
     }
@@ -70,9 +75,39 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
     needs.extend(besides(host, settings, &targets, lock_manager));
     let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
+    // Without a restart it depends on the grace period that is open then.
+    let short = too_short_to_prepare(settings, lock_manager);
+    let short = short.filter(|_| settings.lock_manager.strategy.opens_grace());
+    findings.extend(short.map(|found| {
+        Finding::note(PREPARED, format!("{found}: 'heirlock adopt --prepare' is refused; {PREPARED_REMEDY}"))
+    }));
     let awaited = awaited(host, settings, lock_manager, &targets);
     findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
     findings
+}
+
+/// The check of the time that a prepared adoption leaves.
+const PREPARED: &str = "prepared-time";
+
+const PREPARED_REMEDY: &str = "make grace longer (nlm_grace_period), or set lock-manager.prepared-time to what the cluster manager needs";
+
+/// Between `--prepare` and `--finish` a cluster manager brings the address up, and grace goes by meanwhile. Where it ends before that
+/// every client is lost.
+fn too_short_to_prepare(settings: &Settings, lock_manager: &dyn LockManager) -> Option<String> {
+    // A length that is not known is a finding of its own.
+    let length = lock_manager.grace_length().ok()?;
+    let opens = settings.lock_manager.strategy.opens_grace();
+    let age = if opens { None } else { lock_manager.grace_age().ok().flatten() };
+    let margin = settings.lock_manager.settle_margin;
+    let left = length.saturating_sub(age.unwrap_or_default()).saturating_sub(margin);
+    let wanted = settings.lock_manager.prepared_time;
+    (left < wanted).then(|| {
+        format!(
+            "once it is prepared {} s of grace are left for the address and --finish, and lock-manager.prepared-time wants {} s",
+            left.as_secs(),
+            wanted.as_secs_f64()
+        )
+    })
 }
 
 /// Without what the strategy can't work at all.
@@ -253,7 +288,14 @@ mod tests {
     fn refused(tree: &Tree, settings: &Settings) -> Vec<(&'static str, Severity)> {
         let lock_manager = lock_manager(tree, settings);
         let shown = check(&tree.host(), settings, lock_manager.as_ref());
-        let refusals = refusals(&tree.host(), settings, lock_manager.as_ref(), &nfs(), false);
+        let refusals = refusals(
+            &tree.host(),
+            settings,
+            lock_manager.as_ref(),
+            &nfs(),
+            false,
+            settings.lock_manager.strategy.opens_grace(),
+        );
         let as_shown = |refusal: Finding| {
             let is_it =
                 |other: &&Finding| other.check == refusal.check && other.found.starts_with(&refusal.found);
@@ -318,13 +360,40 @@ mod tests {
     }
 
     #[test]
+    fn a_grace_period_that_is_too_short_for_a_cluster_manager_is_refused_where_one_prepares() {
+        let tree = fit();
+        let found = |more: &str, insists, prepares| {
+            let commands = format!(
+                "[lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
+                 incarnation = [\"echo\", \"1\"]\n{more}{SERVICE}"
+            );
+            let settings = settings(&commands);
+            let lock_manager = lock_manager(&tree, &settings);
+            let found = refusals(&tree.host(), &settings, lock_manager.as_ref(), &nfs(), insists, prepares);
+            let shown = check(&tree.host(), &settings, lock_manager.as_ref());
+            let noted =
+                shown.iter().any(|finding| finding.check == PREPARED && finding.severity == Severity::Note);
+            let of_time = found.into_iter().filter(|finding| finding.check == PREPARED);
+            (of_time.map(|finding| finding.found).collect::<Vec<_>>(), noted)
+        };
+        let (why, noted) = found("grace-period = \"20s\"\n", false, true);
+        let words =
+            "15 s of grace are left for the address and --finish, and lock-manager.prepared-time wants 30 s";
+        assert!(why.len() == 1 && why[0].contains(words) && noted, "{why:?}");
+        let short = "grace-period = \"20s\"\n";
+        assert_eq!((found(short, true, true).0.len(), found(short, false, false).0.len()), (0, 0));
+        assert_eq!(found("grace-period = \"35s\"\n", false, true), (vec![], false));
+        assert_eq!(found("grace-period = \"20s\"\nprepared-time = \"15s\"\n", false, true), (vec![], false));
+    }
+
+    #[test]
     fn an_operator_who_insists_is_refused_what_the_strategy_can_not_work_without_alone() {
         let tree = fit();
         tree.put("/etc/exports", "");
         let settings = settings(&format!("[notify]\nrpcbind-port = 9\n{SERVICE}"));
         let lock_manager = lock_manager(&tree, &settings);
         let checks = |insists| {
-            let found = refusals(&tree.host(), &settings, lock_manager.as_ref(), &nfs(), insists);
+            let found = refusals(&tree.host(), &settings, lock_manager.as_ref(), &nfs(), insists, true);
             found.into_iter().map(|finding| finding.check).collect::<Vec<_>>()
         };
         assert_eq!((checks(false), checks(true)), (vec!["export"], vec![]));

@@ -29,7 +29,7 @@ mod served;
 mod statd;
 mod switch;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod writable;
 
 use std::collections::BTreeMap;
@@ -72,8 +72,9 @@ pub(crate) fn refusals(
     lock_manager: &dyn LockManager,
     targets: &[ServiceName],
     insists: bool,
+    prepares: bool,
 ) -> Vec<Finding> {
-    intent::refusals(host, settings, lock_manager, targets, insists)
+    intent::refusals(host, settings, lock_manager, targets, insists, prepares)
 }
 
 /// Addresses of these services that are not here and that no hook brings, so that an adoption of them waits for a cluster

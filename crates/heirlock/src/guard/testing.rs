@@ -8,7 +8,7 @@ pub(super) use crate::host::testing::Tree;
 use crate::lock_manager::LockManager;
 use crate::store::ServerReport;
 
-pub(super) const SERVICE: &str = "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n\
+pub(crate) const SERVICE: &str = "[[service]]\nname = \"nfs\"\naddresses = [\"192.0.2.10\"]\n\
     names = [\"nfs.example.com\"]\nexports = [\"/srv/nfs\"]\nhome = \"nfs-a\"\n";
 
 /// The lock manager of this host that is configured.
@@ -22,7 +22,7 @@ pub(super) fn in_mode(mode: &str) -> Settings {
 }
 
 /// A configuration of the server nfs-a with this added.
-pub(super) fn settings(more: &str) -> Settings {
+pub(crate) fn settings(more: &str) -> Settings {
     let text = format!("server = \"nfs-a\"\n[store]\npath = \"/srv/heirlock\"\n{more}");
     config::parse(Path::new("test.toml"), &text).unwrap()
 }

@@ -443,6 +443,10 @@ impl LockManager for Kernel {
         self.exports.now().map_err(|source| LockManagerError::Read { what, source })
     }
 
+    fn exports_nothing(&self) -> bool {
+        self.exports.now().is_ok_and(|exported| exported.is_empty())
+    }
+
     fn fsids(&self) -> Fsids {
         Fsids::read(&self.nlm.host, self.exports.state_directory())
     }

@@ -146,6 +146,11 @@ pub(crate) trait LockManager: Send + Sync {
     /// Where that can't be read: then any file system may stay.
     fn exported(&self) -> Result<Vec<PathBuf>, LockManagerError>;
 
+    /// Whether it exports nothing, as far as that is known: then no client has a lock to reclaim from it.
+    fn exports_nothing(&self) -> bool {
+        false
+    }
+
     /// The fsids of its exports, now and after a restart.
     fn fsids(&self) -> Fsids;
 

@@ -121,6 +121,13 @@ impl<T, M: FnOnce(Result<T, String>) -> News> Drop for Report<T, M> {
     }
 }
 
+/// The answer to the question whether grace is open.
+enum Proof {
+    InGrace,
+    /// It is not, for this reason, and nothing is exported.
+    ExportsNothing(String),
+}
+
 fn lacks(one: Missing) -> Fit {
     Fit { missing: vec![one], said: Vec::new() }
 }
@@ -200,11 +207,30 @@ impl Workshop {
         })
     }
 
+    /// Makes the guard file anew that keeps stock sm-notify out. A cluster's resource agent that starts NFS removes it.
+    fn keep_sm_notify_out(&self) {
+        match guard::renew(&self.host, &self.settings) {
+            Ok(false) => {}
+            Ok(true) => {
+                tracing::warn!(
+                    "the guard file that keeps stock sm-notify out was removed, as the nfsserver resource agent does; it is there again"
+                );
+            }
+            Err(error) => {
+                tracing::error!(%error, "stock sm-notify may not be kept out; look with 'heirlock doctor': {error}");
+            }
+        }
+    }
+
     /// The unmet needs of an adoption, as the guard sees this host.
     fn look(&self, targets: &[ServiceName], insists: bool, brings: bool) -> Fit {
+        self.keep_sm_notify_out();
         let (host, settings, lock_manager) = (&self.host, &self.settings, self.lock_manager.as_ref());
-        let missing =
-            guard::refusals(host, settings, lock_manager, targets, insists).into_iter().map(|refusal| {
+        // A run that does not go on to the addresses is prepared for another program.
+        let prepares = !brings;
+        let missing = guard::refusals(host, settings, lock_manager, targets, insists, prepares)
+            .into_iter()
+            .map(|refusal| {
                 let remedy = refusal.remedy.unwrap_or_else(|| "mend it".into());
                 Missing::new(refusal.check, refusal.found, remedy)
             });
@@ -256,6 +282,8 @@ impl Workshop {
             }
         }
         let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
+        // A start of NFS, or of the status monitor, starts sm-notify.
+        self.keep_sm_notify_out();
         let (lock_manager, _turn) = (&self.lock_manager, self.turn());
         let work = Recognising { strategy, before: self.clock.now(), grace_seen, answer };
         let seen = lock_manager.recognise(strategy).map_err(|error| error.to_string())?;
@@ -266,18 +294,30 @@ impl Workshop {
 
     /// Asks until grace is open.
     pub(super) fn prove(&self, grace: Grace) {
-        self.in_thread("prove", self.event(Event::Proved), move |shop| {
+        let run = self.run;
+        let message = move |done: Result<Proof, String>| match done {
+            Ok(Proof::InGrace) => News::Event(run, Event::Proved(Ok(()))),
+            Ok(Proof::ExportsNothing(why)) => News::ServesNobody(run, why),
+            Err(why) => News::Event(run, Event::Proved(Err(why))),
+        };
+        self.in_thread("prove", message, move |shop| {
+            shop.keep_sm_notify_out();
             let until = shop.clock.now() + limits::PROVE_TIME_MAX;
             loop {
                 let (answer, why) = shop.probe(&[]);
                 if answer == Probe::InGrace {
-                    return Ok(());
+                    return Ok(Proof::InGrace);
                 }
                 if grace.is_over(shop.clock.now()) {
                     return Err("grace is over".to_owned());
                 }
                 if shop.clock.now() >= until {
-                    return Err(format!("grace is not open: {why}"));
+                    let why = format!("grace is not open: {why}");
+                    return if shop.lock_manager.exports_nothing() {
+                        Ok(Proof::ExportsNothing(why))
+                    } else {
+                        Err(why)
+                    };
                 }
                 thread::sleep(limits::PROBE_INTERVAL);
             }
@@ -510,6 +550,7 @@ mod tests {
     use super::*;
     use crate::agent::testing::{place, service};
     use crate::config::Command;
+    use crate::host::testing::Tree;
 
     #[test]
     fn a_hook_that_ran_is_told_by_its_name_with_the_time_it_took_and_whether_it_failed() {
@@ -535,6 +576,35 @@ mod tests {
             });
             assert_eq!(ran, expected);
         }
+    }
+
+    /// As the nfsserver resource agent leaves a host that is under guard.
+    #[test]
+    fn sm_notify_is_kept_out_again_before_each_step_that_needs_it_and_not_refused_for() {
+        let tree = Tree::debian();
+        let settings = guard::testing::settings(guard::testing::SERVICE);
+        guard::enable(&tree.host(), &settings, false, heirlock_core::store_identity::Word::None).unwrap();
+        let guard_file = "/run/sm-notify.pid";
+        assert!(tree.exists(guard_file));
+        let mut shop = place().agent.lock_manager().workshop.clone();
+        (shop.host, shop.settings) = (tree.host(), Arc::new(settings));
+        let of_sm_notify = |fit: Fit| fit.missing.into_iter().any(|missing| missing.check == "sm-notify-pid");
+        tree.remove(guard_file);
+        assert!(!of_sm_notify(shop.look(&[service("nfs")], false, true)) && tree.exists(guard_file));
+        tree.remove(guard_file);
+        shop.try_recognise(Strategy::Command, &[], None, false).unwrap();
+        assert!(tree.exists(guard_file));
+    }
+
+    #[test]
+    fn a_host_that_was_never_put_under_guard_is_left_as_it_is() {
+        let tree = Tree::debian();
+        let mut shop = place().agent.lock_manager().workshop.clone();
+        let settings = guard::testing::settings(guard::testing::SERVICE);
+        (shop.host, shop.settings) = (tree.host(), Arc::new(settings));
+        let fit = shop.look(&[service("nfs")], false, true);
+        assert!(fit.missing.iter().any(|missing| missing.check == "sm-notify-pid"), "{fit:?}");
+        assert!(!tree.exists("/run/sm-notify.pid"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Site {
             "server = \"{name}\"\nstate-directory = \"{here}\"\nruntime-directory = \"{here}/run\"\n\
              local-directory = \"{here}/local\"\n[store]\npath = \"{store}\"\nshared = true\n\
              [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
-             incarnation = [\"cat\", \"{here}/life\"]\ngrace-period = \"20s\"\n\
+             incarnation = [\"cat\", \"{here}/life\"]\ngrace-period = \"20s\"\nprepared-time = \"3s\"\n\
              [notify]\nrpcbind-port = 9\n[heartbeat]\ninterval = \"200ms\"\ndead-after = \"3s\"\n\
              [[service]]\nname = \"nfs\"\naddresses = [\"127.0.0.1\"]\nhome = \"nfs-a\"\n\
              [[service]]\nname = \"new\"\naddresses = [\"127.0.0.2\"]\n"

@@ -3,7 +3,7 @@
 //! the moment in which the claim has succeeded.
 
 use heirlock_core::claim::may_fence;
-use heirlock_core::takeover::{Action, End, Event, Standing};
+use heirlock_core::takeover::{Action, Cause, End, Event, Standing};
 use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
@@ -25,16 +25,23 @@ impl<O: Outside> Instance<O> {
         runs.into_iter().find(|running| running.machine.has_member(service))
     }
 
-    /// The run that takes this service over, or is to; to be looked at.
-    pub(crate) fn seen_run_for(&self, service: &ServiceName) -> Option<&Running> {
-        let runs = self.asked.iter().chain(&self.run);
-        runs.into_iter().find(|running| running.machine.targets().contains(service))
-    }
-
     /// The run that takes this service over, or is to.
     pub(crate) fn run_for(&mut self, service: &ServiceName) -> Option<&mut Running> {
         let runs = self.asked.iter_mut().chain(&mut self.run);
         runs.into_iter().find(|running| running.machine.targets().contains(service))
+    }
+
+    /// The run that takes this service over, or is to, or a self-adoption that tells its clients.
+    pub(crate) fn run_that_serves(&mut self, service: &ServiceName) -> Option<&mut Running> {
+        match self.run_for(service).is_some() {
+            true => self.run_for(service),
+            false => self.run.as_mut().filter(|running| tells_its_own(running, service)),
+        }
+    }
+
+    /// Whether a self-adoption tells the clients of this service, which is held here.
+    pub(crate) fn tells_its_own(&self, service: &ServiceName) -> bool {
+        self.run.as_ref().is_some_and(|running| tells_its_own(running, service))
     }
 
     /// The run of this number, where it is on or was asked for.
@@ -154,4 +161,8 @@ impl<O: Outside> Instance<O> {
             asked.say_progress(now, server.settings());
         }
     }
+}
+
+fn tells_its_own(running: &Running, service: &ServiceName) -> bool {
+    running.machine.cause() == Cause::OwnRestart && running.machine.has_member(service)
 }

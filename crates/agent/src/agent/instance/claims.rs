@@ -38,8 +38,10 @@ impl<O: Outside> Instance<O> {
         services: Vec<(ServiceName, Part)>,
         authority: Authority,
     ) -> Option<Event> {
-        let mut attempts = self.running(run).map(|running| std::mem::take(&mut running.attempts))?;
-        let claimed = self.try_to_claim(server, &services, &authority, &mut attempts);
+        let running = self.running(run)?;
+        let (mut attempts, spares_own) =
+            (std::mem::take(&mut running.attempts), running.machine.spares_own());
+        let claimed = self.try_to_claim(server, &services, spares_own, &authority, &mut attempts);
         let waits_for = claimed.as_ref().err().map(ToString::to_string);
         if let Some(running) = self.running(run) {
             (running.attempts, running.claim_waits_for) = (attempts, waits_for);
@@ -69,7 +71,7 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// Claims, of which some may have come about already.
+    /// Claims, of which some may have come about already. `spares_own`: see [`Claiming::sparing_own`].
     ///
     /// # Errors
     /// Where the store takes its time: a claim may have been made all the same.
@@ -77,12 +79,13 @@ impl<O: Outside> Instance<O> {
         &mut self,
         server: &mut Common<O>,
         services: &[(ServiceName, Part)],
+        spares_own: bool,
         authority: &Authority,
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         // Records that were captured until this moment belong into the generation that is left.
         self.scan(server, server.now());
-        let mut claiming = Claiming::new(services.to_vec());
+        let mut claiming = Claiming::new(services.to_vec()).sparing_own(spares_own);
         let mut takes_its_time = None;
         let nothing = claiming.look_ahead(|service, part| {
             let looked = self.look_ahead(server, service, part, authority);

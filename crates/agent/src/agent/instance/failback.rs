@@ -222,7 +222,7 @@ impl<O: Outside> Instance<O> {
                 return Some(Decline { asked, why: why.text, waits });
             }
             tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
-            self.release(server, service, None, Some(asked));
+            self.release(server, service, Vec::new(), Some(asked));
             self.capture.look_at(now);
         }
         let (why, at_most_ms) = self.release_waits_for(now, service);

@@ -162,6 +162,7 @@ impl<O: Outside> Instance<O> {
             News::GraceAsked(life, answer) => self.grace_asked(&life, answer),
             News::NlmPorts(ports) => self.nlm_ports = ports,
             News::Event(run, event) => self.worked_for(server, run, event),
+            News::ServesNobody(run, why) => self.serves_nobody(server, run, why),
             News::Fit(run, fit) => self.looked_for_needs(server, run, fit),
             News::HomeLookedFor(service, fit) => self.home_looked_for(server, &service, fit),
             News::Placed(run, done) => self.placed(server, run, done),
@@ -220,10 +221,11 @@ impl<O: Outside> Instance<O> {
 
     // Steps of a turn, in their order (`server.rs`).
 
-    /// Ends what has waited for too long.
+    /// Ends what has waited for too long, and begins what waits no more.
     pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
         self.end_messages_put_off_too_long(server, now);
         self.end_releases_that_hang(server, now);
+        self.begin_releases_that_wait(server, now);
     }
 
     /// Tells the run that is on which clients came back, and the run that was asked for that time has passed.

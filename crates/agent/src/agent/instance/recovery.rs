@@ -1,5 +1,7 @@
 //! The lives of the lock manager, and self-adoption: an owner whose lock manager begins another life adopts from itself.
 
+use std::collections::BTreeSet;
+
 use heirlock_core::Moment;
 use heirlock_core::ServiceName;
 use heirlock_core::duty::{EarlierLocks, Holding, Owed};
@@ -8,6 +10,7 @@ use heirlock_core::incarnation::{Incarnation, newest_of};
 use heirlock_core::lives::{Begun, Next};
 use heirlock_core::store::Change as StoreChange;
 use heirlock_core::takeover::Event;
+use heirlock_core::RecordKey;
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -16,8 +19,9 @@ use crate::agent::look::Look;
 use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::Commission;
 use crate::agent::status;
-use crate::agent::work::Work;
+use crate::agent::work::{RunNumber, Work};
 use crate::control::report::{Problem, ProblemKind};
+use crate::words::counted;
 
 impl<O: Outside> Instance<O> {
     /// The lock manager was looked at.
@@ -129,6 +133,33 @@ impl<O: Outside> Instance<O> {
         }
     }
 
+    /// Grace is not proved to be open, and this server exports nothing. Clients on record with services that are not this server's
+    /// are theirs to tell: a record belongs to every service of the lock manager that was left, and so to this server's own.
+    pub(crate) fn serves_nobody(&mut self, server: &mut Common<O>, run: RunNumber, why: String) {
+        let elsewhere = self.clients_elsewhere(server);
+        if let Some(running) = self.running(run) {
+            let count = running.machine.leave_to_others(&elsewhere);
+            if count > 0 {
+                tracing::info!(
+                    count,
+                    "nothing is exported here: {} on record with services that are not this server's, and not told by it",
+                    are(count)
+                );
+            }
+        }
+        self.worked_for(server, run, Event::Proved(Err(why)));
+    }
+
+    /// The clients on record with services of this lock manager that this server does not hold, as far as the store can tell.
+    fn clients_elsewhere(&self, server: &Common<O>) -> BTreeSet<RecordKey> {
+        let services = self.others.iter().filter(|(service, _)| !self.held.contains_key(*service));
+        let accounts = services.filter_map(|(service, claim)| {
+            let begun = server.store().newest_generation(service, claim.generation).ok()??;
+            server.store().account(service, begun).ok()
+        });
+        accounts.flat_map(|account| account.keys).collect()
+    }
+
     /// The problems, for `status`, with clients of which it is not known whether their locks are gone.
     pub fn earlier_lock_problems(&self) -> Vec<Problem> {
         let Some(why) = self.grace_inquiry.silent() else { return Vec::new() };
@@ -177,4 +208,8 @@ impl<O: Outside> Instance<O> {
             }
         }
     }
+}
+
+fn are(count: usize) -> String {
+    format!("{} {}", counted(count, "client"), if count == 1 { "is" } else { "are" })
 }

@@ -65,8 +65,11 @@ impl<O: Outside> Instance<O> {
             Some(release) => return responder.failed(&release.says_that_it_hangs(service), true),
             None => {}
         }
+        if self.waits_for_a_run(service) {
+            return self.release_later(server, service, responder);
+        }
         if self.held.contains_key(service) || service.is_host() {
-            return self.release(server, service, Some(responder), None);
+            return self.release(server, service, vec![responder], None);
         }
         if self.run_for(service).is_some() {
             return self.end_asked(server, service, responder);
@@ -91,18 +94,68 @@ impl<O: Outside> Instance<O> {
     }
 
     /// An adoption was asked for, and has claimed nothing yet: it ends. Else the service would be claimed here after its release was
-    /// answered. A claim of which the store has said nothing in time may have been made.
+    /// answered.
     fn end_asked(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
-        let is_asked = |asked: &&Running| asked.machine.targets().contains(service);
-        let asked = self.asked.as_ref().filter(is_asked);
-        if asked.is_none_or(|asked| asked.claim_waits_for.is_some()) {
-            let why = format!("{service} is being claimed right now; release it in some seconds");
-            return responder.failed(&why, true);
-        }
         self.refused(server, End::Refused(format!("{service} was released before it was claimed")));
         let text =
             format!("{service} is not held by this server, and its adoption has ended before it was claimed");
         responder.done(Answer::changed(Some(service), text));
+    }
+
+    /// Whether a release can't begin yet, and will by itself: the lock manager is being restarted for the service, and is not asked
+    /// to let go of locks meanwhile, or the store has not said in time whether it was claimed.
+    fn waits_for_a_run(&self, service: &ServiceName) -> bool {
+        let restarts = |running: &Running| running.machine.hinders_release(service, running.begins(service));
+        let claims =
+            |asked: &Running| asked.machine.targets().contains(service) && asked.claim_waits_for.is_some();
+        self.run.as_ref().is_some_and(restarts) || self.asked.as_ref().is_some_and(claims)
+    }
+
+    /// The release begins once the run has come further. A cluster manager's stop that failed would have this server fenced.
+    fn release_later(&mut self, server: &Common<O>, service: &ServiceName, responder: Responder) {
+        tracing::info!(%service, "{service}: its release begins once the lock manager is restarted for its adoption");
+        let TimeLimits { conveying, recognition, .. } = self.time_limits;
+        let begins_by = server.patience_with_the_store() + conveying + recognition;
+        self.releases.add(
+            service,
+            Release {
+                responders: vec![responder],
+                asked: None,
+                begins_by: Some(begins_by),
+                address_until: None,
+                report_until: None,
+                hangs: false,
+                store_until: None,
+                troubles: Vec::new(),
+            },
+        );
+        self.say_releases(server.now());
+    }
+
+    /// Begins the releases that have waited for a run.
+    pub(crate) fn begin_releases_that_wait(&mut self, server: &mut Common<O>, now: Moment) {
+        for (service, begins_by) in self.releases.to_begin() {
+            let waits = self.waits_for_a_run(&service);
+            if waits && now < begins_by {
+                continue;
+            }
+            let (responders, _) = self.releases.end(&service);
+            if waits {
+                let why = format!(
+                    "{service} was not released: the lock manager is still being restarted for it, or the store does not say \
+                     whether it was claimed; 'heirlock status' says for what its adoption waits"
+                );
+                tracing::error!(%service, why, "{why}");
+                responders.into_iter().for_each(|responder| responder.failed(&why, false));
+            } else if self.held.contains_key(&service) {
+                self.release(server, &service, responders, None);
+            } else {
+                // The run has ended without it.
+                responders
+                    .into_iter()
+                    .for_each(|responder| self.asked_to_release(server, &service, responder));
+            }
+        }
     }
 
     /// Begins to give a service away.
@@ -110,14 +163,12 @@ impl<O: Outside> Instance<O> {
         &mut self,
         server: &mut Common<O>,
         service: &ServiceName,
-        responder: Option<Responder>,
+        responders: Vec<Responder>,
         asked: Option<u64>,
     ) {
         if let Err(Unreleasable { text: why, .. }) = self.may_release(server, service) {
             tracing::warn!(%service, why, "{service}: not released: {why}");
-            if let Some(responder) = responder {
-                responder.failed(&why, true);
-            }
+            responders.into_iter().for_each(|responder| responder.failed(&why, true));
             return;
         }
         if let Some(held) = self.held.get_mut(service) {
@@ -130,8 +181,9 @@ impl<O: Outside> Instance<O> {
         self.releases.add(
             service,
             Release {
-                responders: responder.into_iter().collect(),
+                responders,
                 asked,
+                begins_by: None,
                 address_until: Some(address_until),
                 report_until: Some(address_until + limits::WORK_SLACK),
                 hangs: false,
@@ -156,10 +208,14 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn release_waits_for(&self, now: Moment, service: &ServiceName) -> (String, Option<u64>) {
         let release = self.releases.of(service);
         let address_until = release.and_then(|release| release.address_until);
-        let until = address_until.or_else(|| release.and_then(|release| release.report_until));
+        let begins_by = release.and_then(|release| release.begins_by);
+        let until = begins_by.or(address_until).or_else(|| release.and_then(|release| release.report_until));
         let left_ms = |until: Moment| u64::try_from(until.since(now).as_millis()).unwrap_or(u64::MAX);
         match release.filter(|release| release.hangs) {
             Some(release) => (release.says_that_it_hangs(service), None),
+            None if begins_by.is_some() => {
+                ("the lock manager is being restarted for its adoption".to_owned(), until.map(left_ms))
+            }
             None if address_until.is_some() => {
                 ("its address is being taken away".to_owned(), until.map(left_ms))
             }
@@ -216,7 +272,7 @@ impl<O: Outside> Instance<O> {
         if let Some(running) = self.run.as_ref().filter(hinders) {
             return Err(Unreleasable {
                 text: format!(
-                    "{service} is being taken over right now, and the lock manager is restarted for it; release it in some seconds"
+                    "{service} is being taken over right now, and the lock manager is restarted for it; it is released after that"
                 ),
                 passes: Some(running.machine.waits_until()),
             });

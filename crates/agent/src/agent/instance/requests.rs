@@ -10,9 +10,10 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
 use crate::agent::outside::{InstanceOutside, Outside};
-use crate::agent::running::{Commission, Running, Waiting};
+use crate::agent::running::{Commission, Waiting};
 use crate::agent::status;
-use crate::control::{Answer, Fenced, Request, Responder};
+use crate::agent::work::RunNumber;
+use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
 
 /// How an adoption was asked for.
 pub struct Adoption {
@@ -38,7 +39,11 @@ impl<O: Outside> Instance<O> {
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
                 self.finish(server, &service, Waiting { responder, until });
             }
-            Request::Adopt { service, prepare, fenced, force, answer_when: until, .. } => {
+            Request::Adopt { service, prepare, fenced, force, answer_when, .. } => {
+                let until = match answer_when {
+                    AnswerWhen::Notified | AnswerWhen::Settled if prepare => AnswerWhen::Prepared,
+                    as_asked => as_asked,
+                };
                 let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
                 self.adopt(server, now, adoption, Waiting { responder, until });
             }
@@ -90,7 +95,8 @@ impl<O: Outside> Instance<O> {
         }
         let being_adopted = self.being_adopted();
         let is_adopted = self.is_adopted_already(service);
-        match Admission::of(service, &being_adopted, is_adopted, adoption.insisted) {
+        let is_told = self.tells_its_own(service);
+        match Admission::of(service, &being_adopted, is_told, is_adopted, adoption.insisted) {
             Admission::Joins => {
                 return self.join(server, &adoption.service, adoption.prepare, Waiting { responder, until });
             }
@@ -198,21 +204,29 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// A caller that asks for an adoption which is on waits for it with the others, unless the run is there already. An adoption that
-    /// is prepared goes on, unless no more than that was asked for.
+    /// A caller that asks for an adoption which is on waits for it with the others, unless the run is there already. A run that was to
+    /// be prepared goes on, unless no more than that is asked for.
     fn join(&mut self, server: &mut Common<O>, service: &ServiceName, prepare: bool, waiting: Waiting) {
-        let Some(running) = self.seen_run_for(service) else { return };
-        let machine = &running.machine;
-        if machine.awaits_finish() && !prepare {
+        let Some(running) = self.run_that_serves(service) else { return };
+        let number = running.number;
+        if !prepare && running.machine.awaits_finish() {
             return self.finish(server, service, waiting);
         }
-        if (prepare && machine.is_prepared()) || waiting.is_over(machine) {
-            let report = status::report(machine, server.store(), &self.outside.unready());
+        if !prepare {
+            running.machine.goes_on_when_prepared();
+        }
+        self.wait_with_others(server, number, waiting);
+    }
+
+    /// This caller waits for a run, unless that is there already.
+    fn wait_with_others(&mut self, server: &mut Common<O>, number: RunNumber, waiting: Waiting) {
+        let unready = self.outside.unready();
+        let Some(running) = self.running(number) else { return };
+        if waiting.is_over(&running.machine) {
+            let report = status::report(server.now(), &running.machine, server.store(), &unready);
             return waiting.responder.done(Answer::adopted(report, false));
         }
-        if let Some(running) = self.run_for(service) {
-            running.waiting.push(waiting);
-        }
+        running.waiting.push(waiting);
         self.answer_whose_wait_is_over(server);
     }
 
@@ -222,17 +236,16 @@ impl<O: Outside> Instance<O> {
         is_adopted(&held.journal, held.with_outcome(Outcome::Lost).next().is_some(), self.lives.running())
     }
 
-    /// An adoption that is prepared goes on. A run that goes on already is waited for, and one that is over was finished before.
+    /// An adoption that is prepared goes on, and one that is to be prepared does not stop there. A run that goes on already is waited
+    /// for, and one that is over was finished before.
     fn finish(&mut self, server: &mut Common<O>, service: &ServiceName, waiting: Waiting) {
-        let reached =
-            |running: &&Running| !running.machine.awaits_finish() && waiting.is_over(&running.machine);
-        if let Some(running) = self.seen_run_for(service).filter(reached) {
-            let report = status::report(&running.machine, server.store(), &self.outside.unready());
-            return waiting.responder.done(Answer::adopted(report, false));
-        }
-        if let Some(running) = self.run_for(service) {
-            running.waiting.push(waiting);
+        if let Some(running) = self.run_that_serves(service) {
             let number = running.number;
+            if !running.machine.awaits_finish() {
+                running.machine.goes_on_when_prepared();
+                return self.wait_with_others(server, number, waiting);
+            }
+            running.waiting.push(waiting);
             return self.worked_for(server, number, Event::Finish);
         }
         if self.is_adopted_already(service) {

@@ -91,8 +91,9 @@ impl<O: Outside> Instance<O> {
         let mut running = Running::new(machine, number, Vec::new());
         running.before = Some(before);
         self.run = Some(running);
-        let (strategy, grace_seen) = (Strategy::Notify, self.lives.grace_seen());
-        let work = RunWork::Recognise { strategy, targets: Vec::new(), grace_seen, owes: false };
+        let (strategy, grace_seen) = (Strategy::Notify, self.grace_seen_for(server, number));
+        let targets = self.volumes_left_out(number);
+        let work = RunWork::Recognise { strategy, targets, grace_seen, owes: false };
         self.outside.begin_for(number, work);
         true
     }
@@ -200,7 +201,11 @@ impl<O: Outside> Instance<O> {
         // A run that is resumed recognised in an earlier life of the agent, and asks only whether that life goes on.
         let awaits = |running: &Running| running.number == run && running.machine.awaits_recognition();
         let awaited = self.run.as_ref().is_some_and(awaits);
+        let is_first_start = self.starts_first(run);
         let recognition = done.and_then(|done| {
+            if is_first_start {
+                return self.looked_for_first_start(server, &done);
+            }
             let (begun, recognition) = self.lives.recognised(&done, awaited);
             if let Some(begun) = begun {
                 self.life_began(server, &begun);
@@ -303,7 +308,7 @@ impl<O: Outside> Instance<O> {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = status::report(machine, server.store(), &self.outside.unready());
+        let report = status::report(server.now(), machine, server.store(), &self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
             over.responder.done(Answer::adopted(report.clone(), true));
         }
@@ -341,6 +346,10 @@ impl<O: Outside> Instance<O> {
                         begin(server.store(), service, *generation, *state, records.clone(), journal)?;
                     let claim = Claim::new(*generation, server.server(), server.id(), server.wall_s());
                     self.hold(server, service, claim, contents, journal.clone());
+                    if *generation == Generation::FIRST {
+                        // Clients of its lock manager that are here already are clients of it too.
+                        self.capture.begin_anew();
+                    }
                 }
                 Persist::Journal { service, generation, journal } => {
                     target = Some((service, *generation));
@@ -439,7 +448,8 @@ impl<O: Outside> Instance<O> {
             }
             Action::StopNotifying => self.stop_notifying(),
             Action::CleanUp => self.take_conveyed_away(server),
-            Action::AwaitFinish => self.prepared(server),
+            // Its callers are answered when all is durable.
+            Action::AwaitFinish => {}
             Action::Over(end) => self.over(server, end),
         }
     }
@@ -455,8 +465,48 @@ impl<O: Outside> Instance<O> {
         let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
         self.outside.note_registrations(before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
-        let grace_seen = self.lives.grace_seen();
+        let grace_seen = self.grace_seen_for(server, number);
         self.outside.begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
+    }
+
+    /// Whether the run of this number recovers no lock, and waits for the lock manager to be looked at.
+    fn starts_first(&self, run: RunNumber) -> bool {
+        let is_it = |running: &Running| {
+            running.number == run && running.machine.is_first_start() && running.machine.awaits_recognition()
+        };
+        self.run.as_ref().is_some_and(is_it)
+    }
+
+    /// The services whose volumes the agent before this one may not have brought up: it had, where it had recognised.
+    fn volumes_left_out(&self, run: RunNumber) -> Vec<ServiceName> {
+        let running = self.run.as_ref().filter(|_| self.starts_first(run));
+        running.map(|running| running.machine.targets().to_vec()).unwrap_or_default()
+    }
+
+    /// The moment before which grace was not open. Where no lock is recovered, grace need not be open, and that it is not known
+    /// is no hindrance.
+    fn grace_seen_for(&self, server: &Common<O>, run: RunNumber) -> Option<Moment> {
+        if self.starts_first(run) { Some(server.now()) } else { self.lives.grace_seen() }
+    }
+
+    /// The lock manager was looked at for a first start, and goes on as it was: where another life has begun, that is one that no
+    /// run asked for.
+    fn looked_for_first_start(
+        &mut self,
+        server: &mut Common<O>,
+        done: &Recognised,
+    ) -> Result<Recognition, String> {
+        let now = server.now();
+        if let Some(begun) = self.lives.looked(now, &done.observation) {
+            self.life_began(server, &begun);
+        }
+        let life = self.lives.running().cloned().ok_or("no lock manager runs")?;
+        Ok(Recognition {
+            life,
+            grace_opened: now,
+            grace_length: done.grace_length,
+            too_late_for_the_lost: false,
+        })
     }
 
     pub(crate) fn stop_notifying(&mut self) {
@@ -538,14 +588,6 @@ impl<O: Outside> Instance<O> {
         announced
     }
 
-    fn prepared(&mut self, server: &Common<O>) {
-        let Some(running) = &mut self.run else { return };
-        let report = status::report(&running.machine, server.store(), &self.outside.unready());
-        for waiting in running.waiting.drain(..) {
-            waiting.responder.done(Answer::adopted(report.clone(), true));
-        }
-    }
-
     pub fn over(&mut self, server: &mut Common<O>, end: End) {
         let Some(mut running) = self.run.take() else { return };
         self.outside.stop_telling();
@@ -574,7 +616,8 @@ impl<O: Outside> Instance<O> {
     /// Says how a run has ended, to the log and to its callers.
     pub(crate) fn say_end(&self, server: &Common<O>, running: Running, end: End) {
         status::log_end(&running.machine, &end);
-        let mut answer = status::answer(&running.machine, end, server.store(), &self.outside.unready());
+        let (now, unready) = (server.now(), self.outside.unready());
+        let mut answer = status::answer(now, &running.machine, end, server.store(), &unready);
         if let Err(failure) = &mut answer {
             failure.missing = running.missing;
         }

@@ -1,5 +1,6 @@
 //! The part of one lock manager and its services in the reports.
 
+use heirlock_core::duty::has_failed;
 use heirlock_core::store::{Damaged, Place};
 use heirlock_core::takeover::Takeover;
 use heirlock_core::{Moment, Outcome, RecordKey, ServiceName};
@@ -50,7 +51,7 @@ impl<O: Outside> Instance<O> {
         let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
         let configured = server.settings().service(service);
         let counts = machine.map(|machine| machine.counts_of(service).unwrap_or_else(|| machine.counts()));
-        let left = machine.and_then(Takeover::grace).map(|grace| grace.ends().since(now));
+        let left = machine.and_then(|machine| machine.grace_left(now));
         let adopted = held.filter(|held| !held.journal.timeline.is_empty());
         let mut status = ServiceStatus {
             service: service.to_string(),
@@ -77,6 +78,10 @@ impl<O: Outside> Instance<O> {
         };
         if let Some(held) = held {
             self.add_missed(&mut status, held);
+            if machine.is_none() {
+                let has_failed = has_failed(&held.journal, status.lost + status.unreachable > 0);
+                status.phase = Some(held.journal.phase.shown(has_failed).to_string());
+            }
         }
         status
     }
@@ -156,7 +161,8 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn report_of(&self, server: &Common<O>, service: &ServiceName) -> Option<AdoptionReport> {
         if let Some(running) = self.run_with(service) {
             let unready = self.outside.unready();
-            return Some(of_run(&running.machine, Some(service), server.store(), &unready));
+            let (now, store) = (server.now(), server.store());
+            return Some(of_run(now, &running.machine, Some(service), store, &unready));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
         Some(AdoptionReport {

@@ -23,6 +23,8 @@ pub struct LockManagerSettings {
     pub convey: Conveyance,
     /// How much of grace must be left for a notification to leave (I4): 5 s.
     pub settle_margin: Duration,
+    /// How much time an adoption that is prepared must leave until `--finish` can be said (30 s).
+    pub prepared_time: Duration,
     /// For kind `command`, or where no systemd runs: restarts NFS.
     pub restart_nfs: Option<Command>,
     /// For kind `command`, or where no systemd runs: restarts the status monitor without notifying.
@@ -134,6 +136,7 @@ mod tests {
             strategy: kind.properties().default_strategy,
             convey: Conveyance::Generate,
             settle_margin: Duration::from_secs(5),
+            prepared_time: Duration::from_secs(30),
             restart_nfs: None,
             restart_status_monitor: None,
             recognise: None,

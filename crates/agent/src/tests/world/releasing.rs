@@ -80,3 +80,98 @@ fn a_release_whose_address_hangs_fails_and_an_address_that_goes_later_gives_noth
     agent.handle(gone);
     assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{:?}", heard.answer());
 }
+
+/// Time passes, or a message comes.
+fn turn(agent: &mut Agent<Here>) {
+    agent.do_what_is_due();
+    match agent.outside().next() {
+        Some(message) => agent.handle(message),
+        None => {
+            let due = agent.next_due();
+            agent.outside().pass(due);
+        }
+    }
+}
+
+/// The phase that the run for `new` has reached.
+fn phase(agent: &Agent<Here>) -> Option<Phase> {
+    agent.journal_of(&service("new")).map(|journal| journal.phase)
+}
+
+/// An adoption of `new` that has come so far, and its caller.
+fn adopting(until: Phase) -> (InMemory, Agent<Here>, Heard) {
+    let (store, mut agent) = begun();
+    agent.do_what_is_due();
+    let request = Request::Adopt {
+        service: service("new"),
+        prepare: false,
+        finish: false,
+        fenced: None,
+        force: true,
+        answer_when: AnswerWhen::Settled,
+    };
+    let adoption = asked(&mut agent, request);
+    for _ in 0..1_000 {
+        if phase(&agent) == Some(until) {
+            return (store, agent, adoption);
+        }
+        turn(&mut agent);
+    }
+    panic!("it is never {until}: {:?}", phase(&agent));
+}
+
+#[test]
+fn a_release_that_is_asked_for_while_the_lock_manager_is_restarted_begins_by_itself_after_that() {
+    for at in
+        [Phase::Claimed, Phase::Conveyed, Phase::Recognised, Phase::Proved, Phase::Notifying, Phase::Settling]
+    {
+        let (store, mut agent, adoption) = adopting(at);
+        let began = agent.outside().now();
+        let heard = [release(&mut agent), release(&mut agent)];
+        let is_restarting = matches!(at, Phase::Claimed | Phase::Conveyed);
+        assert!(heard[0].answer().is_none(), "{at}: {heard:?}");
+        if is_restarting {
+            let why = asked(&mut agent, adoption_of_new(false, false)).answer().unwrap().unwrap_err().message;
+            assert!(why.contains("the lock manager is being restarted"), "{why}");
+        }
+        while heard.iter().any(|heard| heard.answer().is_none()) {
+            turn(&mut agent);
+            let took = agent.outside().now().since(began);
+            assert!(took < Duration::from_secs(5), "{at}: {took:?}");
+        }
+        for heard in &heard {
+            assert!(
+                matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))),
+                "{at}: {heard:?}"
+            );
+        }
+        assert!(store.newest_claim(&service("new")).unwrap().unwrap().released, "{at}");
+        while adoption.answer().is_none() {
+            turn(&mut agent);
+        }
+        assert!(!agent.held().any(|held| *held == service("new")), "{at}");
+    }
+}
+
+#[test]
+fn a_release_that_waits_for_a_run_which_never_reports_fails_at_the_time_limit_of_that() {
+    let (store, mut agent, _) = adopting(Phase::Conveyed);
+    let heard = release(&mut agent);
+    let end = agent.outside().now() + LONG;
+    // The lock manager hangs: it never reports that it has recognised.
+    while heard.answer().is_none() {
+        agent.do_what_is_due();
+        match agent.outside().next() {
+            Some(Message::Of(_, News::Recognised(..))) => {}
+            Some(message) => agent.handle(message),
+            None => {
+                let due = agent.next_due();
+                agent.outside().pass(due);
+            }
+        }
+        assert!(agent.outside().now() < end, "it has no limit");
+    }
+    // The run has failed by then, and what it claimed is given up.
+    assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{heard:?}");
+    assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
+}

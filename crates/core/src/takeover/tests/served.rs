@@ -82,3 +82,29 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     }
     assert_eq!((run.phase(), ready(&run)), (Phase::Notifying, vec![1_500]));
 }
+
+#[test]
+fn a_self_adoption_leaves_clients_to_others_only_before_grace_is_proved_and_an_adoption_never_does() {
+    let all: BTreeSet<RecordKey> = [client("10.0.0.1"), client("10.0.0.8")].into();
+    let mut own = Takeover::new(
+        at(0),
+        Plan {
+            cause: Cause::OwnRestart,
+            targets: Vec::new(),
+            ..owing(&["home"], plan(Strategy::Notify, Until::Settled))
+        },
+    );
+    own.step(at(0), Event::Start);
+    let won = vec![claimed("home", 2, &["10.0.0.8", "10.0.0.9"], &[3])];
+    own.step(at(0), Event::Claimed { won, refused: Vec::new(), unread: Vec::new() });
+    own.step(at(0), Event::Conveyed(Ok(Vec::new())));
+    assert_eq!(own.leave_to_others(&all), 0, "it has not recognised");
+    own.step(at(0), recognition(life("2")));
+    assert_eq!((own.leave_to_others(&all), own.leave_to_others(&all)), (1, 0));
+    let end = end_of(&own.step(at(0), Event::Proved(Err("nothing is exported".into()))));
+    assert_eq!(outcome_of(&end, "home", "10.0.0.9"), Some(Outcome::Lost));
+    assert_eq!(own.counts().0, 1);
+    let (mut asked, mut kept) = asked_for();
+    notifying_without_address(&mut asked, &mut kept);
+    assert_eq!(asked.leave_to_others(&all), 0);
+}

@@ -81,6 +81,7 @@ fn a_release_that_failed_is_said_to_the_home_and_tried_again_when_it_asks_again(
 #[test]
 fn a_run_that_was_asked_for_holds_a_release_up_and_says_how_long() {
     let mut place = with_a_guest();
+    place.had_elsewhere("new");
     place.begin("new");
     place.drive(Phase::Recognised);
     asked_for(&mut place, 7);
@@ -102,10 +103,10 @@ fn a_self_adoption_goes_on_without_a_service_that_is_given_away_and_only_once_it
         |place: &Place| place.agent.run().as_ref().is_some_and(|r| r.machine.has_member(&service("nfs")));
     assert!(of_run(&place));
     let now = place.agent.outside().now();
-    place.agent.release(&service("nfs"), None, None);
+    place.agent.release(&service("nfs"), Vec::new(), None);
     place.agent.address_gone(now, &service("nfs"), Err("it is still here".into()));
     assert!(of_run(&place), "it stays, and its clients are told");
-    place.agent.release(&service("nfs"), None, None);
+    place.agent.release(&service("nfs"), Vec::new(), None);
     place.agent.address_gone(now, &service("nfs"), Ok(()));
     assert!(!of_run(&place) && !place.agent.held().contains_key(&service("nfs")));
     assert!(place.agent.run().is_some(), "the clients of the others are told");
@@ -118,7 +119,7 @@ fn a_lock_manager_that_takes_its_time_holds_the_volume_of_a_release_up_and_not_t
     let mut place = with_a_guest();
     let turn = std::sync::Arc::clone(&place.agent.lock_manager().workshop.turn);
     let busy = turn.lock().unwrap();
-    place.agent.release(&service("nfs"), None, None);
+    place.agent.release(&service("nfs"), Vec::new(), None);
     let now = place.agent.outside().now();
     place.agent.address_gone(now, &service("nfs"), Ok(()));
     assert!(!place.agent.held().contains_key(&service("nfs")), "the loop goes on");

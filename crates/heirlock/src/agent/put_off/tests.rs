@@ -102,18 +102,19 @@ fn the_heart_beats_and_the_status_says_why_while_every_record_hangs() {
 fn a_claim_that_came_about_late_is_the_runs_own_and_no_second_one_is_made() {
     let mut place = holder();
     place.turn();
+    place.had_elsewhere("nfs");
     let gate = hang(&mut place);
     place.begin("nfs");
     gate.shut(&["claim"]);
     place.drive_until_put_off();
-    assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Intent), 0));
+    assert_eq!((place.phase(), place.claims("nfs")), (Some(Phase::Intent), 1));
     // Looks go on meanwhile, and find nothing that they would mend.
     place.agent.beat(place.agent.outside().now());
     answers(&mut place, &gate);
     place.drive(Phase::Conveyed);
     let claims = (place.claims("nfs"), place.claims("new"));
-    assert_eq!(claims, (1, 2), "one for the run, and one before it");
-    assert_eq!(place.agent.held()[&service("nfs")].claim.generation.0, 1);
+    assert_eq!(claims, (2, 2), "one for the run, and one before it");
+    assert_eq!(place.agent.held()[&service("nfs")].claim.generation.0, 2);
 }
 
 #[test]
@@ -157,7 +158,7 @@ fn a_release_is_done_once_the_store_answers_and_one_that_came_about_after_its_ti
         let mut place = holder();
         let gate = hang(&mut place);
         let (responder, lines) = crate::control::heard();
-        place.agent.release(&service("new"), Some(responder), None);
+        place.agent.release(&service("new"), vec![responder], None);
         gate.shut(&["release"]);
         let now = place.agent.outside().now();
         place.agent.address_gone(now, &service("new"), Ok(()));

@@ -70,6 +70,7 @@ fn a_restart_for_a_run_that_is_over_ends_one_that_had_recognised_before_it() {
     place.begin("nfs");
     let first = place.number();
     place.supersede();
+    place.had_elsewhere("new");
     place.begin("new");
     place.drive(Phase::Recognised);
     let late = restarted(&place, first, "2");
@@ -85,6 +86,7 @@ const LATENCY: Duration = Duration::from_millis(40);
 #[test]
 fn each_milestone_has_the_time_at_which_it_was_reached() {
     let mut place = place();
+    place.had_elsewhere("new");
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let before = |method| {
         if ["claim", "begin_generation"].contains(&method) {
@@ -154,6 +156,7 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run().as_ref().unwrap().machine;
     let report = heirlock_agent::agent::status::report(
+        place.agent.outside().now(),
         machine,
         place.agent.store(),
         &place.agent.lock_manager().unready(),

@@ -57,6 +57,15 @@ pub(in crate::cli) fn adoption(report: &AdoptionReport, look: &Look) -> String {
     text
 }
 
+/// For how long grace stays open, and until when the address has to be here.
+fn prepared(report: &AdoptionReport, service: &str) -> String {
+    let seconds = |ms: u64| format!("{} s", ms / 1_000);
+    let open = report.grace_left_ms.map(|ms| format!(", and grace stays open for {}", seconds(ms)));
+    let within = report.finish_within_ms.map(|ms| format!(" within {}", seconds(ms)));
+    let (open, within) = (open.unwrap_or_default(), within.unwrap_or_default());
+    format!("prepared{open}: bring the address up, then 'heirlock adopt {service} --finish'{within}")
+}
+
 fn head(report: &AdoptionReport, look: &Look) -> String {
     let service = plain(&report.service);
     let verdict = match report.phase.as_str() {
@@ -78,7 +87,7 @@ fn head(report: &AdoptionReport, look: &Look) -> String {
         "notifying" => {
             "told, but for those that have not answered yet; they are called until grace ends".to_owned()
         }
-        "prepared" => format!("prepared: bring the address up, then 'heirlock adopt {service} --finish'"),
+        "prepared" => prepared(report, &service),
         phase => format!("under way: {}", plain(phase)),
     };
     let mut text = format!("{}: {verdict}\n", look.strong(&service));
@@ -266,6 +275,8 @@ pub(super) mod tests {
             state_number: 11,
             strategy: "restart-nfs".into(),
             phase: "settled".into(),
+            grace_left_ms: None,
+            finish_within_ms: None,
             failure: None,
             clients: 200,
             re_registered: 180,

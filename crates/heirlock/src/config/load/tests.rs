@@ -241,6 +241,7 @@ fn a_duration_that_is_absurd_is_refused_at_both_ends_and_the_ends_are_accepted()
         ("capture", "mon-timeout", bounds::MON_TIMEOUT),
         ("capture", "callout-timeout", bounds::CALLOUT_TIMEOUT),
         ("lock-manager", "settle-margin", bounds::SETTLE_MARGIN),
+        ("lock-manager", "prepared-time", bounds::PREPARED_TIME),
         ("lock-manager", "grace-period", bounds::GRACE_PERIOD),
         ("heartbeat", "interval", bounds::HEARTBEAT_INTERVAL),
         ("heartbeat", "dead-after", limits::DEAD_AFTER_MIN..=bounds::DEAD_AFTER_MAX),

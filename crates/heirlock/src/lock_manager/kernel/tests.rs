@@ -36,6 +36,7 @@ impl FakeProc {
             strategy: Strategy::RestartNfs,
             convey: heirlock_core::takeover::Conveyance::Generate,
             settle_margin: Duration::from_secs(5),
+            prepared_time: Duration::from_secs(30),
             restart_nfs: None,
             restart_status_monitor: None,
             recognise: None,
