@@ -176,6 +176,7 @@ mod tests {
                     "host.start",
                     "host.lasting",
                     "self.within",
+                    "host.within",
                 ];
                 let calls = begins.into_iter().flat_map(|begins| text.split(begins).skip(1));
                 for call in calls.filter(|_| !entry.ends_with("threads.rs")) {

@@ -15,6 +15,11 @@ use crate::files::trusted;
 use crate::threads::{self, Lasting};
 
 impl Host {
+    /// Whether its network is that of this program: sockets that this program was handed are on it.
+    pub(crate) fn has_our_network(&self) -> bool {
+        self.process == SELF
+    }
+
     /// Does something in a thread of this name that works for this host: it is in the host's network namespace, and so are all
     /// threads that it begins. See [`threads::start`].
     ///
@@ -46,12 +51,12 @@ impl Host {
     ///
     /// # Errors
     /// As for [`Host::start`].
-    pub(super) fn within<T: Send>(
+    pub(crate) fn within<T: Send>(
         &self,
         name: &'static str,
         work: impl FnOnce() -> T + Send,
     ) -> io::Result<T> {
-        if self.process == SELF {
+        if self.has_our_network() {
             return Ok(work());
         }
         let path = self.of_process("ns/net");

@@ -159,7 +159,7 @@ pub(crate) fn hand_back(
     rpcbind_port: u16,
 ) -> std::io::Result<Vec<(MonName, String)>> {
     let Some(Said { lines, owed }) = book::take_up(host, runtime_directory)? else { return Ok(Vec::new()) };
-    tell_what_is_owed(&lines, owed, rpcbind_port)?;
+    host.within("enter", || tell_what_is_owed(&lines, owed, rpcbind_port))??;
     let (mut directory, _) = Directory::open(host, state_directory)?;
     let conveyed = Conveyor::open(state_directory, local_directory)?;
     let mut clients: BTreeMap<MonName, Vec<MonitorLine>> = BTreeMap::new();

@@ -43,8 +43,7 @@ impl ThisLockManager {
             host: self.workshop.host.clone(),
             trust: Trust::PRIVILEGED,
         };
-        let sockets =
-            Sockets::open(settings.capture.port).context("can't have the status monitor's sockets")?;
+        let port = settings.capture.port;
         let mut differing = None;
         let (directory, placed) = (Arc::clone(&self.directory), self.conveyor.placed());
         let (host, state_directory) = (options.host.clone(), settings.state_directory.clone());
@@ -55,9 +54,17 @@ impl ThisLockManager {
             Ok(())
         };
         let (inbox, peers) = (self.workshop.inbox.clone(), self.workshop.lock_manager.peers());
-        let (monitor, number) = monitor::start(&options, peers, sockets, prepare, turns, move |wanted| {
-            let _ = inbox.send(News::Monitor(wanted));
-        })?;
+        let wanted = move |wanted| drop(inbox.send(News::Monitor(wanted)));
+        // Its sockets and its threads are where its lock manager asks, and so are the threads that they begin.
+        let (monitor, number) = options.host.within("enter", || {
+            let sockets = match options.host.has_our_network() {
+                true => Sockets::open(port),
+                // Sockets that were handed over are not there.
+                false => Sockets::bind(port),
+            };
+            let sockets = sockets.context("can't have the status monitor's sockets")?;
+            monitor::start(&options, peers, sockets, prepare, turns, wanted)
+        })??;
         self.monitor = Some(monitor.clone());
         self.answered_number = Some(number);
         if differing.is_none() {
@@ -116,4 +123,52 @@ fn read(
     let differing = directory.differing(&monitor.clients(), |client| monitor.lines(client), &conveyed);
     into.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(directory);
     Ok(differing)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+
+    use crate::agent::testing::settings_in;
+    use crate::config::Settings;
+    use crate::host::testing::Instance;
+    use crate::this_server::ThisServer;
+    use crate::watchdog::Turns;
+
+    /// The names of this program's threads in this network namespace.
+    fn threads_in(namespace: &Path) -> BTreeSet<String> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap().map(|task| task.unwrap().path());
+        let is_there =
+            |task: &std::path::PathBuf| fs::read_link(task.join("ns/net")).is_ok_and(|n| n == namespace);
+        let name =
+            |task: std::path::PathBuf| Some(fs::read_to_string(task.join("comm")).ok()?.trim().to_owned());
+        tasks.filter(is_there).filter_map(name).collect()
+    }
+
+    #[test]
+    fn a_status_monitor_works_in_the_network_of_its_lock_manager() {
+        let Some(instance) = Instance::as_root(&["--net"], "ip link set lo up") else { return };
+        // Here another program has its port.
+        let taken = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = Settings::clone(&settings_in(&directory));
+        settings.capture.port = port;
+        let (inbox, _messages) = channel();
+        let (_, mut lock_manager) = ThisServer::begun(instance.host.clone(), &settings.into(), inbox);
+        lock_manager.begin_monitoring(Turns::unwatched()).unwrap();
+        let connect = move || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).map(drop);
+        instance.host.start("connects", connect).unwrap().join().unwrap().unwrap();
+        let namespace = fs::read_link(format!("/proc/{}/ns/net", instance.host.process)).unwrap();
+        let there = threads_in(&namespace);
+        for name in ["status-monitor", "downcalls", "registration"] {
+            assert!(there.contains(name), "{name} is not among {there:?}");
+        }
+        let here = threads_in(&fs::read_link("/proc/thread-self/ns/net").unwrap());
+        assert!(!here.contains("enter"), "{here:?}");
+    }
 }
