@@ -5,7 +5,7 @@
 //! recovers the locks.
 //!
 //! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder. Each file
-//!   is synced by itself, many of them side by side (`syncs.rs`): a sync of the whole file system would also wait for all
+//!   is synced by itself, many of them side by side (`files/syncs.rs`): a sync of the whole file system would also wait for all
 //!   that other programs have left unwritten there.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: a crash leaves them behind, and no reader reads them.
@@ -32,7 +32,6 @@ mod read_before;
 mod sharing_tests;
 #[cfg(test)]
 mod stray_tests;
-mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -55,12 +54,12 @@ use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
     StoreError,
 };
+use crate::files::syncs::Syncs;
 use crate::files::{WallTime, trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
 use read_before::ReadBefore;
-use syncs::Syncs;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
@@ -119,14 +118,15 @@ impl DirStore {
 
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Self {
+        let operations: Arc<AtomicU64> = Arc::default();
         let memory = Memory {
             unique: format!("{:x}.{:08x}", std::process::id(), fastrand::u32(..)),
             temporaries: AtomicU64::new(0),
-            operations: Arc::default(),
+            operations: Arc::clone(&operations),
             tidied: Mutex::default(),
             read_before: Mutex::default(),
             expected: Mutex::default(),
-            syncs: Syncs::default(),
+            syncs: Syncs::new("store-sync", operations),
         };
         Self { root: root.to_owned(), disk, memory: Arc::new(memory), is_heartbeat: false }
     }
