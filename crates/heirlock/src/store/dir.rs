@@ -39,7 +39,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
@@ -87,7 +87,7 @@ struct Memory {
     operations: Arc<AtomicU64>,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
-    /// The records that the last calls read, until the next heartbeat but one.
+    /// The records that the last calls read, until a heartbeat since which none was read or asked for.
     read_before: Mutex<ReadBefore>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,
@@ -271,6 +271,16 @@ impl DirStore {
     fn read_before(&self) -> MutexGuard<'_, ReadBefore> {
         // After a thread has panicked it may lack something, which is read once more then.
         self.memory.read_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A heartbeat waits for no call that reads records: that may take long, or hang.
+    fn forget_read_before(&self) {
+        match self.memory.read_before.try_lock() {
+            Ok(mut read_before) => read_before.forget(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().forget(),
+            // They are in use.
+            Err(TryLockError::WouldBlock) => {}
+        }
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -486,7 +496,7 @@ impl Store for DirStore {
     }
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
-        self.read_before().forget();
+        self.forget_read_before();
         let call = self.for_heartbeats();
         call.enter()?;
         let path = call.root.join("servers").join(report.server.as_str());
