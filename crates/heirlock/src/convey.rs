@@ -3,10 +3,12 @@
 //! Placed lines are remembered in the local directory, so that the detector doesn't take them for registrations of this
 //! server's lock manager, also after a restart of the agent.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use heirlock_agent::{Placed, Unplaced};
 use heirlock_core::Records;
@@ -17,17 +19,16 @@ use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
+use crate::files::syncs::{Batch, Syncs};
 use crate::files::{self, Folder, Links, Owner, Temporary, trusted};
-use crate::limits::CONVEYED_BOOK_BYTES_MAX;
+use crate::first_round::FirstRounds;
+use crate::limits::{CONVEYED_BOOK_BYTES_MAX, PLACING_GIVES_WAY_MAX};
 
 /// The file below the local directory that remembers the placed lines.
 const BOOK: &str = "conveyed.json";
 
 /// The name of a book that could not be read.
 const BOOK_ASIDE: &str = "conveyed.json.unreadable";
-
-/// Above this many files one sync of the whole file system is cheaper than one each: the agent waits for it.
-const SYNC_EACH_MAX: usize = 8;
 
 /// How often a client's file is written anew where the status monitor changes it at that very moment.
 const CHANGES_MET_MAX: usize = 16;
@@ -41,6 +42,8 @@ pub(crate) struct Conveyor {
     placed: Arc<Mutex<Placed>>,
     /// Held while a file is read and changed.
     files: Arc<Mutex<()>>,
+    /// The notifiers that files give way to.
+    notifiers: FirstRounds,
 }
 
 impl Conveyor {
@@ -64,7 +67,13 @@ impl Conveyor {
             }
         };
         let placed = Arc::new(Mutex::new(Arc::new(placed)));
-        Ok(Self { state_directory: state_directory.to_owned(), book, placed, files: Arc::default() })
+        let (files, notifiers) = (Arc::default(), FirstRounds::default());
+        Ok(Self { state_directory: state_directory.to_owned(), book, placed, files, notifiers })
+    }
+
+    /// The same, whose files give way to clients that these notifiers tell for the first time.
+    pub(crate) fn giving_way_to(self, notifiers: FirstRounds) -> Self {
+        Self { notifiers, ..self }
     }
 
     /// Removes files that a kill left half written. The agent that does so is alone at work in the directory.
@@ -100,27 +109,31 @@ impl Conveyor {
         let own = node.nodename().to_str().unwrap_or_default();
         let sm = self.sm()?;
         let mut unplaced = Unplaced::new();
-        let mut planned: Vec<(MonName, Vec<u8>)> = Vec::with_capacity(records.len());
+        let mut left = PLACING_GIVES_WAY_MAX;
+        let mut planned: Vec<(MonName, Vec<u8>, Option<Vec<u8>>)> = Vec::with_capacity(records.len());
         let mut placed = BTreeMap::clone(&self.placed());
         for (client, record) in records.conveyed() {
             let bytes = description(client, record, how, my_name);
+            self.notifiers.give_way(&mut left);
             let there = match read(&sm, client) {
-                Ok(there) => there.unwrap_or_default(),
+                Ok(there) => there,
                 Err(error) => {
                     unplaced.push((client.clone(), error.to_string()));
                     continue;
                 }
             };
             let remembered = placed.get(client).map(Vec::as_slice).unwrap_or_default();
-            let lines = lines_to_place(&there, remembered, &bytes, own);
+            let lines = lines_to_place(there.as_deref().unwrap_or_default(), remembered, &bytes, own);
             match parse_record(&bytes) {
                 Ok(_) if lines.is_empty() => {}
-                Ok(parsed) if render_record(&parsed.lines) != lines => planned.push((client.clone(), lines)),
+                Ok(parsed) if render_record(&parsed.lines) != lines => {
+                    planned.push((client.clone(), lines, there));
+                }
                 // All of it, to the byte.
-                _ => planned.push((client.clone(), bytes)),
+                _ => planned.push((client.clone(), bytes, there)),
             }
         }
-        for (client, bytes) in &planned {
+        for (client, bytes, _) in &planned {
             let remembered = placed.entry(client.clone()).or_default();
             if !holds(remembered, bytes) {
                 remembered.extend(bytes);
@@ -128,8 +141,11 @@ impl Conveyor {
         }
         // Remembered before it is placed: a line that is not remembered would count as a registration.
         self.remember(placed)?;
-        let lines = planned.iter().map(|(client, bytes)| (client, bytes.as_slice()));
-        unplaced.extend(self.change(&sm, lines, with_added)?);
+        let changes = planned.iter_mut().map(|(client, bytes, there)| {
+            let change = FileChange::of(client, bytes, with_added, there.take());
+            change.map_err(|error| (client.clone(), error.to_string()))
+        });
+        unplaced.extend(self.change(&sm, changes, &mut left)?);
         Ok(unplaced)
     }
 
@@ -138,8 +154,11 @@ impl Conveyor {
     pub(crate) fn clean_up(&self) -> io::Result<Unplaced> {
         let sm = self.sm()?;
         let placed = self.placed();
-        let lines = placed.iter().map(|(client, bytes)| (client, bytes.as_slice()));
-        let left = self.change(&sm, lines, without)?;
+        let changes = placed.iter().map(|(client, bytes)| {
+            let change = FileChange::plan(&sm, client, bytes, without);
+            change.map_err(|error| (client.clone(), error.to_string()))
+        });
+        let left = self.change(&sm, changes, &mut { Duration::ZERO })?;
         let stays: BTreeSet<&MonName> = left.iter().map(|(client, _)| client).collect();
         let mut placed = BTreeMap::clone(&placed);
         placed.retain(|client, _| stays.contains(client));
@@ -147,38 +166,35 @@ impl Conveyor {
         Ok(left)
     }
 
-    /// Changes the files of all these clients. No file takes its name before the bytes of all are durable; many share one sync.
-    /// Each failure for one client is answered with its name.
+    /// Changes the files of all these clients. No file takes its name before the bytes of all are durable. Each failure for one
+    /// client is answered with its name. As long as clients are told for the first time, and something of that time is left, it
+    /// waits.
     fn change<'a>(
         &self,
         sm: &Folder,
-        lines: impl Iterator<Item = (&'a MonName, &'a [u8])>,
-        how: How,
+        changes: impl Iterator<Item = Result<FileChange<'a>, (MonName, String)>>,
+        left: &mut Duration,
     ) -> io::Result<Unplaced> {
-        let (mut changes, mut failed) = (Vec::new(), Unplaced::new());
-        for (client, lines) in lines {
-            match FileChange::plan(sm, client, lines, how) {
-                Ok(change) => changes.push(change),
-                Err(error) => failed.push((client.clone(), error.to_string())),
-            }
-        }
-        let replaced = changes.iter().filter(|change| matches!(change.work, Work::Replace(_))).count();
-        let each = replaced <= SYNC_EACH_MAX;
-        let mut prepared = Vec::with_capacity(changes.len());
+        let (syncs, mut failed) = (Syncs::new("convey-sync", Arc::default()), Unplaced::new());
+        let (mut batch, mut prepared) = (syncs.batch(), Vec::new());
         for change in changes {
-            match change.prepare(sm, each) {
-                Ok(temporary) => prepared.push((change, temporary)),
-                Err(error) => failed.push((change.client.clone(), error.to_string())),
+            self.notifiers.give_way(left);
+            match change.and_then(|change| change.begin(sm, &mut batch)) {
+                Ok(change) => prepared.push(change),
+                Err(why) => failed.push(why),
             }
         }
-        if !each && let Err(error) = sm.sync_all() {
-            for temporary in prepared.into_iter().filter_map(|(_, temporary)| temporary) {
-                let _ = sm.discard(&temporary);
-            }
-            return Err(error);
-        }
+        let unsynced: BTreeMap<&MonName, io::Error> =
+            batch.end().into_iter().filter_map(|(client, synced)| Some((client, synced.err()?))).collect();
         for (change, temporary) in prepared {
+            self.notifiers.give_way(left);
             let client = change.client;
+            if let Some(error) = unsynced.get(client) {
+                // The failure before this one is the one to be told.
+                let _ = temporary.map(|temporary| sm.discard(&temporary));
+                failed.push((client.clone(), error.to_string()));
+                continue;
+            }
             let held = self.hold();
             let done = change.carry_out(sm, temporary);
             drop(held);
@@ -232,15 +248,36 @@ struct FileChange<'a> {
 
 impl<'a> FileChange<'a> {
     fn plan(sm: &Folder, client: &'a MonName, lines: &'a [u8], how: How) -> io::Result<Self> {
-        let there = read(sm, client)?;
+        Self::of(client, lines, how, read(sm, client)?)
+    }
+
+    /// The change of a file with this content.
+    fn of(client: &'a MonName, lines: &'a [u8], how: How, there: Option<Vec<u8>>) -> io::Result<Self> {
         let work = how(there.as_deref(), lines)?;
         Ok(Self { client, lines, how, there, work })
     }
 
+    /// Begins to write the new file, under a name that no status monitor reads, to be synced with others.
+    fn begin(
+        self,
+        sm: &Folder,
+        batch: &mut Batch<'_, &'a MonName>,
+    ) -> Result<(Self, Option<Temporary>), (MonName, String)> {
+        let Work::Replace(bytes) = &self.work else { return Ok((self, None)) };
+        let temporary = Cell::new(None);
+        let begun = batch.add(self.client, || {
+            let (name, file) = sm.prepare_begun(bytes, 0o600, Owner::OfFolder)?;
+            temporary.set(Some(name));
+            Ok(Box::new(file))
+        });
+        begun.map_err(|error| (self.client.clone(), error.to_string()))?;
+        Ok((self, temporary.take()))
+    }
+
     /// The new file, under a name that no status monitor reads. Owner and mode as statd's own.
-    fn prepare(&self, sm: &Folder, sync: bool) -> io::Result<Option<Temporary>> {
+    fn prepare(&self, sm: &Folder) -> io::Result<Option<Temporary>> {
         match &self.work {
-            Work::Replace(bytes) => sm.prepare(bytes, 0o600, Owner::OfFolder, sync).map(Some),
+            Work::Replace(bytes) => sm.prepare(bytes, 0o600, Owner::OfFolder, true).map(Some),
             Work::Nothing | Work::Remove => Ok(None),
         }
     }
@@ -252,7 +289,7 @@ impl<'a> FileChange<'a> {
                 Met::Nothing => return Ok(()),
                 Met::AChange => {
                     self = Self::plan(sm, self.client, self.lines, self.how)?;
-                    temporary = self.prepare(sm, true)?;
+                    temporary = self.prepare(sm)?;
                 }
             }
         }

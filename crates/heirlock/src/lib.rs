@@ -23,6 +23,7 @@ mod exports_syntax;
 #[cfg(test)]
 mod fake_programs;
 mod files;
+mod first_round;
 mod from_elsewhere;
 mod guard;
 mod hooks;

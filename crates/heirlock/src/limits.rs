@@ -35,13 +35,14 @@ pub(crate) const STORE_FOLDER_NAMES_MAX: usize = 4 * RECORDS_MAX;
 /// Folders of the store that one call keeps open: those of twenty services. Any other one is opened each time.
 pub(crate) const STORE_FOLDERS_OPEN_MAX: usize = 64;
 
-/// New files of the store that are open at a time, until each of them is synced: a quarter of the descriptors that a process
-/// usually may have.
-pub(crate) const STORE_FILES_OPEN_MAX: usize = 256;
+/// New files that are open at a time, until each of them is synced: a quarter of the descriptors that a process usually may have.
+pub(crate) const UNSYNCED_FILES_MAX: usize = 256;
 
-/// Threads that sync new files of the store beside the one that wrote them. More of them gained nothing on any disk that was
-/// measured.
-pub(crate) const STORE_SYNC_THREADS_MAX: usize = 7;
+/// Threads that sync new files beside the one that wrote them. More of them gained nothing on any disk that was measured.
+pub(crate) const SYNC_THREADS_MAX: usize = 7;
+
+/// How long placing files gives way, in all, to telling clients for the first time: a quarter of the shortest grace period in use.
+pub(crate) const PLACING_GIVES_WAY_MAX: Duration = Duration::from_secs(5);
 
 /// Entries of /proc: as many processes as Linux can number (PID_MAX_LIMIT), and what else lies there.
 pub(crate) const PROCESSES_MAX: usize = 4 * 1024 * 1024 + 1024;

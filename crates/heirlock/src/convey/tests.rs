@@ -116,7 +116,7 @@ fn a_line_of_the_servers_own_status_monitor_stays() {
 fn many_records_are_placed_together_beside_those_that_are_there_and_leave_nothing_behind() {
     let place = place();
     fs::write(place.state.join("sm/10.0.0.1"), OWN).unwrap();
-    let many: Records = (1..=u8::try_from(3 * SYNC_EACH_MAX).unwrap())
+    let many: Records = (1..=u8::try_from(24_usize).unwrap())
         .map(|i| MonName::from_address([10, 0, 0, i].into()))
         .map(|client| (client.clone(), LINE.replace("10.0.0.1", client.as_str()).into_bytes()))
         .collect();
@@ -229,7 +229,7 @@ fn met(before: Option<&str>, meanwhile: fn(&Path), how: How) -> Option<String> {
     }
     let sm = Folder::open(&place.state).unwrap().folder("sm").unwrap();
     let change = FileChange::plan(&sm, &file, LINE.as_bytes(), how).unwrap();
-    let temporary = change.prepare(&sm, true).unwrap();
+    let temporary = change.prepare(&sm).unwrap();
     meanwhile(&path);
     change.carry_out(&sm, temporary).unwrap();
     let names = fs::read_dir(place.state.join("sm")).unwrap();
@@ -274,4 +274,22 @@ fn placed_records_are_remembered_and_nothing_is_placed_that_cannot_be_remembered
     let error = conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap_err().to_string();
     assert!(error.contains("can't be written"), "{error}");
     assert!(conveyor.placed().is_empty() && sm(&other).is_none());
+}
+
+#[test]
+fn files_give_way_to_clients_that_are_told_for_the_first_time() {
+    let place = place();
+    let notifiers = FirstRounds::default();
+    let conveyor = Conveyor::open(&place.state, &place.local).unwrap().giving_way_to(notifiers.clone());
+    let round = notifiers.begin();
+    let (said, heard) = std::sync::mpsc::channel();
+    let placing = std::thread::spawn(move || {
+        conveyor.place(&records(LINE), Conveyance::Copy, &name()).unwrap();
+        said.send(()).unwrap();
+    });
+    heard.recv_timeout(Duration::from_millis(100)).unwrap_err();
+    assert_eq!(fs::read_dir(place.state.join("sm")).unwrap().count(), 0);
+    drop(round);
+    placing.join().unwrap();
+    assert_eq!(sm(&place).as_deref(), Some(LINE));
 }

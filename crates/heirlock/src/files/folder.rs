@@ -203,13 +203,25 @@ impl Folder {
         self.fill(file, bytes, mode, owner, sync)
     }
 
-    /// The same of ours, whose bytes are on their way to the disk: its sync will find them written, or wait for that alone.
-    pub(crate) fn create_begun(&self, name: impl AsRef<OsStr>, bytes: &[u8], mode: u32) -> io::Result<File> {
+    /// The same, whose bytes are on their way to the disk: its sync will find them written, or wait for that alone.
+    pub(crate) fn create_begun(
+        &self,
+        name: impl AsRef<OsStr>,
+        bytes: &[u8],
+        mode: u32,
+        owner: Owner,
+    ) -> io::Result<File> {
         let mut file = self.make_file(component(name.as_ref())?, OFlags::empty(), mode)?;
-        self.write_to(&mut file, bytes, mode, Owner::Ours)?;
-        // As sync_file_range(2) does, Linux begins to write a file out when it is told that its pages are not needed any more
-        // (mm/fadvise.c). A file system that ignores this writes the file at its sync.
-        let _ = fadvise(&file, 0, None, Advice::DontNeed);
+        self.write_to(&mut file, bytes, mode, owner)?;
+        write_out(&file);
+        Ok(file)
+    }
+
+    /// A file that was written before, whose bytes are on their way to the disk from now on.
+    pub(crate) fn begin_to_sync(&self, name: impl AsRef<OsStr>) -> io::Result<File> {
+        // Nothing is read of it.
+        let (file, _) = self.open_file(name, Links::Any)?;
+        write_out(&file);
         Ok(file)
     }
 
@@ -264,8 +276,25 @@ impl Folder {
     /// A file with these bytes and a random name; durable if `sync`.
     pub(crate) fn prepare(&self, bytes: &[u8], mode: u32, owner: Owner, sync: bool) -> io::Result<Temporary> {
         let (temporary, file) = self.make_temporary(mode)?;
-        match self.fill(file, bytes, mode, owner, sync) {
-            Ok(()) => Ok(temporary),
+        let filled = self.fill(file, bytes, mode, owner, sync);
+        self.unless_failed(temporary, filled).map(|(temporary, ())| temporary)
+    }
+
+    /// The same, whose bytes are on their way to the disk.
+    pub(crate) fn prepare_begun(
+        &self,
+        bytes: &[u8],
+        mode: u32,
+        owner: Owner,
+    ) -> io::Result<(Temporary, File)> {
+        let (temporary, mut file) = self.make_temporary(mode)?;
+        let filled = self.write_to(&mut file, bytes, mode, owner);
+        self.unless_failed(temporary, filled.map(|()| file)).inspect(|(_, file)| write_out(file))
+    }
+
+    fn unless_failed<T>(&self, temporary: Temporary, filled: io::Result<T>) -> io::Result<(Temporary, T)> {
+        match filled {
+            Ok(filled) => Ok((temporary, filled)),
             Err(error) => {
                 // The failure before this one is the one to be told.
                 let _ = self.discard(&temporary);
@@ -456,11 +485,6 @@ impl Folder {
         Ok(rustix::fs::fsync(&self.at)?)
     }
 
-    /// Makes everything on the folder's file system durable: one sync for many files.
-    pub(crate) fn sync_all(&self) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(&self.at)?)
-    }
-
     /// Why a folder in this one can't be opened: of a link, the kernel says that it is no directory.
     fn no_folder(&self, name: &OsStr, error: Errno) -> io::Error {
         let is_link = |stat: Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
@@ -472,6 +496,12 @@ impl Folder {
             error => error.into(),
         }
     }
+}
+
+/// Has a file written out, and does not wait for that. As sync_file_range(2) does, Linux begins to write a file out when it is told
+/// that its pages are not needed any more (mm/fadvise.c). A file system that ignores this writes the file at its sync.
+fn write_out(file: &File) {
+    let _ = fadvise(file, 0, None, Advice::DontNeed);
 }
 
 /// A name that can't lead out of the folder it is looked for in.

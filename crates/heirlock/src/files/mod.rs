@@ -10,6 +10,7 @@
 
 mod folder;
 mod stamp;
+pub(crate) mod syncs;
 #[cfg(test)]
 mod tests;
 pub(crate) mod trusted;

@@ -5,6 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use heirlock_core::limits::RECORDS_MAX;
@@ -13,6 +14,7 @@ use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine};
 
+use crate::files::syncs::Syncs;
 use crate::files::{self, Folder, Links, Owner};
 use crate::host::Host;
 
@@ -26,6 +28,15 @@ pub(crate) struct Directory {
     current: BTreeSet<MonName>,
     /// The lines that were there at the start, until they are compared with the registrations.
     lines: BTreeMap<MonName, Vec<MonitorLine>>,
+    changes: Changes,
+}
+
+/// The changes that are not durable yet. A clone, for a thread that may wait, knows the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Changes {
+    state_directory: PathBuf,
+    /// The files that were written since.
+    written: Arc<Mutex<BTreeSet<MonName>>>,
 }
 
 /// A line, and when the file that it lies in was written.
@@ -48,6 +59,7 @@ impl Directory {
             elsewhere: BTreeMap::new(),
             current: BTreeSet::new(),
             lines: BTreeMap::new(),
+            changes: Changes { state_directory: state_directory.to_owned(), written: Arc::default() },
         };
         let sm = open_sm(state_directory)?;
         let mut current = Vec::new();
@@ -124,6 +136,7 @@ impl Directory {
                 // Owner and mode as rpc.statd's own.
                 false => {
                     sm.replace(file.as_str(), &render_record(&wanted), 0o600, Owner::OfFolder, false)?;
+                    self.changes.written().insert(file);
                 }
             }
         }
@@ -131,9 +144,57 @@ impl Directory {
         Ok(())
     }
 
-    /// Makes what was written durable; for a thread that may wait.
-    pub(crate) fn sync(state_directory: &Path) -> io::Result<()> {
-        open_sm(state_directory)?.sync_all()
+    /// The changes that are not durable yet.
+    pub(crate) fn changes(&self) -> Changes {
+        self.changes.clone()
+    }
+
+    /// Makes all files durable, also those that another process wrote.
+    ///
+    /// # Errors
+    /// Where one of them may not be.
+    pub(crate) fn sync_all(&self) -> io::Result<()> {
+        let sm = open_sm(&self.state_directory)?;
+        for name in sm.names(2 * RECORDS_MAX)? {
+            // An entry that is no file holds no registration.
+            if let FileKind::Record(file) = classify_file_name(&name)
+                && sm.begin_to_sync(&name).is_ok()
+            {
+                self.changes.written().insert(file);
+            }
+        }
+        self.changes.sync()
+    }
+}
+
+impl Changes {
+    /// Makes them durable; for a thread that may wait. Those that may not be durable count as changes further on.
+    ///
+    /// # Errors
+    /// Where that are some.
+    pub(crate) fn sync(&self) -> io::Result<()> {
+        let written = std::mem::take(&mut *self.written());
+        let synced = self.sync_files(&written);
+        if synced.is_err() {
+            self.written().extend(written);
+        }
+        synced
+    }
+
+    fn sync_files(&self, written: &BTreeSet<MonName>) -> io::Result<()> {
+        let sm = open_sm(&self.state_directory)?;
+        let syncs = Syncs::new("directory-sync", Arc::default());
+        let mut batch = syncs.batch();
+        for file in written {
+            // One that was removed since needs no sync but its folder's.
+            files::unless_absent(batch.add((), || Ok(Box::new(sm.begin_to_sync(file.as_str())?))))?;
+        }
+        batch.end().into_iter().try_for_each(|((), synced)| synced)?;
+        sm.sync()
+    }
+
+    fn written(&self) -> MutexGuard<'_, BTreeSet<MonName>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -309,5 +370,29 @@ mod tests {
         let conveyed = BTreeMap::from([(name("10.0.0.4"), vec![placed])]);
         let differing = directory.differing(&clients.into(), lines_of, &conveyed);
         assert_eq!(differing, ["10.0.0.2", "10.0.0.3", "10.0.0.5", "10.0.0.6"].map(name).into());
+    }
+
+    #[test]
+    fn changes_are_synced_once_and_those_that_can_not_be_are_kept_for_the_next_time() {
+        let state = made();
+        let (mut directory, _) = Directory::open(&Host::here(), state.path()).unwrap();
+        let nothing = BTreeMap::new();
+        for client in ["10.0.0.1", "10.0.0.2"] {
+            directory.update(&name(client), &[line(client, "nfs-a", 1)], &nothing).unwrap();
+        }
+        let changes = directory.changes();
+        assert_eq!(*changes.written(), ["10.0.0.1", "10.0.0.2"].map(name).into());
+        // It has left again; nothing but the folder is to be synced for it.
+        directory.update(&name("10.0.0.2"), &[], &nothing).unwrap();
+        let (sm, away) = (state.path().join("sm"), state.path().join("away"));
+        fs::rename(&sm, &away).unwrap();
+        changes.sync().unwrap_err();
+        assert_eq!(*changes.written(), ["10.0.0.1", "10.0.0.2"].map(name).into());
+        fs::rename(&away, &sm).unwrap();
+        changes.sync().unwrap();
+        assert!(changes.written().is_empty());
+        // A file that says so already is not written, and is no change.
+        directory.update(&name("10.0.0.1"), &[line("10.0.0.1", "nfs-a", 1)], &nothing).unwrap();
+        assert!(changes.written().is_empty());
     }
 }

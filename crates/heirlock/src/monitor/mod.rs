@@ -173,7 +173,7 @@ pub(crate) fn hand_back(
             left.push((client.clone(), error.to_string()));
         }
     }
-    Directory::sync(state_directory)?;
+    directory.sync_all()?;
     book::close(runtime_directory)?;
     Ok(left)
 }

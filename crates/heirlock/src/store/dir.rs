@@ -5,7 +5,7 @@
 //! recovers the locks.
 //!
 //! - A file appears by temporary file, fsync, rename, fsync of its folder; a generation by rename of a whole folder. Each file
-//!   is synced by itself, many of them side by side (`syncs.rs`): a sync of the whole file system would also wait for all
+//!   is synced by itself, many of them side by side (`files/syncs.rs`): a sync of the whole file system would also wait for all
 //!   that other programs have left unwritten there.
 //! - A claim appears by link(2), which is exclusive on shared file systems where rename and flock let two servers win.
 //! - Names that begin with a dot are unfinished: a crash leaves them behind, and no reader reads them.
@@ -32,7 +32,6 @@ mod read_before;
 mod sharing_tests;
 #[cfg(test)]
 mod stray_tests;
-mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -40,7 +39,7 @@ use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
@@ -55,12 +54,12 @@ use super::{
     Account, Change, ClaimAnswer, Commit, Contents, Past, Place, ServerHearts, ServerReport, Store,
     StoreError,
 };
+use crate::files::syncs::Syncs;
 use crate::files::{WallTime, trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
 use read_before::ReadBefore;
-use syncs::Syncs;
 
 /// The file that says what a folder is, and its contents for this format.
 const MARKER: &str = "heirlock-store";
@@ -88,7 +87,7 @@ struct Memory {
     operations: Arc<AtomicU64>,
     /// The generations in which nothing unfinished of an earlier run is left.
     tidied: Mutex<HashSet<PathBuf>>,
-    /// The records that the last calls read, until the next heartbeat but one.
+    /// The records that the last calls read, until a heartbeat since which none was read or asked for.
     read_before: Mutex<ReadBefore>,
     /// Which store it must be.
     expected: Mutex<Option<StoreIdentity>>,
@@ -119,14 +118,15 @@ impl DirStore {
 
     /// On a disk that may be a test's.
     pub(crate) fn on(root: &Path, disk: Box<dyn Disk>) -> Self {
+        let operations: Arc<AtomicU64> = Arc::default();
         let memory = Memory {
             unique: format!("{:x}.{:08x}", std::process::id(), fastrand::u32(..)),
             temporaries: AtomicU64::new(0),
-            operations: Arc::default(),
+            operations: Arc::clone(&operations),
             tidied: Mutex::default(),
             read_before: Mutex::default(),
             expected: Mutex::default(),
-            syncs: Syncs::default(),
+            syncs: Syncs::new("store-sync", operations),
         };
         Self { root: root.to_owned(), disk, memory: Arc::new(memory), is_heartbeat: false }
     }
@@ -271,6 +271,16 @@ impl DirStore {
     fn read_before(&self) -> MutexGuard<'_, ReadBefore> {
         // After a thread has panicked it may lack something, which is read once more then.
         self.memory.read_before.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A heartbeat waits for no call that reads records: that may take long, or hang.
+    fn forget_read_before(&self) {
+        match self.memory.read_before.try_lock() {
+            Ok(mut read_before) => read_before.forget(),
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().forget(),
+            // They are in use.
+            Err(TryLockError::WouldBlock) => {}
+        }
     }
 
     fn tidied(&self) -> MutexGuard<'_, HashSet<PathBuf>> {
@@ -486,7 +496,7 @@ impl Store for DirStore {
     }
 
     fn put_server(&self, report: &ServerReport) -> Result<(), StoreError> {
-        self.read_before().forget();
+        self.forget_read_before();
         let call = self.for_heartbeats();
         call.enter()?;
         let path = call.root.join("servers").join(report.server.as_str());

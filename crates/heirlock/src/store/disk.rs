@@ -6,7 +6,6 @@ pub(crate) mod faulty;
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FileType;
 
+use crate::files::syncs::Unsynced;
 use crate::files::{self, Folder, Links, Stamp, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX, STORE_FOLDERS_OPEN_MAX};
 
@@ -59,12 +59,6 @@ pub(crate) trait Disk: Send + Sync {
     /// that the call writes lies in the folder that it looked at first. Kept for longer, an open folder would keep its volume
     /// from being unmounted.
     fn for_one_call(&self) -> Box<dyn Disk>;
-}
-
-/// A new file whose bytes are not durable yet.
-pub(crate) trait Unsynced: Send {
-    /// Makes them durable.
-    fn sync(self: Box<Self>) -> io::Result<()>;
 }
 
 /// The files of one folder.
@@ -154,15 +148,6 @@ fn entered<T>(opened: &Mutex<T>) -> MutexGuard<'_, T> {
     opened.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A file of the operating system.
-struct Written(File);
-
-impl Unsynced for Written {
-    fn sync(self: Box<Self>) -> io::Result<()> {
-        self.0.sync_all()
-    }
-}
-
 /// A folder that is open for the length of a call.
 struct Opened(Arc<Folder>);
 
@@ -250,8 +235,7 @@ impl Disk for RealDisk {
 
     fn begin_to_write(&self, path: &Path, bytes: &[u8]) -> io::Result<Box<dyn Unsynced>> {
         let (folder, name) = self.place(path)?;
-        let file = folder.create_begun(name, bytes, 0o600)?;
-        Ok(Box::new(Written(file)))
+        Ok(Box::new(folder.create_begun(name, bytes, 0o600, files::Owner::Ours)?))
     }
 
     fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -28,10 +28,10 @@ mod work;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 #[cfg(test)]
 use std::sync::mpsc::Sender;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -56,6 +56,7 @@ use crate::control::report::StatusReport;
 use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
+use crate::first_round::FirstRounds;
 use crate::host::{Host, Peers};
 use crate::monitor::directory::Directory;
 use crate::monitor::{OwnState, SharedMonitor};
@@ -142,9 +143,10 @@ impl ThisLockManager {
         let conveyor = open_conveyor(settings)?;
         let lock_manager = lock_manager::open_on(settings, &host);
         lock_manager.tidy();
+        let first_rounds = FirstRounds::default();
         Ok(Self {
             settings: Arc::clone(settings),
-            conveying: Conveying::new(conveyor.clone(), inbox.clone()),
+            conveying: Conveying::new(conveyor.clone().giving_way_to(first_rounds.clone()), inbox.clone()),
             conveyor,
             peers: lock_manager.peers(),
             looker: Looker::new(settings.state_directory.clone(), inbox.clone()),
@@ -157,6 +159,7 @@ impl ThisLockManager {
                 let_go_time_max: limits::LET_GO_TIME_MAX,
                 inbox,
                 run: RunNumber::default(),
+                first_rounds,
             },
             hinted: Arc::default(),
             memory: detector::Memory::default(),
@@ -224,9 +227,11 @@ impl ThisLockManager {
 
     /// Makes the changes of the status monitor's directory durable, in time.
     fn sync_directory(&self) {
-        let state_directory = self.settings.state_directory.clone();
+        let directory = self.directory.lock().unwrap_or_else(PoisonError::into_inner);
+        let changes = directory.as_ref().map(Directory::changes);
+        drop(directory);
         self.workshop.in_thread("sync", News::DirectorySynced, move |_| {
-            Directory::sync(&state_directory).map_err(|error| error.to_string())
+            changes.map_or(Ok(()), |changes| changes.sync().map_err(|error| error.to_string()))
         });
     }
 }

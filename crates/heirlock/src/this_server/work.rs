@@ -25,6 +25,7 @@ use super::readiness::Readiness;
 use super::volumes;
 use crate::config::{Hook, Settings};
 use crate::control::Missing;
+use crate::first_round::{FirstRound, FirstRounds};
 use crate::guard;
 use crate::host::Host;
 use crate::lock_manager::{self, LockManager};
@@ -46,6 +47,8 @@ pub(crate) struct Workshop {
     pub(crate) inbox: Inbox,
     /// The run that is worked for.
     pub(crate) run: RunNumber,
+    /// The notifiers that have not tried all their clients yet.
+    pub(crate) first_rounds: FirstRounds,
 }
 
 /// The clients of one service are being told, inside grace.
@@ -56,6 +59,8 @@ struct Notification<'a> {
     readiness: &'a Readiness,
     grace: Grace,
     stop: &'a AtomicBool,
+    /// Until it has tried all clients once.
+    first_round: Option<FirstRound>,
 }
 
 impl notifier::Principal for Notification<'_> {
@@ -79,6 +84,7 @@ impl notifier::Principal for Notification<'_> {
     }
 
     fn tried_all(&mut self) {
+        self.first_round = None;
         self.shop.report(Event::TriedAll { service: self.service.clone() });
     }
 
@@ -476,7 +482,9 @@ impl Workshop {
                 .chain(telling.untold.iter().map(|(client, _)| client))
                 .cloned()
                 .collect();
-            let begun = self.host.start("notify", move || shop.tell(telling, grace, &stop, &readiness));
+            let round = self.first_rounds.begin();
+            let begun =
+                self.host.start("notify", move || shop.tell(telling, grace, &stop, &readiness, round));
             if let Err(error) = begun {
                 let lost = |client| (client, Outcome::Lost, error.to_string());
                 let left = clients.into_iter().map(lost).collect();
@@ -485,7 +493,14 @@ impl Workshop {
         }
     }
 
-    fn tell(&self, telling: Telling, grace: Grace, stop: &AtomicBool, readiness: &Readiness) {
+    fn tell(
+        &self,
+        telling: Telling,
+        grace: Grace,
+        stop: &AtomicBool,
+        readiness: &Readiness,
+        round: FirstRound,
+    ) {
         let service = telling.notice.service.clone();
         let task = notifier::Task {
             names: telling.names,
@@ -496,7 +511,9 @@ impl Workshop {
         };
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let mut notification = Notification { shop: self, service: &service, names, readiness, grace, stop };
+        let first_round = Some(round);
+        let mut notification =
+            Notification { shop: self, service: &service, names, readiness, grace, stop, first_round };
         let mut left = notifier::run(task, &mut notification);
         left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         if !stop.load(Ordering::Relaxed) {

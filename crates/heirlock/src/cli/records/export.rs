@@ -2,11 +2,13 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use heirlock_core::{Generation, ServiceName};
 use serde::Serialize;
 
 use crate::config::Settings;
+use crate::files::syncs::Syncs;
 use crate::files::{Folder, Owner, trusted};
 
 use super::super::exit::{Exit, Failed};
@@ -83,16 +85,24 @@ impl Target {
     }
 
     fn write(&self, newest: &Newest) -> io::Result<()> {
-        let sm = self.folder("sm")?;
-        self.folder("sm.bak")?;
+        let (sm, sm_bak) = (self.folder("sm")?, self.folder("sm.bak")?);
         let owner = Owner::User(self.owner.0, self.owner.1);
+        let syncs = Syncs::new("export-sync", Arc::default());
+        let mut batch = syncs.batch();
         for (client, bytes) in newest.contents.records.conveyed() {
-            sm.create(client.as_str(), bytes, 0o600, owner, false)?;
+            let name = client.as_str();
+            batch.add((), || Ok(Box::new(sm.create_begun(name, bytes, 0o600, owner)?)))?;
         }
         if let Some(state) = newest.contents.state {
-            self.directory.create("state", &state.render_file(), 0o644, owner, false)?;
+            self.directory.create("state", &state.render_file(), 0o644, owner, true)?;
         }
-        self.directory.sync_all()
+        batch.end().into_iter().try_for_each(|((), synced)| synced)?;
+        [&sm, &sm_bak, &self.directory].into_iter().try_for_each(Folder::sync)?;
+        // The directory may have been made a moment ago.
+        match self.directory.path().parent() {
+            Some(above) if !above.as_os_str().is_empty() => Folder::open(above)?.sync(),
+            _ => Folder::open(Path::new("."))?.sync(),
+        }
     }
 
     fn folder(&self, name: &str) -> io::Result<Folder> {

@@ -88,6 +88,20 @@ impl DirStore {
         put.inspect_err(|_| self.discard(&[temporary]))
     }
 
+    /// New files, durable.
+    pub(super) fn write_all<B: AsRef<[u8]>>(&self, files: &[(PathBuf, B)]) -> Result<(), FileError> {
+        if let [(path, bytes)] = files {
+            return self.disk().write(path, bytes.as_ref(), true).map_err(failed("write", path));
+        }
+        let mut batch = self.memory.syncs.batch();
+        for (path, bytes) in files {
+            let begun = batch.add(path, || self.disk().begin_to_write(path, bytes.as_ref()));
+            begun.map_err(failed("write", path))?;
+        }
+        let mut synced = batch.end().into_iter();
+        synced.try_for_each(|(path, synced)| synced.map_err(failed("sync", path)))
+    }
+
     /// A hidden name in this folder that no other process uses, and that was never used: a file that became another one by
     /// link(2) must not be written to again. Shorter than the longest client's name.
     pub(super) fn temporary(&self, folder: &Path) -> PathBuf {

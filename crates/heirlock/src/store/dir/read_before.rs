@@ -16,10 +16,9 @@ use crate::files::{Stamp, WallTime};
 /// The records, each by the stamp of the file that it was read from. It keeps none of them alive.
 #[derive(Debug, Default)]
 pub(super) struct ReadBefore {
-    /// Those that were read since it last forgot.
-    lately: HashMap<Stamp, WeakRecord>,
-    /// Those that were read before that.
-    earlier: HashMap<Stamp, WeakRecord>,
+    records: HashMap<Stamp, WeakRecord>,
+    /// One was read or asked for since it was last to forget.
+    is_in_use: bool,
 }
 
 impl ReadBefore {
@@ -31,7 +30,7 @@ impl ReadBefore {
         began: WallTime,
     ) -> Result<Option<Record>, String> {
         let name = file_name(key).as_ref();
-        if !self.is_empty()
+        if !self.records.is_empty()
             && let Some(known) = reader.stamp(name).and_then(|stamp| self.known(&stamp))
         {
             return Ok(Some(known));
@@ -42,27 +41,27 @@ impl ReadBefore {
         };
         parse_record(&bytes).map_err(|error| error.to_string())?;
         let record = Record::from(bytes);
-        if self.lately.len() < RECORDS_MAX
+        self.is_in_use = true;
+        if self.records.len() < RECORDS_MAX
             && let Some(stamp) = stamp.filter(|stamp| stamp.is_settled(began))
         {
-            self.lately.insert(stamp, record.downgrade());
+            self.records.insert(stamp, record.downgrade());
         }
         Ok(Some(record))
     }
 
     /// The record in the file that has this stamp, if it was read a moment ago and is still in use.
-    pub(super) fn known(&self, stamp: &Stamp) -> Option<Record> {
-        self.lately.get(stamp).or_else(|| self.earlier.get(stamp))?.upgrade()
+    pub(super) fn known(&mut self, stamp: &Stamp) -> Option<Record> {
+        self.is_in_use = true;
+        self.records.get(stamp)?.upgrade()
     }
 
-    fn is_empty(&self) -> bool {
-        self.lately.is_empty() && self.earlier.is_empty()
-    }
-
-    /// Forgets those that were there already when it last forgot: a heartbeat between a reading and the work that follows from it
-    /// takes nothing away.
+    /// Forgets all of them, where none was read or asked for since it was last to forget: with very many records there are
+    /// heartbeats between a reading and the work that follows from it, and in the middle of both.
     pub(super) fn forget(&mut self) {
-        self.earlier = std::mem::take(&mut self.lately);
+        if !std::mem::take(&mut self.is_in_use) {
+            self.records = HashMap::new();
+        }
     }
 }
 
@@ -103,10 +102,13 @@ mod tests {
         let mut before = ReadBefore::default();
         let first = read(&mut before, &one);
         assert!(read(&mut before, &other).is_shared_with(&first));
+        for heartbeat in 0..3 {
+            before.forget();
+            assert!(read(&mut before, &other).is_shared_with(&first), "in use, {heartbeat}");
+        }
         before.forget();
-        assert!(read(&mut before, &other).is_shared_with(&first), "a heartbeat later");
         before.forget();
-        assert!(!read(&mut before, &other).is_shared_with(&first), "and after one more");
+        assert!(!read(&mut before, &other).is_shared_with(&first));
     }
 
     #[test]
@@ -130,7 +132,7 @@ mod tests {
         thread::sleep(SETTLED_AFTER * 2);
         let mut before = ReadBefore::default();
         drop(read(&mut before, &one));
-        assert!(before.lately.values().all(|record| record.upgrade().is_none()));
+        assert!(before.records.values().all(|record| record.upgrade().is_none()));
         assert_eq!(read(&mut before, &other), *LINE.as_bytes());
     }
 }

@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use rustix::io::Errno;
 
-use super::{Disk, Owner, Reader, Sharer, Unsynced};
+use super::{Disk, Owner, Reader, Sharer};
 use crate::files::Stamp;
+use crate::files::syncs::Unsynced;
 
 /// A fault. Steps are counted from the disk's beginning; looking is no step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
