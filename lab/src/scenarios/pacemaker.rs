@@ -1,0 +1,116 @@
+//! Servers under a real Pacemaker: the configuration that the guide gives, stock resource agents for volume, exports and
+//! address, and a fence that kills the other node's kernel.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use super::stage::expect_lock_count;
+use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
+use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, SETUP, Setup};
+use crate::documented::{Documented, Tool};
+use crate::limits::GROUP_TIME_MAX;
+use crate::release::Release;
+use crate::scenario::Scenario;
+
+/// The node that has the service dies.
+pub const PACEMAKER_CRASH: Scenario = Scenario {
+    name: "pacemaker-crash",
+    about: "a node of Pacemaker dies, is fenced, and the other one takes its service over; the lock is kept",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: crash,
+};
+
+/// The same group without heirlock.
+pub const PACEMAKER_CRASH_CONTROL: Scenario = Scenario {
+    name: "pacemaker-crash-control",
+    about: "control: the same group without heirlock; two clients end up with the same exclusive lock",
+    needs_heirlock: false,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: crash_control,
+};
+
+/// Pacemaker places the service and fences.
+const PLACED: Setup = Setup { home: None, fence: false, ..SETUP };
+
+const NODES: [Name; 2] = [NFS_A, NFS_B];
+
+/// The last member of the group.
+const LAST: &str = "homes-notify";
+
+fn crash(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lose_and_keep(lab)
+}
+
+/// The node that has the service dies, and the holder of the lock has it on the other one.
+fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)?;
+
+    let loss = lab.loss(NFS_B)?;
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    lab.wait_for_locks(NFS_B, 1, GROUP_TIME_MAX)?;
+    let back = Instant::now();
+    lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
+    lab.tell_timeline(NFS_B, &HOMES, loss, back)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_B, 1)?;
+    lab.expect_no_failure(NFS_B)?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn crash_control(lab: &mut Cluster) -> Result<()> {
+    let documented = form_a(Tool::Crmsh)?.without("homes-service")?.without(LAST)?;
+    lab.with_pacemaker(&NODES, &documented)?;
+    begin(lab, None, "homes-address")?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    lab.wait_until_runs(NFS_B, "homes-address", NFS_B)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")?;
+    lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
+    lab.say("two clients hold the same exclusive lock, and neither was told");
+    Ok(())
+}
+
+/// The group of the guide in which the NFS server is always on.
+fn form_a(tool: Tool) -> Result<Documented> {
+    Documented::listings(tool, &["fence", "homes"])?.for_service(&HOMES)?.with_power_switch(&NODES)
+}
+
+/// All is up, Pacemaker has started the group on nfs-a, and both clients have mounted the service.
+fn begin(lab: &mut Cluster, setup: Option<&Setup>, last: &str) -> Result<()> {
+    begin_on(lab, &NODES, setup, last)
+}
+
+fn begin_on(lab: &mut Cluster, nodes: &[Name], setup: Option<&Setup>, last: &str) -> Result<()> {
+    lab.switch_on(&[nodes, &[CLIENT1, CLIENT2]].concat())?;
+    for service in setup.map_or(&[HOMES][..], |setup| setup.services) {
+        lab.prepare_volume(NFS_A, service)?;
+    }
+    for node in nodes {
+        lab.start_nfs(node)?;
+        lab.end_grace(node)?;
+        if let Some(setup) = setup {
+            lab.protect(node, setup)?;
+        }
+    }
+    lab.start_pacemaker(nodes)?;
+    lab.wait_until_runs(NFS_A, last, NFS_A)?;
+    lab.expect_no_fence()?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)
+}
