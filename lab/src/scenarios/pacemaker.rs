@@ -3,9 +3,9 @@
 
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
-use super::stage::expect_lock_count;
+use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
 use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, SETUP, Setup};
 use crate::documented::{Documented, Tool};
@@ -31,6 +31,16 @@ pub const PACEMAKER_CRASH_CONTROL: Scenario = Scenario {
     releases: &[Release::Bookworm],
     captures: WATCH_ALONE,
     run: crash_control,
+};
+
+/// The fence of the dead node fails, until a person confirms that it is off.
+pub const PACEMAKER_FENCE_FAILS: Scenario = Scenario {
+    name: "pacemaker-fence-fails",
+    about: "the fence of a dead node fails: nothing is claimed until a person confirms that it is off",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: fence_fails,
 };
 
 /// Pacemaker places the service and fences.
@@ -64,6 +74,38 @@ fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     expect_lock_count(lab, NFS_B, 1)?;
     lab.expect_no_failure(NFS_B)?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn fence_fails(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 1)?;
+    let before = lab.newest_generation(&HOMES)?;
+
+    lab.break_power_switch(true);
+    lab.power_loss(NFS_A)?;
+    lab.wait_for("three fences that fail", GROUP_TIME_MAX, || {
+        let asked = lab.switched().into_iter().filter(|one| one.is_fence() && one.guest == NFS_A).count();
+        Ok((asked >= 3).then_some(()))
+    })?;
+    ensure!(lab.newest_generation(&HOMES)? == before, "the service was claimed, and no fence has worked");
+    let started = lab.actions(NFS_B)?;
+    let started: Vec<_> =
+        started.iter().filter(|one| one.name == "start" && one.resource.starts_with("homes")).collect();
+    ensure!(started.is_empty(), "expected nothing to be started, found {started:?}");
+    lab.say("no fence has worked, and nothing is claimed");
+
+    lab.ok(NFS_B, &format!("stonith_admin --confirm {NFS_A}"))?;
+    lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
+    lab.wait_for_locks(NFS_B, 1, RECLAIM_TIME_MAX)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_B, 1)?;
+    let fences = lab.switched().into_iter().filter(|one| one.is_fence() && one.is_off).count();
+    ensure!(fences == 0, "the switch was broken all the time, and says that {fences} fences worked");
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
 }
