@@ -43,10 +43,23 @@ pub const PACEMAKER_FENCE_FAILS: Scenario = Scenario {
     run: fence_fails,
 };
 
+/// heirlock's agent is killed, and comes back.
+pub const PACEMAKER_AGENT_DIES: Scenario = Scenario {
+    name: "pacemaker-agent-dies",
+    about: "heirlock's agent is killed under Pacemaker: the resources are degraded, and nothing is stopped or moved",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: agent_dies,
+};
+
 /// Pacemaker places the service and fences.
 const PLACED: Setup = Setup { home: None, fence: false, ..SETUP };
 
 const NODES: [Name; 2] = [NFS_A, NFS_B];
+
+/// The code of a resource that is active and needs somebody's attention.
+const DEGRADED: i32 = 190;
 
 /// The last member of the group.
 const LAST: &str = "homes-notify";
@@ -108,6 +121,44 @@ fn fence_fails(lab: &mut Cluster) -> Result<()> {
     ensure!(fences == 0, "the switch was broken all the time, and says that {fences} fences worked");
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn agent_dies(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 1)?;
+    let life = lab.status(NFS_A)?.lock_manager.incarnation;
+    let actions = |lab: &Cluster| -> Result<usize> {
+        let all = lab.actions(NFS_A)?;
+        Ok(all.iter().filter(|one| ["start", "stop"].contains(&one.name.as_str())).count())
+    };
+    let before = actions(lab)?;
+
+    lab.end_agent(NFS_A, "KILL")?;
+    for resource in ["homes-service", LAST] {
+        lab.wait_until_monitored(NFS_A, resource, DEGRADED)?;
+    }
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.start_agent(NFS_A)?;
+    for resource in ["homes-service", LAST] {
+        lab.wait_until_monitored(NFS_A, resource, 0)?;
+    }
+    ensure!(
+        actions(lab)? == before,
+        "the cluster has started or stopped something: {:?}",
+        lab.actions(NFS_A)?
+    );
+    ensure!(lab.runs_on(NFS_B, LAST)? == [NFS_A], "the group has moved");
+    lab.expect_no_fence()?;
+    let status = lab.status(NFS_A)?;
+    ensure!(
+        status.lock_manager.incarnation == life,
+        "the lock manager's life was {life:?}, found {status:?}"
+    );
+    ensure!(status.of(&HOMES)?.held && status.of(&HOMES)?.records == 2, "{status:?}");
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_A, 1)
 }
 
 fn crash_control(lab: &mut Cluster) -> Result<()> {
