@@ -3,8 +3,11 @@
 
 mod heirlock;
 mod nfs;
+mod pacemaker;
+mod power;
 mod report;
 mod systemd;
+mod timeline;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -19,19 +22,25 @@ use crate::capture::Capture;
 use crate::crowd;
 use crate::guest::{Boot, Guest, INIT, UNDER_SYSTEMD, make_disk, make_ptrace};
 use crate::guest_program;
-use crate::limits::{COMMAND_TIME_MAX, DISK_MIB, LOCK_TIME_MAX, POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX};
+use crate::limits::{
+    COMMAND_TIME_MAX, DISK_MIB, GRACE_SECONDS, GUEST_MEMORY_MIB, LOCK_TIME_MAX, NODE_MEMORY_MIB,
+    POST_MORTEM_TIME_MAX, SCENARIO_TIME_MAX,
+};
 use crate::network::{LAB_ADDRESS, Network};
 use crate::process::PidNamespace;
 use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
+use power::PowerSwitch;
 
 pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, UNTOLD, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
+pub use power::Switched;
 pub use report::{
     AdoptionReport, ClientAtRisk, Failure, LockManagerStatus, Missed, MonitorCounts, Observed, OtherService,
     Problem, ServiceStatus, StatusReport, StoreStatus,
 };
+pub use timeline::{Action, Loss, Timeline};
 
 /// A member of the cast, by name.
 pub type Name = &'static str;
@@ -102,6 +111,10 @@ pub struct Cluster {
     disks: Vec<String>,
     words: Vec<String>,
     run_by_systemd: Vec<Name>,
+    /// The guests that Pacemaker has for its nodes, and their power switch.
+    nodes: Vec<Name>,
+    switch: Option<PowerSwitch>,
+    grace_seconds: u64,
     stop: Stop,
     story: Story,
 }
@@ -138,6 +151,9 @@ impl Cluster {
             disks: DISKS.map(str::to_owned).to_vec(),
             words: Vec::new(),
             run_by_systemd: Vec::new(),
+            nodes: Vec::new(),
+            switch: None,
+            grace_seconds: GRACE_SECONDS,
             stop: stop.within(SCENARIO_TIME_MAX),
             story,
         })
@@ -190,13 +206,21 @@ impl Cluster {
     /// # Errors
     /// When one of them is on already or does not come up.
     pub fn switch_on(&mut self, names: &[Name]) -> Result<()> {
-        let Self { guests, root, folder, disks, words, run_by_systemd, stop, .. } = self;
+        let Self { guests, root, folder, disks, words, run_by_systemd, nodes, switch, stop, .. } = self;
         for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
             let mut words = words.clone();
             if run_by_systemd.iter().any(|name| *name == guest.name()) {
                 words.push(systemd::WORD.to_owned());
             }
-            guest.switch_on(&Boot { root, folder, disks, words: &words })?;
+            let is_node = nodes.iter().any(|name| *name == guest.name());
+            if is_node {
+                words.push(pacemaker::WORD.to_owned());
+            }
+            let memory = if is_node { NODE_MEMORY_MIB } else { GUEST_MEMORY_MIB };
+            guest.switch_on(&Boot { root, folder, disks, words: &words, memory })?;
+            if let (Some(switch), Some(kernel)) = (switch.as_ref(), guest.namespace()) {
+                switch.connect(guest.name(), kernel);
+            }
         }
         for guest in guests.iter_mut().filter(|guest| names.contains(&guest.name())) {
             guest.wait_until_up(stop)?;
@@ -325,6 +349,7 @@ impl Cluster {
                              echo \"== $file\"; cat $file; done; echo == records; grep -r . /var/lib/nfs/sm /var/lib/nfs/sm.bak; \
                              echo == addresses; ip -br addr; echo == processes; ps ax || ls /proc; echo == registered; rpcinfo -p; \
                              echo == heirlock; find /etc/heirlock /var/lib/heirlock /run/heirlock; tail -n 2000 /run/heirlock*.log; \
+                             [ ! -e /var/log/pacemaker/pacemaker.log ] || { echo == pacemaker; tail -n 3000 /var/log/corosync/corosync.log /var/log/pacemaker/pacemaker.log; ls -lR /var/lib/pacemaker; }; \
                              [ ! -d /run/systemd/system ] || { echo == systemd; systemctl --no-pager --all list-units; journalctl --no-pager -n 1000; }";
         for guest in self.guests.iter().filter(|guest| guest.is_on()) {
             if self.stop.asked() {

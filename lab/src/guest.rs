@@ -6,13 +6,12 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
-use crate::limits::{
-    ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, GUEST_MEMORY_MIB, POLL,
-};
+use crate::limits::{ANSWER_MARGIN, BOOT_TIME_MAX, CONNECT_TIME_MAX, CONSOLE_TAIL_LINES, POLL};
 use crate::process::PidNamespace;
 use crate::release::Root;
 use crate::stop::Stop;
@@ -50,7 +49,7 @@ pub struct Guest {
 struct Kernel {
     /// unshare(1); it ends with the kernel, and the kernel with it.
     parent: Child,
-    namespace: PidNamespace,
+    namespace: Arc<PidNamespace>,
 }
 
 /// The parameters of a guest.
@@ -64,6 +63,8 @@ pub struct Boot<'a> {
     pub disks: &'a [String],
     /// Further words for the guest's init, `lab_…=…`.
     pub words: &'a [String],
+    /// Of its kernel, in MiB.
+    pub memory: u32,
 }
 
 impl Guest {
@@ -121,7 +122,7 @@ impl Guest {
             .args(["sh", "-c", START, "lab-guest"])
             .arg(boot.root.tree.as_deref().unwrap_or(Path::new("")))
             .arg(boot.folder)
-            .arg(GUEST_MEMORY_MIB.to_string())
+            .arg(boot.memory.to_string())
             .args(self.kernel_arguments(boot))
             .stdin(Stdio::null())
             .stdout(console.try_clone()?)
@@ -131,7 +132,7 @@ impl Guest {
             .context("can't start setpriv")?;
         match wait_for_namespace(&mut parent) {
             Ok(namespace) => {
-                self.kernel = Some(Kernel { parent, namespace });
+                self.kernel = Some(Kernel { parent, namespace: Arc::new(namespace) });
                 Ok(())
             }
             Err(error) => {
@@ -149,7 +150,7 @@ impl Guest {
             "rootfstype=hostfs".to_owned(),
             "rootflags=/".to_owned(),
             "ro".to_owned(),
-            format!("mem={GUEST_MEMORY_MIB}M"),
+            format!("mem={}M", boot.memory),
             format!("umid={name}"),
             "uml_dir=/opt/memory".to_owned(),
             "init=/opt/init".to_owned(),
@@ -257,6 +258,12 @@ impl Guest {
         kernel.parent.kill().ok();
         kernel.parent.wait()?;
         outcome.with_context(|| format!("can't end the kernel of {}", self.name))
+    }
+
+    /// Where all processes of its kernel are, while it is on.
+    #[must_use]
+    pub fn namespace(&self) -> Option<Arc<PidNamespace>> {
+        self.kernel.as_ref().map(|kernel| Arc::clone(&kernel.namespace))
     }
 
     /// The processes that are to be killed for a power loss that must not wait for a look at the processes.

@@ -3,7 +3,7 @@
 //!
 //! Each guest is a User-Mode Linux kernel with Debian's own nfs-utils, so a lock that survives here survives
 //! on real servers. The files in reading order: [`scenario`] (what is told), [`cluster`] (the words it is
-//! told in), [`guest`], [`network`] and [`release`] (what it is told on), [`runner`] (several at a time,
+//! told in), [`documented`] (Pacemaker as the guide configures it), [`guest`], [`network`] and [`release`] (what it is told on), [`runner`] (several at a time,
 //! results, logs). [`bench`] measures heirlock beside Debian's programs.
 //!
 //! Nothing is left of a run, however it ends: namespaces have no names, mounts are private to the guest that
@@ -15,6 +15,7 @@ pub mod busy;
 pub mod capture;
 pub mod cluster;
 pub mod crowd;
+pub mod documented;
 pub mod grace;
 pub mod guest;
 pub mod guest_program;

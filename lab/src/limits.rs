@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Memory of one guest's kernel, in MiB. rpcbind, rpc.statd and nfsd need about 80.
 pub const GUEST_MEMORY_MIB: u32 = 256;
 
+/// The same of a node of Pacemaker, in MiB. corosync locks 170 of them; with Pacemaker, nfsd and heirlock about 230 are in use.
+pub const NODE_MEMORY_MIB: u32 = 384;
+
 /// Size of one shared disk image, in MiB. The file is sparse.
 pub const DISK_MIB: u64 = 64;
 
@@ -12,6 +15,13 @@ pub const DISK_MIB: u64 = 64;
 /// wait for. lockd rounds it up to a multiple of nlm_timeout, 10 s (fs/lockd/svc.c,
 /// `get_lockd_grace_period`): it lasts 20 s.
 pub const GRACE_SECONDS: u64 = 15;
+
+/// The same where Pacemaker brings the address: the kernel's own. In a guest the resource agent of the address takes 3 s, and
+/// 20 s and more where this machine does much else.
+pub const NODE_GRACE_SECONDS: u64 = 90;
+
+/// How long Pacemaker may take to bring a group of resources to a node: a dozen actions, each of some dozen processes.
+pub const GROUP_TIME_MAX: Duration = Duration::from_secs(300);
 
 /// How long a guest may take until its agent answers.
 pub const BOOT_TIME_MAX: Duration = Duration::from_secs(300);

@@ -62,6 +62,10 @@ pub const ALL: &[Scenario] = &[
     scenarios::storm::STORM,
     scenarios::monitor_gone::MONITOR_GONE,
     scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,
+    scenarios::pacemaker::PACEMAKER_FENCE_FAILS,
+    scenarios::pacemaker::PACEMAKER_AGENT_DIES,
+    scenarios::pacemaker::PACEMAKER_CRASH,
+    scenarios::pacemaker::PACEMAKER_CRASH_CONTROL,
     scenarios::package::PACKAGE_UPGRADE,
     scenarios::package::PACKAGE_UPGRADE_CONTROL,
     scenarios::refused::REFUSED,
@@ -69,6 +73,10 @@ pub const ALL: &[Scenario] = &[
     scenarios::selftest::SELFTEST,
     scenarios::stock_rival::STOCK_RIVAL,
 ];
+
+/// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, and what they show of
+/// heirlock is shown without it as well.
+pub const LONG: &[&str] = &["pacemaker-fence-fails", "pacemaker-agent-dies"];
 
 /// Finds one by name.
 #[must_use]

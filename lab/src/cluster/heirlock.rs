@@ -42,14 +42,16 @@ const START_WITH_CALLOUT: &str = "rpc.statd -L -H /usr/local/bin/heirlock-callou
 pub struct Setup {
     /// The services that move.
     pub services: &'static [Service],
-    /// Where they are at home.
-    pub home: Name,
+    /// Where they are at home; nowhere where a cluster manager places them.
+    pub home: Option<Name>,
     /// `lock-manager.strategy`.
     pub strategy: &'static str,
     /// `lock-manager.convey`.
     pub convey: &'static str,
     /// Whether heirlock has hooks that move volumes and addresses, or the scenario is the cluster manager.
     pub hooks: bool,
+    /// Whether it has a hook that asks for the owner's power, or a cluster manager fences.
+    pub fence: bool,
     /// Whether services move by themselves; this needs hooks.
     pub automatic: bool,
     /// `capture.when-unprotected`.
@@ -61,10 +63,11 @@ pub struct Setup {
 /// The setup of most scenarios: all by the operator's word.
 pub const SETUP: Setup = Setup {
     services: &[HOMES],
-    home: super::NFS_A,
+    home: Some(super::NFS_A),
     strategy: "restart-nfs",
     convey: "generate",
     hooks: false,
+    fence: true,
     automatic: false,
     when_unprotected: "refuse",
     tombstone_delay: "120s",
@@ -460,8 +463,17 @@ fn configuration(
     capture: Capture,
     run_by_systemd: bool,
 ) -> String {
-    let Setup { services, home, strategy, convey, hooks, automatic, when_unprotected, tombstone_delay } =
-        setup;
+    let Setup {
+        services,
+        home,
+        strategy,
+        convey,
+        hooks,
+        fence,
+        automatic,
+        when_unprotected,
+        tombstone_delay,
+    } = setup;
     // Where heirlock is the status monitor itself, there is none to restart.
     let restart_status_monitor = match capture {
         Capture::Watch | Capture::Callout if !run_by_systemd => {
@@ -492,15 +504,18 @@ fn configuration(
          dead-after = \"3s\"
          [host]
          addresses = [\"{address}\"]
-         [hooks]
-         fence = {{ command = [\"/etc/heirlock/fence\"], time-limit = \"60s\" }}\n"
+         [hooks]\n"
     );
+    if *fence {
+        text.push_str("fence = { command = [\"/etc/heirlock/fence\"], time-limit = \"60s\" }\n");
+    }
     if *hooks {
         for hook in ["volume-up", "address-up", "address-down", "volume-down"] {
             text.push_str(&format!("{hook} = [\"/etc/heirlock/{hook}\"]\n"));
         }
     }
     let mode = if *automatic { "automatic" } else { "manual" };
+    let home = home.map(|home| format!("home = \"{home}\"\n")).unwrap_or_default();
     for Service { name, address, .. } in *services {
         text.push_str(&format!(
             "[[service]]
@@ -508,8 +523,7 @@ fn configuration(
              addresses = [\"{address}\"]
              names = [\"{name}\"]
              exports = [\"/srv/{name}\"]
-             home = \"{home}\"
-             mode = \"{mode}\"\n"
+             {home}mode = \"{mode}\"\n"
         ));
     }
     text

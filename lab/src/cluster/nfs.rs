@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
-use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, GRACE_SECONDS, LOCK_TIME_MAX};
+use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, LOCK_TIME_MAX};
 use crate::network::UNUSED_ADDRESS;
 
 /// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
@@ -76,13 +76,29 @@ impl Cluster {
             true => systemd::START_NFS,
             false => "rpc.mountd; rpc.nfsd 4",
         };
+        let set_grace = self.grace_command();
         let command = format!(
             "set -e; [ \"$(cat /proc/fs/nfsd/threads)\" -eq 0 ] || exit 0
-             sysctl -qw fs.nfs.nlm_grace_period={GRACE_SECONDS}
-             echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4leasetime; echo {GRACE_SECONDS} > /proc/fs/nfsd/nfsv4gracetime
+             {set_grace}
              {start}; [ \"$(cat /proc/fs/nfsd/threads)\" -gt 0 ]"
         );
         self.ok(server, &command).map(drop)
+    }
+
+    /// Sets the grace periods of a server whose NFS is started by somebody else.
+    ///
+    /// # Errors
+    /// When it runs already.
+    pub fn set_grace(&self, server: Name) -> Result<()> {
+        self.ok(server, &format!("set -e; {}", self.grace_command())).map(drop)
+    }
+
+    fn grace_command(&self) -> String {
+        let grace = self.grace_seconds;
+        format!(
+            "sysctl -qw fs.nfs.nlm_grace_period={grace}
+             echo {grace} > /proc/fs/nfsd/nfsv4leasetime; echo {grace} > /proc/fs/nfsd/nfsv4gracetime"
+        )
     }
 
     /// Gives the server the service's floating address and tells the network.
@@ -138,9 +154,9 @@ impl Cluster {
     /// Waits until the lock manager behind the service's address says that grace is over.
     ///
     /// # Errors
-    /// When it does not end within [`ADOPTION_TIME_MAX`].
+    /// When it does not end within [`ADOPTION_TIME_MAX`] and a grace period.
     pub fn wait_until_grace_is_over(&self, service: &Service) -> Result<()> {
-        let limit = ADOPTION_TIME_MAX;
+        let limit = ADOPTION_TIME_MAX + Duration::from_secs(self.grace_seconds);
         // No answer is no proof: a server that is just being started says nothing yet.
         self.wait_for("the end of grace", limit, || {
             Ok(matches!(self.grace(service), Ok(Grace::Over)).then_some(()))
@@ -347,12 +363,14 @@ impl Cluster {
         self.ok(server, "find /var/lib/nfs/sm -type f -exec touch -d '10 minutes ago' {} +").map(drop)
     }
 
-    /// How many POSIX locks the server's kernel holds, for all clients.
+    /// How many POSIX locks the server's kernel holds on volumes, for all clients. Daemons lock their own files in memory, whose
+    /// file systems have no device: major number 0.
     ///
     /// # Errors
     /// When the server does not answer.
     pub fn locks(&self, server: Name) -> Result<usize> {
-        Ok(self.ok(server, "cat /proc/locks")?.lines().filter(|line| line.contains(" POSIX ")).count())
+        let locks = self.ok(server, "cat /proc/locks")?;
+        Ok(locks.lines().filter(|line| line.contains(" POSIX ") && !line.contains(" 00:")).count())
     }
 
     /// Waits until the server's kernel holds that many POSIX locks.

@@ -1,6 +1,8 @@
 //! The documents of `heirlock … --json`, as far as scenarios ask for them: written from its documentation, not shared
 //! with the program, so that a field that is renamed is noticed here.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 
@@ -22,6 +24,15 @@ pub struct AdoptionReport {
     pub lost: usize,
     pub failed: Vec<Missed>,
     pub others: Vec<OtherService>,
+    pub timeline: Vec<TimelineEntry>,
+}
+
+/// Of an adoption's timeline.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct TimelineEntry {
+    pub event: String,
+    pub at_ms: i64,
 }
 
 /// Of an adoption that could not go on.
@@ -149,6 +160,16 @@ impl AdoptionReport {
             self.lost,
             others.concat()
         )
+    }
+
+    /// When an event of its timeline came, after the adoption began.
+    ///
+    /// # Errors
+    /// When it is not there, or came before.
+    pub fn at(&self, event: &str) -> Result<Duration> {
+        let entry = self.timeline.iter().find(|entry| entry.event == event);
+        let at = entry.and_then(|entry| u64::try_from(entry.at_ms).ok());
+        at.map(Duration::from_millis).with_context(|| format!("expected {event} in {:?}", self.timeline))
     }
 
     /// Every client must have been told and have registered again.

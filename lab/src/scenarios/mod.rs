@@ -9,6 +9,7 @@ pub mod orderly;
 pub mod own_clients;
 pub mod own_mounts;
 pub mod own_restart;
+pub mod pacemaker;
 pub mod package;
 pub mod refused;
 pub mod selftest;

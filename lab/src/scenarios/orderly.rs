@@ -27,7 +27,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(15);
 
 /// The same with the shortest wait that there is: a deleted record is soon forgotten.
 const WITHOUT_TOMBSTONES: Setup =
-    Setup { services: &[PROJECTS], home: NFS_C, tombstone_delay: "500ms", ..SETUP };
+    Setup { services: &[PROJECTS], home: Some(NFS_C), tombstone_delay: "500ms", ..SETUP };
 
 /// The deletion that newer kernels do by themselves when NFS stops.
 fn unmonitor(lab: &Cluster, server: Name, clients: &[&str]) -> Result<()> {

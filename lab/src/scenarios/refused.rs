@@ -32,7 +32,7 @@ const KNOWN_TIME_MAX: Duration = Duration::from_secs(1);
 
 fn run(lab: &mut Cluster) -> Result<()> {
     lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2, CLIENT3])?;
-    let grants = Setup { services: &[PROJECTS], home: NFS_B, when_unprotected: "grant", ..SETUP };
+    let grants = Setup { services: &[PROJECTS], home: Some(NFS_B), when_unprotected: "grant", ..SETUP };
     for (server, service, setup) in [(NFS_A, &HOMES, &SETUP), (NFS_B, &PROJECTS, &grants)] {
         lab.serve(server, service)?;
         lab.end_grace(server)?;

@@ -72,7 +72,7 @@ fn unguarded(lab: &Cluster) -> Result<()> {
 
 /// The same under guard, and once more when NFS is restarted while a client holds a lock.
 fn guarded(lab: &Cluster) -> Result<()> {
-    let setup = Setup { services: &[PROJECTS], home: NFS_B, ..SETUP };
+    let setup = Setup { services: &[PROJECTS], home: Some(NFS_B), ..SETUP };
     lab.protect(NFS_B, &setup)?;
     expect_state(lab, NOTIFY, "masked")?;
     lab.serve(NFS_B, &PROJECTS)?;

@@ -1,16 +1,67 @@
-//! What the resource agents say of themselves, as ra-api-1.dtd has it.
+//! What the resource agents say of themselves: as ra-api-1.dtd has it, and for their manual pages.
 
 use super::Agent;
 
-/// The answer to `meta-data`.
+/// A parameter of a resource.
+#[derive(Debug)]
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    /// Its value where none is given; a parameter without one must be given.
+    pub(crate) default: Option<&'static str>,
+    pub(crate) short: &'static str,
+    pub(crate) long: &'static str,
+}
+
+/// An action that Pacemaker may ask for.
+#[derive(Debug)]
+pub(crate) struct Action {
+    pub(crate) name: &'static str,
+    /// How long Pacemaker should wait for it.
+    pub(crate) timeout: &'static str,
+    /// How often it should be asked for; none where that is once.
+    pub(crate) interval: Option<&'static str>,
+}
+
+/// Of both agents.
+pub(crate) const PARAMETERS: [Parameter; 2] = [
+    Parameter {
+        name: "service",
+        default: None,
+        short: "The service",
+        long: "The name of the service, as heirlock's configuration on all nodes has it.",
+    },
+    Parameter {
+        name: "config",
+        default: Some(crate::cli::CONFIGURATION),
+        short: "The configuration",
+        long: "The configuration of heirlock on the node.",
+    },
+];
+
+/// What an agent can be asked for.
+pub(crate) fn actions(agent: Agent) -> [Action; 5] {
+    let once = |name, timeout| Action { name, timeout, interval: None };
+    let stop = match agent {
+        Agent::Service => "90s",
+        Agent::Notify => "20s",
+    };
+    [
+        once("start", "90s"),
+        once("stop", stop),
+        Action { interval: Some("5s"), ..once("monitor", "20s") },
+        once("meta-data", "5s"),
+        once("validate-all", "20s"),
+    ]
+}
+
+/// The answer to `meta-data`. Its encoding is not named: crmsh refuses a text that names one.
 pub(super) fn of(agent: Agent) -> String {
     let (name, short, long) = (agent.name(), agent.short(), agent.long());
-    let (start, stop) = match agent {
-        Agent::Service => ("90s", "90s"),
-        Agent::Notify => ("90s", "20s"),
-    };
+    let version = env!("CARGO_PKG_VERSION");
+    let parameters: String = PARAMETERS.iter().map(parameter).collect();
+    let actions: String = actions(agent).iter().map(action).collect();
     format!(
-        r#"<?xml version="1.0" encoding="UTF-8"?>
+        r#"<?xml version="1.0"?>
 <!DOCTYPE resource-agent SYSTEM "ra-api-1.dtd">
 <resource-agent name="{name}" version="{version}">
 <version>1.1</version>
@@ -19,31 +70,33 @@ pub(super) fn of(agent: Agent) -> String {
 </longdesc>
 <shortdesc lang="en">{short}</shortdesc>
 <parameters>
-<parameter name="service" unique="0" required="1">
-<longdesc lang="en">
-The name of the service, as heirlock's configuration on all nodes has it.
-</longdesc>
-<shortdesc lang="en">The service</shortdesc>
-<content type="string"/>
-</parameter>
-<parameter name="config" unique="0" required="0">
-<longdesc lang="en">
-The configuration of heirlock on the node.
-</longdesc>
-<shortdesc lang="en">The configuration</shortdesc>
-<content type="string" default="{configuration}"/>
-</parameter>
-</parameters>
+{parameters}</parameters>
 <actions>
-<action name="start" timeout="{start}"/>
-<action name="stop" timeout="{stop}"/>
-<action name="monitor" timeout="20s" interval="5s" depth="0"/>
-<action name="meta-data" timeout="5s"/>
-<action name="validate-all" timeout="20s"/>
-</actions>
+{actions}</actions>
 </resource-agent>
-"#,
-        version = env!("CARGO_PKG_VERSION"),
-        configuration = crate::cli::CONFIGURATION,
+"#
     )
+}
+
+fn parameter(parameter: &Parameter) -> String {
+    let Parameter { name, default, short, long } = parameter;
+    let required = u8::from(default.is_none());
+    let default = default.map(|value| format!(" default=\"{value}\"")).unwrap_or_default();
+    format!(
+        r#"<parameter name="{name}" unique="0" required="{required}">
+<longdesc lang="en">
+{long}
+</longdesc>
+<shortdesc lang="en">{short}</shortdesc>
+<content type="string"{default}/>
+</parameter>
+"#
+    )
+}
+
+fn action(action: &Action) -> String {
+    let Action { name, timeout, interval } = action;
+    let interval =
+        interval.map(|interval| format!(" interval=\"{interval}\" depth=\"0\"")).unwrap_or_default();
+    format!("<action name=\"{name}\" timeout=\"{timeout}\"{interval}/>\n")
 }

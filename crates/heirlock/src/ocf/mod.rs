@@ -31,6 +31,7 @@ use crate::{hooks, host};
 use code::{Code, Verdict};
 use decide::{Before, Telling};
 use mark::Mark;
+pub(crate) use metadata::{Action, PARAMETERS, actions};
 
 /// How often the status is looked at while something is waited for. Pacemaker ends an action that takes too long.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -48,21 +49,24 @@ pub(crate) enum Agent {
 }
 
 impl Agent {
-    fn name(self) -> &'static str {
+    /// As its type in a cluster's configuration.
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Service => "service",
             Self::Notify => "notify",
         }
     }
 
-    fn short(self) -> &'static str {
+    /// What it does, in one line.
+    pub(crate) fn short(self) -> &'static str {
         match self {
             Self::Service => "Takes an NFS service over, with the locks of its clients",
             Self::Notify => "Tells the clients of an NFS service to get their locks back",
         }
     }
 
-    fn long(self) -> &'static str {
+    /// The same, with what an administrator must know.
+    pub(crate) fn long(self) -> &'static str {
         match self {
             Self::Service => {
                 "\

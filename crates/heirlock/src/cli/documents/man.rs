@@ -1,4 +1,5 @@
-//! The manual pages: heirlock(8), a page for each verb from the command line's own definition, and heirlock.toml(5).
+//! The manual pages: heirlock(8), a page for each verb from the command line's own definition, heirlock.toml(5), and those of the
+//! resource agents.
 
 use clap::{Command, CommandFactory};
 use jiff::Timestamp;
@@ -6,9 +7,9 @@ use jiff::tz::TimeZone;
 
 use super::super::args::Cli;
 use super::roff::Lines;
-use super::{configuration, texts};
+use super::{configuration, resource_agents, texts};
 
-/// The section of all pages but those of files.
+/// The section of all pages but those of files and of resource agents.
 const SECTION: &str = "8";
 
 /// A page.
@@ -46,6 +47,7 @@ pub(super) fn pages() -> Vec<Page> {
     command.build();
     let mut pages = vec![program(&command), configuration::page()];
     verbs(&command, &mut pages);
+    pages.extend(resource_agents::pages());
     pages
 }
 
@@ -156,7 +158,7 @@ fn rendered(render: impl FnOnce(&mut dyn std::io::Write) -> std::io::Result<()>)
     lines.join("\n")
 }
 
-fn lower_first(text: &str) -> String {
+pub(super) fn lower_first(text: &str) -> String {
     let mut letters = text.chars();
     letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
@@ -264,7 +266,8 @@ mod tests {
     fn each_verb_has_a_page_and_words_of_its_own() {
         let names: BTreeSet<String> = pages().iter().map(|page| page.short_name().to_owned()).collect();
         let mut expected: BTreeSet<String> = texts::verbs().map(ToOwned::to_owned).collect();
-        expected.extend(["heirlock".to_owned(), "heirlock.toml".to_owned()]);
+        let others = ["heirlock", "heirlock.toml", "ocf_heirlock_service", "ocf_heirlock_notify"];
+        expected.extend(others.map(ToOwned::to_owned));
         assert_eq!(names, expected);
         assert!(names.len() > 25, "{names:?}");
     }

@@ -3,6 +3,7 @@
 
 mod configuration;
 mod man;
+mod resource_agents;
 mod roff;
 mod texts;
 
@@ -34,7 +35,7 @@ pub(crate) struct Man {
     /// The page: a verb, heirlock or heirlock.toml; without it heirlock's
     #[arg(value_name = "PAGE", num_args = 0..=2, conflicts_with = "all")]
     page: Vec<String>,
-    /// Write every page below this folder, where man looks for it: man5 and man8. They are made where they are not there
+    /// Write every page below this folder, where man looks for it: man5, man7 and man8. They are made where they are not there
     #[arg(long, value_name = "FOLDER")]
     all: Option<PathBuf>,
 }

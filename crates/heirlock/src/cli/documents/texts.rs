@@ -146,7 +146,14 @@ unreachable.
 The parameters service and config come in the environment, as OCF_RESKEY_service. The name of the server in heirlock.toml must be the
 name of its node.",
         files: &[CONFIGURED, CONTROL, ("/run/resource-agents", "The notes that a resource was started on this node.")],
-        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)", "pacemaker-execd(7)"],
+        see_also: &[
+            "heirlock(8)",
+            "heirlock-adopt(8)",
+            "heirlock-release(8)",
+            "ocf_heirlock_service(7)",
+            "ocf_heirlock_notify(7)",
+            "pacemaker-execd(7)",
+        ],
     },
     Words {
         verb: "exporter",

@@ -1,0 +1,209 @@
+//! Servers under a real Pacemaker: the configuration that the guide gives, stock resource agents for volume, exports and
+//! address, and a fence that kills the other node's kernel.
+
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+
+use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
+use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
+use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, SETUP, Setup};
+use crate::documented::{Documented, Tool};
+use crate::limits::GROUP_TIME_MAX;
+use crate::release::Release;
+use crate::scenario::Scenario;
+
+/// The node that has the service dies.
+pub const PACEMAKER_CRASH: Scenario = Scenario {
+    name: "pacemaker-crash",
+    about: "a node of Pacemaker dies, is fenced, and the other one takes its service over; the lock is kept",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: crash,
+};
+
+/// The same group without heirlock.
+pub const PACEMAKER_CRASH_CONTROL: Scenario = Scenario {
+    name: "pacemaker-crash-control",
+    about: "control: the same group without heirlock; two clients end up with the same exclusive lock",
+    needs_heirlock: false,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: crash_control,
+};
+
+/// The fence of the dead node fails, until a person confirms that it is off.
+pub const PACEMAKER_FENCE_FAILS: Scenario = Scenario {
+    name: "pacemaker-fence-fails",
+    about: "the fence of a dead node fails: nothing is claimed until a person confirms that it is off",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: fence_fails,
+};
+
+/// heirlock's agent is killed, and comes back.
+pub const PACEMAKER_AGENT_DIES: Scenario = Scenario {
+    name: "pacemaker-agent-dies",
+    about: "heirlock's agent is killed under Pacemaker: the resources are degraded, and nothing is stopped or moved",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: agent_dies,
+};
+
+/// Pacemaker places the service and fences.
+const PLACED: Setup = Setup { home: None, fence: false, ..SETUP };
+
+const NODES: [Name; 2] = [NFS_A, NFS_B];
+
+/// The code of a resource that is active and needs somebody's attention.
+const DEGRADED: i32 = 190;
+
+/// The last member of the group.
+const LAST: &str = "homes-notify";
+
+fn crash(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lose_and_keep(lab)
+}
+
+/// The node that has the service dies, and the holder of the lock has it on the other one.
+fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)?;
+
+    let loss = lab.loss(NFS_B)?;
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    lab.wait_for_locks(NFS_B, 1, GROUP_TIME_MAX)?;
+    let back = Instant::now();
+    lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
+    lab.tell_timeline(NFS_B, &HOMES, loss, back)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_B, 1)?;
+    lab.expect_no_failure(NFS_B)?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn fence_fails(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 1)?;
+    let before = lab.newest_generation(&HOMES)?;
+
+    lab.break_power_switch(true);
+    lab.power_loss(NFS_A)?;
+    lab.wait_for("three fences that fail", GROUP_TIME_MAX, || {
+        let asked = lab.switched().into_iter().filter(|one| one.is_fence() && one.guest == NFS_A).count();
+        Ok((asked >= 3).then_some(()))
+    })?;
+    ensure!(lab.newest_generation(&HOMES)? == before, "the service was claimed, and no fence has worked");
+    let started = lab.actions(NFS_B)?;
+    let started: Vec<_> =
+        started.iter().filter(|one| one.name == "start" && one.resource.starts_with("homes")).collect();
+    ensure!(started.is_empty(), "expected nothing to be started, found {started:?}");
+    lab.say("no fence has worked, and nothing is claimed");
+
+    lab.ok(NFS_B, &format!("stonith_admin --confirm {NFS_A}"))?;
+    lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
+    lab.wait_for_locks(NFS_B, 1, RECLAIM_TIME_MAX)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_B, 1)?;
+    let fences = lab.switched().into_iter().filter(|one| one.is_fence() && one.is_off).count();
+    ensure!(fences == 0, "the switch was broken all the time, and says that {fences} fences worked");
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn agent_dies(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 1)?;
+    let life = lab.status(NFS_A)?.lock_manager.incarnation;
+    let actions = |lab: &Cluster| -> Result<usize> {
+        let all = lab.actions(NFS_A)?;
+        Ok(all.iter().filter(|one| ["start", "stop"].contains(&one.name.as_str())).count())
+    };
+    let before = actions(lab)?;
+
+    lab.end_agent(NFS_A, "KILL")?;
+    for resource in ["homes-service", LAST] {
+        lab.wait_until_monitored(NFS_A, resource, DEGRADED)?;
+    }
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.start_agent(NFS_A)?;
+    for resource in ["homes-service", LAST] {
+        lab.wait_until_monitored(NFS_A, resource, 0)?;
+    }
+    ensure!(
+        actions(lab)? == before,
+        "the cluster has started or stopped something: {:?}",
+        lab.actions(NFS_A)?
+    );
+    ensure!(lab.runs_on(NFS_B, LAST)? == [NFS_A], "the group has moved");
+    lab.expect_no_fence()?;
+    let status = lab.status(NFS_A)?;
+    ensure!(
+        status.lock_manager.incarnation == life,
+        "the lock manager's life was {life:?}, found {status:?}"
+    );
+    ensure!(status.of(&HOMES)?.held && status.of(&HOMES)?.records == 2, "{status:?}");
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_A, 1)
+}
+
+fn crash_control(lab: &mut Cluster) -> Result<()> {
+    let documented = form_a(Tool::Crmsh)?.without("homes-service")?.without(LAST)?;
+    lab.with_pacemaker(&NODES, &documented)?;
+    begin(lab, None, "homes-address")?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    lab.wait_until_runs(NFS_B, "homes-address", NFS_B)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")?;
+    lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
+    lab.say("two clients hold the same exclusive lock, and neither was told");
+    Ok(())
+}
+
+/// The group of the guide in which the NFS server is always on.
+fn form_a(tool: Tool) -> Result<Documented> {
+    Documented::listings(tool, &["fence", "homes"])?.for_service(&HOMES)?.with_power_switch(&NODES)
+}
+
+/// All is up, Pacemaker has started the group on nfs-a, and both clients have mounted the service.
+fn begin(lab: &mut Cluster, setup: Option<&Setup>, last: &str) -> Result<()> {
+    begin_on(lab, &NODES, setup, last)
+}
+
+fn begin_on(lab: &mut Cluster, nodes: &[Name], setup: Option<&Setup>, last: &str) -> Result<()> {
+    lab.switch_on(&[nodes, &[CLIENT1, CLIENT2]].concat())?;
+    for service in setup.map_or(&[HOMES][..], |setup| setup.services) {
+        lab.prepare_volume(NFS_A, service)?;
+    }
+    for node in nodes {
+        lab.start_nfs(node)?;
+        lab.end_grace(node)?;
+        if let Some(setup) = setup {
+            lab.protect(node, setup)?;
+        }
+    }
+    lab.start_pacemaker(nodes)?;
+    lab.wait_until_runs(NFS_A, last, NFS_A)?;
+    lab.expect_no_fence()?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)
+}
