@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use heirlock_core::Moment;
+use heirlock_core::RecordKey;
 use heirlock_core::ServiceName;
 use heirlock_core::duty::{EarlierLocks, Holding, Owed};
 use heirlock_core::grace::Probe;
@@ -10,7 +11,6 @@ use heirlock_core::incarnation::{Incarnation, newest_of};
 use heirlock_core::lives::{Begun, Next};
 use heirlock_core::store::Change as StoreChange;
 use heirlock_core::takeover::Event;
-use heirlock_core::RecordKey;
 
 use super::Instance;
 use crate::agent::common::Common;
