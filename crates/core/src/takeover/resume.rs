@@ -106,31 +106,35 @@ impl Takeover {
             run.plan.until = Until::Settled;
         }
         for one in remains {
-            let part = if run.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
-            // A client that came after the lock manager had recognised, and was unknown before, has lost nothing with the
-            // life before. Where it is not known which clients were known, such a client is told like the others.
-            let with_outcome: BTreeSet<&RecordKey> = one.outcomes.iter().map(|line| &line.client).collect();
-            let has_lost = |client: &RecordKey| {
-                if run.is_first_start {
-                    return false;
-                }
-                let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
-                let came = run.seen.contains(client);
-                // A run that settles has an outcome for each client that it told. Any other client came in the life that
-                // runs, also where it has left since: unless it was known before, and its outcome is lost.
-                match phase >= Phase::Settling {
-                    true => with_outcome.contains(client) || (knew && !came),
-                    false => knew || !came,
-                }
-            };
-            let clients: Vec<RecordKey> = one.clients.into_iter().filter(has_lost).collect();
-            let mut member = Member::new(one.service, part, one.generation, one.state, clients);
-            member.recall(&one.outcomes);
-            // The milestone is one of what is taken over alone.
-            member.served = one.journal.timeline.iter().any(|stamp| stamp.event == Milestone::Ready);
+            let member = run.resumed_member(phase, one);
             run.members.push(member);
         }
         Some(run)
+    }
+
+    /// A service of a run that had come so far, with those of its clients that have lost something.
+    fn resumed_member(&self, phase: Phase, one: Remains) -> Member {
+        let part = if self.plan.targets.contains(&one.service) { Part::Target } else { Part::Own };
+        // A client that came after the lock manager had recognised, and was unknown before, has lost nothing with the
+        // life before. Where it is not known which clients were known, such a client is told like the others.
+        let with_outcome: BTreeSet<&RecordKey> = one.outcomes.iter().map(|line| &line.client).collect();
+        let has_lost = |client: &RecordKey| {
+            let knew = one.begun_with.as_ref().is_none_or(|known| known.contains(client));
+            let came = self.seen.contains(client);
+            // A run that settles has an outcome for each client that it told. Any other client came in the life that
+            // runs, also where it has left since: unless it was known before, and its outcome is lost.
+            match phase >= Phase::Settling {
+                true => with_outcome.contains(client) || (knew && !came),
+                false => knew || !came,
+            }
+        };
+        let clients = one.clients.into_iter().filter(|client| !self.is_first_start && has_lost(client));
+        let mut member =
+            Member::new(one.service, part, one.generation, one.state, clients.collect::<Vec<_>>());
+        member.recall(&one.outcomes);
+        // The milestone is one of what is taken over alone.
+        member.served = one.journal.timeline.iter().any(|stamp| stamp.event == Milestone::Ready);
+        member
     }
 }
 
