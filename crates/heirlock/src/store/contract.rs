@@ -500,7 +500,7 @@ fn a_commit_under_a_claim_that_no_other_server_has_followed_is_made(ground: &Gro
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {
     let store = begun(ground, 1, &Contents { state: Some(StateNumber(5)), ..Contents::default() });
-    let line = |which: &str, round: u64| outcome(&format!("{which} of {round}"), Some("two\nlines"));
+    let line = |which: &str, round: u64| outcome(&format!("{which}-of-{round}"), Some("two\nlines"));
     for round in 0..3 {
         let changes = [
             Change::AppendOutcome(line("first", round)),
