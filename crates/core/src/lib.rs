@@ -84,7 +84,7 @@ pub mod takeover;
 pub mod wall_clock;
 
 pub use moment::Moment;
-pub use names::{Generation, ServerName, ServiceName};
+pub use names::{Generation, LockManagerName, ServerName, ServiceName};
 pub use outcome::Outcome;
 pub use records::{Record, RecordKey, Records};
 

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Bytes of a server's name: HOST_NAME_MAX of Linux, for a server is called by its node name unless told otherwise.
 pub const SERVER_NAME_BYTES_MAX: usize = 64;
 
+/// Bytes of a lock manager's name, which is that of a folder.
+pub const LOCK_MANAGER_NAME_BYTES_MAX: usize = 64;
+
 /// The beginning of the name of every server's implicit service; the server's name follows.
 pub const HOST_PREFIX: &str = "host.";
 

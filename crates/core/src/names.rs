@@ -20,7 +20,7 @@ pub enum NameError {
     /// Longer than a name may be.
     #[error("a {what} name has at most {max} characters, this one has {found}")]
     TooLong {
-        /// service or server
+        /// service, server or lock manager
         what: &'static str,
         /// the bound
         max: usize,
@@ -32,7 +32,7 @@ pub enum NameError {
         "a {what} name is made of letters, digits, '-', '_' and '.', and starts with a letter or digit; found {found:?}"
     )]
     Character {
-        /// service or server
+        /// service, server or lock manager
         what: &'static str,
         /// the first one that does not belong
         found: char,
@@ -51,6 +51,11 @@ pub struct ServiceName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServerName(Arc<str>);
+
+/// One lock manager of a server, among those of this server: two servers may have lock managers of one name.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LockManagerName(Arc<str>);
 
 /// One tenure of a service: its number only rises, and each has one owner, one set of records and one state
 /// number. The first is 1.
@@ -113,6 +118,29 @@ impl ServerName {
     }
 }
 
+impl LockManagerName {
+    /// A lock manager's name.
+    ///
+    /// # Errors
+    /// Where the text is empty, too long or holds a character that does not belong.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        check("lock manager", text, limits::LOCK_MANAGER_NAME_BYTES_MAX)?;
+        Ok(Self(text.into()))
+    }
+
+    /// That of the lock manager of a server's own network namespace, which serves the server's implicit service.
+    #[must_use]
+    pub fn host() -> Self {
+        Self("host".into())
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Generation {
     /// The first tenure.
     pub const FIRST: Generation = Generation(1);
@@ -166,6 +194,14 @@ impl TryFrom<String> for ServerName {
     }
 }
 
+impl TryFrom<String> for LockManagerName {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<Self, NameError> {
+        Self::parse(&text)
+    }
+}
+
 impl FromStr for ServiceName {
     type Err = NameError;
 
@@ -203,7 +239,7 @@ macro_rules! text_of {
         }
     )*};
 }
-text_of!(ServiceName, ServerName);
+text_of!(ServiceName, ServerName, LockManagerName);
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -230,6 +266,7 @@ mod tests {
         ] {
             assert!(ServiceName::parse(bad).is_err(), "{bad:?}");
             assert!(ServerName::parse(bad).is_err(), "{bad:?}");
+            assert!(LockManagerName::try_from(bad.to_owned()).is_err(), "{bad:?}");
             assert!(ServiceName::try_from(bad.to_owned()).is_err(), "{bad:?}");
         }
     }

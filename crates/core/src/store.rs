@@ -19,7 +19,7 @@ use heirlock_nsm::StateNumber;
 pub use crate::records::RecordChange;
 pub use error::{StoreError, StoreErrorKind};
 pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
-pub use heartbeat::{Decline, ServerHearts, ServerReport, Waits};
+pub use heartbeat::{Decline, FurtherLockManager, ServerHearts, ServerReport, Waits};
 
 use crate::claim::Claim;
 use crate::history::Tenure;

@@ -26,6 +26,9 @@ pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Other servers that metrics name. More are counted.
 pub(crate) const SERVERS_MAX: usize = 64;
 
+/// Lock managers of this server that have metrics.
+pub(crate) const LOCK_MANAGERS_MAX: usize = 16;
+
 /// Services that metrics name. More are counted.
 pub(crate) const SERVICES_MAX: usize = 256;
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
-use heirlock_core::store::{Asked, Beaten, Decline, Seen, ServerHearts, ServerReport, Store, StoreError};
+use heirlock_core::store::{
+    Asked, Beaten, Decline, FurtherLockManager, Seen, ServerHearts, ServerReport, Store, StoreError,
+};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 /// After how many beats of both, where each takes the other for the newcomer, one of them gives way.
@@ -57,6 +59,7 @@ pub struct Condition {
     pub(crate) state: Option<u32>,
     /// Of further lock managers.
     pub(crate) further_states: Vec<u32>,
+    pub(crate) further_lock_managers: Vec<FurtherLockManager>,
     pub(crate) ailments: Vec<String>,
     pub(crate) facts: BTreeMap<String, String>,
 }
@@ -233,6 +236,7 @@ impl Pulse {
         self.report.incarnation = condition.incarnation;
         self.report.state = condition.state;
         self.report.further_states = condition.further_states;
+        self.report.further_lock_managers = condition.further_lock_managers;
         self.report.ailments = condition.ailments;
         self.report.facts = condition.facts;
         let (Beaten { hearts: found, taken }, seen) = store.beat_and_look(&self.report, of)?;

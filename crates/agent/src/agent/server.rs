@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use heirlock_core::store::{Asked, Place, Store};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{LockManagerName, Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::beat::Condition;
@@ -21,10 +21,10 @@ use super::put_off::Later;
 use super::status;
 use super::tally::Tally;
 use crate::config::{InstanceNumber, Settings};
-use crate::control::report::observed::{Monitored, Observed};
+use crate::control::report::observed::Observed;
 use crate::control::report::{
-    Ailment, AilmentKind, Problem, ProblemKind, ServerStatus, ServiceStatus, Source, StatusReport,
-    StoreStatus,
+    Ailment, AilmentKind, NamedLockManager, Problem, ProblemKind, ServerStatus, ServiceStatus, Source,
+    StatusReport, StoreStatus,
 };
 use crate::control::{Answer, Request, Responder};
 use crate::limits;
@@ -63,6 +63,12 @@ impl<O: Outside> Server<O> {
         let configured = settings.instances();
         let (wanted, found) = (configured.len(), lock_managers.len());
         ensure!(wanted == found, "the configuration has {wanted} lock managers, and {found} can be reached");
+        let names: BTreeSet<&LockManagerName> = configured.iter().map(|instance| &instance.name).collect();
+        ensure!(
+            names.len() == wanted,
+            "the configuration has {wanted} lock managers of {} names: give each its own",
+            names.len()
+        );
         let node = lock_managers.first().and_then(InstanceOutside::node);
         let common = Common::new(settings, store, outside, node)?;
         let lock_manager: Vec<String> = lock_managers.iter().map(InstanceOutside::lock_manager).collect();
@@ -249,17 +255,18 @@ impl<O: Outside> Server<O> {
         self.each(|instance, common| instance.follow_beat(common, now));
     }
 
-    /// The part of a heartbeat that speaks of this server. Of its lock managers the first is named.
+    /// The part of a heartbeat that speaks of this server, and of each of its lock managers.
     fn condition(&mut self, now: Moment) -> Condition {
-        let ailments = self.ailments();
-        let written_at_s = self.common.wall_s();
-        let mut states = self.instances.iter().map(|instance| instance.own_state().map(|state| state.0));
-        let (state, further_states) = (states.next().flatten(), states.flatten().collect());
-        let mut condition =
-            Condition { written_at_s, state, further_states, ailments, ..Condition::default() };
-        if let Some(first) = self.instances.first_mut() {
-            condition.incarnation = first.lives().running().cloned();
-            condition.facts = first.facts(&mut self.common, now);
+        let (written_at_s, ailments) = (self.common.wall_s(), self.ailments());
+        let mut condition = Condition { written_at_s, ailments, ..Condition::default() };
+        let state_of = |instance: &Instance<O>| instance.own_state().map(|state| state.0);
+        let Some((first, further)) = self.instances.split_first_mut() else { return condition };
+        condition.state = state_of(first);
+        condition.incarnation = first.lives().running().cloned();
+        condition.facts = first.facts(&mut self.common, now);
+        for other in further {
+            condition.further_states.extend(state_of(other));
+            condition.further_lock_managers.push(other.in_a_heartbeat(&mut self.common, now));
         }
         condition
     }
@@ -400,6 +407,7 @@ impl<O: Outside> Server<O> {
                 unprotected_since_s: common.health().unprotected_since_s(),
             },
             lock_manager: self.instances.first().map(Instance::lock_manager_status).unwrap_or_default(),
+            lock_managers: self.named_lock_managers(now),
             protected_since_s: self.protection.since_s(),
             services: self.service_statuses(now),
             servers: self.server_statuses(now),
@@ -410,13 +418,23 @@ impl<O: Outside> Server<O> {
         }
     }
 
+    /// How each of its lock managers is, where there are several.
+    fn named_lock_managers(&self, now: Moment) -> Vec<NamedLockManager> {
+        let named = self.instances.iter().map(|instance| instance.named_status(&self.common, now));
+        named.filter(|_| self.has_several()).collect()
+    }
+
+    /// Whether it has more than one lock manager. Of one alone nothing is named.
+    fn has_several(&self) -> bool {
+        self.instances.len() > 1
+    }
+
     /// The counts since this agent began.
     fn counted(&self) -> Observed {
         let mut observed = self.common.counts().clone();
         observed.requests = self.tally.requests();
-        // One of them at most: heirlock is the status monitor of one network namespace.
-        if let Some(standing) = self.instances.iter().find_map(Instance::monitor_standing) {
-            observed.monitor = Monitored::new(&standing.refusals, standing.left_unanswered);
+        for standing in self.instances.iter().filter_map(Instance::monitor_standing) {
+            observed.monitor.add(&standing.refusals, standing.left_unanswered);
         }
         observed
     }
@@ -440,34 +458,51 @@ impl<O: Outside> Server<O> {
         services.filter_map(of).collect()
     }
 
-    /// The ailments of this server.
-    fn own_ailments(&self) -> Vec<Ailment> {
+    /// The ailments of this server, each with the lock manager that it concerns, where there are several.
+    fn own_ailments(&self) -> Vec<(Option<&LockManagerName>, Ailment)> {
         let ailment = |kind, error: &str| Ailment { kind, error: Some(error.to_owned()) };
-        let blind = self.instances.iter().filter_map(|instance| instance.capture().blind());
-        let blind = blind.map(|why| ailment(AilmentKind::MonitorDirectoryUnreadable, why));
-        let store = self.common.store_error().map(|why| ailment(AilmentKind::StoreFails, why));
+        let blind = self.instances.iter().filter_map(|instance| {
+            let why = instance.capture().blind()?;
+            Some((self.named(instance), ailment(AilmentKind::MonitorDirectoryUnreadable, why)))
+        });
+        let store = self.common.store_error().map(|why| (None, ailment(AilmentKind::StoreFails, why)));
         let stopped = self.instances.iter().filter(|instance| instance.lacks_its_lock_manager());
-        let stopped = stopped.map(|_| Ailment { kind: AilmentKind::NoLockManager, error: None });
+        let stopped = stopped.map(|instance| {
+            (self.named(instance), Ailment { kind: AilmentKind::NoLockManager, error: None })
+        });
         blind.chain(store).chain(stopped).collect()
     }
 
-    /// The same, as it tells the others.
+    /// The name of a lock manager, where there are several.
+    fn named<'a>(&self, instance: &'a Instance<O>) -> Option<&'a LockManagerName> {
+        Some(instance.name()).filter(|_| self.has_several())
+    }
+
+    /// The ailments, as it tells the others.
     pub fn ailments(&self) -> Vec<String> {
-        self.own_ailments().iter().map(Ailment::in_a_heartbeat).collect()
+        let ailments = self.own_ailments().into_iter();
+        ailments.map(|(of, ailment)| ailment.of_lock_manager(of).in_a_heartbeat()).collect()
     }
 
     /// The problems of this server.
     pub fn problems(&self) -> Vec<Problem> {
-        let mut problems: Vec<Problem> = self.own_ailments().iter().map(status::problem_of).collect();
-        problems.extend(self.instances.iter().flat_map(Instance::problems_of_work));
+        let ailments = self.own_ailments().into_iter();
+        let ailments = ailments.map(|(of, ailment)| status::problem_of(&ailment).of_lock_manager(of));
+        let mut problems: Vec<Problem> = ailments.collect();
+        let each = || self.instances.iter().map(|instance| (self.named(instance), instance));
+        let named = |(of, problem): (Option<&LockManagerName>, Problem)| problem.of_lock_manager(of);
+        let of_work = each().flat_map(|(of, it)| it.problems_of_work().into_iter().map(move |p| (of, p)));
+        problems.extend(of_work.map(named));
         let acquaintance = self.common.acquaintance().problem();
         problems.extend(acquaintance.map(|why| Problem::new(ProblemKind::Other).saying(&why)));
         let heart = |why: String| Problem::new(ProblemKind::Other).saying(&why);
         problems.extend(status::some_of(self.common.pulse().unreadable(), heart, |more| {
             Problem::new(ProblemKind::Other).saying(&format!("{more} more heartbeats can't be read"))
         }));
-        problems
-            .extend(self.instances.iter().flat_map(|instance| instance.problems_of_records(&self.common)));
+        let of_records = |(of, it): (_, &Instance<O>)| {
+            it.problems_of_records(&self.common).into_iter().map(move |problem| (of, problem))
+        };
+        problems.extend(each().flat_map(of_records).map(named));
         problems
     }
 

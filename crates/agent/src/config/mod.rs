@@ -5,14 +5,17 @@ mod capture;
 mod lock_manager;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use heirlock_core::{ServerName, ServiceName};
+use heirlock_core::{LockManagerName, ServerName, ServiceName};
 use heirlock_nsm::MyName;
 
 pub use capture::{CaptureMode, CaptureSettings, ForEach, Key, Promise, Properties};
 pub use lock_manager::{LockManagerKind, LockManagerSettings, Properties as LockManagerProperties};
+
+/// The folder, in the runtime directory and in the local one, that has a folder for each lock manager but the first.
+const NOTES_OF_INSTANCES: &str = "lock-managers";
 
 /// The configuration of one server, checked.
 #[derive(Debug, Clone)]
@@ -58,11 +61,32 @@ impl Settings {
     /// The lock managers of this server, and what is configured for each.
     pub fn instances(&self) -> Vec<InstanceSettings> {
         let first = InstanceSettings {
+            name: LockManagerName::host(),
             state_directory: self.state_directory.clone(),
             capture: self.capture.clone(),
             lock_manager: self.lock_manager.clone(),
         };
         std::iter::once(first).chain(self.further.iter().cloned()).collect()
+    }
+
+    /// The configuration as one of the lock managers has it: in the place of the first one's settings and folders are its own. The
+    /// first one's are those of the server, and another one's notes lie below them, under its name. `None` where there is no such
+    /// lock manager.
+    pub fn of_instance(&self, number: InstanceNumber) -> Option<Self> {
+        let of = self.instances().into_iter().nth(number.place())?;
+        if number == InstanceNumber::FIRST {
+            return Some(self.clone());
+        }
+        let below = Path::new(NOTES_OF_INSTANCES).join(of.name.as_str());
+        Some(Self {
+            state_directory: of.state_directory,
+            state_directory_is_set: true,
+            capture: of.capture,
+            lock_manager: of.lock_manager,
+            runtime_directory: self.runtime_directory.join(&below),
+            local_directory: self.local_directory.join(&below),
+            ..self.clone()
+        })
     }
 
     /// Whose lock manager serves a service. The implicit service is the first's, and so is one that isn't configured.
@@ -119,6 +143,8 @@ impl InstanceNumber {
 /// What is configured for one lock manager.
 #[derive(Debug, Clone)]
 pub struct InstanceSettings {
+    /// Its name, which no other lock manager of this server has. Its notes lie under it, so it stays.
+    pub name: LockManagerName,
     /// Its status monitor's directory.
     pub state_directory: PathBuf,
     /// How records are noticed.

@@ -5,9 +5,9 @@ pub mod alerts;
 mod judge;
 pub mod observed;
 
-use heirlock_core::Outcome;
 use heirlock_core::history::{Beginning, Tenure};
 use heirlock_core::takeover::{Milestone, Phase};
+use heirlock_core::{LockManagerName, Outcome};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{AILMENT_CHARS_MAX, AILMENTS_MAX};
@@ -250,6 +250,9 @@ pub struct StatusReport {
     pub store: StoreStatus,
     /// The lock manager.
     pub lock_manager: LockManagerStatus,
+    /// Each of several lock managers, by name, the first among them; none where there is one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lock_managers: Vec<NamedLockManager>,
     /// Since when every client that registers here is on record, in seconds since 1970; nothing where that is not so.
     #[serde(default)]
     pub protected_since_s: Option<u64>,
@@ -287,6 +290,7 @@ impl StatusReport {
                 unprotected_since_s: None,
             },
             lock_manager: LockManagerStatus::default(),
+            lock_managers: Vec::new(),
             protected_since_s: None,
             services: Vec::new(),
             servers: Vec::new(),
@@ -334,6 +338,28 @@ pub struct LockManagerStatus {
     /// Something held here needs one: it is no fault of a standby that none runs.
     #[serde(default)]
     pub needed: bool,
+}
+
+/// How one of several lock managers is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NamedLockManager {
+    /// Its name.
+    pub name: String,
+    /// How it is.
+    #[serde(flatten)]
+    pub status: LockManagerStatus,
+    /// How its records are noticed: the mode of capture.
+    #[serde(default)]
+    pub captures_by: String,
+    /// Every client that registers with its status monitor is on record.
+    #[serde(default)]
+    pub captures_all: bool,
+    /// Milliseconds since its status monitor's directory was last seen.
+    #[serde(default)]
+    pub looked_ms_ago: Option<u64>,
+    /// The configured services that it serves.
+    #[serde(default)]
+    pub services: Vec<String>,
 }
 
 /// How a service is.
@@ -500,6 +526,17 @@ impl Ailment {
             (kind, Some(error)) => format!("{kind}: {error}"),
             (kind, None) => kind.to_owned(),
         }
+    }
+
+    /// The same where several lock managers run there, and it concerns this one.
+    #[must_use]
+    pub fn of_lock_manager(self, name: Option<&LockManagerName>) -> Self {
+        let Some(name) = name else { return self };
+        let error = match self.error {
+            Some(error) => format!("lock manager {name}: {error}"),
+            None => format!("lock manager {name}"),
+        };
+        Self { error: Some(error), ..self }
     }
 
     /// The ailments that another server tells in its heartbeat, as many of them as are shown.

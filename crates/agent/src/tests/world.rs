@@ -63,6 +63,10 @@ pub(super) struct World {
     /// Which life of the lock manager runs, and since when.
     life: u32,
     life_began: Moment,
+    /// None runs any more.
+    stopped: bool,
+    /// The facts that other servers compare.
+    facts: BTreeMap<String, String>,
     grace: Option<Remembered>,
     registrations: Option<String>,
     memory: StoreMemory,
@@ -82,7 +86,8 @@ pub(super) struct World {
 
 impl World {
     fn observe(&self) -> Observation {
-        Observation { boot: "boot".into(), start: Some(self.life.to_string()), in_grace: None, serving: true }
+        let start = (!self.stopped).then(|| self.life.to_string());
+        Observation { boot: "boot".into(), start, in_grace: None, serving: !self.stopped }
     }
 
     fn probe(&self) -> Probe {
@@ -189,7 +194,7 @@ impl World {
         let takes_away = matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_));
         let message = match work {
             Work::CheckHome(service) => Some(News::HomeLookedFor(service, all_is_here())),
-            Work::GatherFacts => Some(News::Facts(Ok(BTreeMap::new()))),
+            Work::GatherFacts => Some(News::Facts(Ok(self.facts.clone()))),
             Work::AskGrace(life) => Some(News::GraceAsked(life, (self.probe(), "so it says".into()))),
             Work::LookUp(name) => Some(News::Resolved(name, Ok(Vec::new()))),
             Work::TakeAddressAway(service) => Some(News::AddressGone(service, Ok(()))),
@@ -319,7 +324,8 @@ impl Outside for Here {
 
 impl InstanceOutside for Here {
     fn node(&self) -> Option<String> {
-        Some("nfs-b".to_owned())
+        let number = self.world().number;
+        Some(if number == InstanceNumber::FIRST { "nfs-b".to_owned() } else { "nfs-b-two".to_owned() })
     }
 
     fn is_present(&self, address: IpAddr) -> bool {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::incarnation::Incarnation;
-use crate::names::{ServerName, ServiceName};
+use crate::names::{LockManagerName, ServerName, ServiceName};
 
 /// The heartbeats that a look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,6 +38,9 @@ pub struct ServerReport {
     /// Those of further lock managers on it, where it has some.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub further_states: Vec<u32>,
+    /// How those are besides. Of the first lock manager the fields of the server say it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further_lock_managers: Vec<FurtherLockManager>,
     /// Seconds since 1970 by its own clock. For people; nothing is decided by it.
     pub written_at_s: u64,
     /// Its ailments, in words; empty where it is well.
@@ -60,6 +63,23 @@ pub struct ServerReport {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declines: BTreeMap<ServiceName, Decline>,
     /// Facts that other servers compare with their own: grace period, fsid of exports, …
+    #[serde(default)]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// A lock manager of a server besides its first one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct FurtherLockManager {
+    /// Its name on that server.
+    pub name: LockManagerName,
+    /// Its life.
+    #[serde(default)]
+    pub incarnation: Option<Incarnation>,
+    /// The node name that its status monitor writes into records.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// As [`ServerReport::facts`].
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
 }
@@ -96,6 +116,7 @@ impl ServerReport {
             incarnation: None,
             state: None,
             further_states: Vec::new(),
+            further_lock_managers: Vec::new(),
             written_at_s: 0,
             ailments: Vec::new(),
             wants: Vec::new(),
@@ -107,8 +128,40 @@ impl ServerReport {
         }
     }
 
+    /// The node names that its status monitors write into records.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        let further = self.further_lock_managers.iter().map(|other| &other.node);
+        std::iter::once(&self.node).chain(further).filter_map(Option::as_deref)
+    }
+
     /// The state numbers that its status monitors may have sent.
     pub fn states(&self) -> impl Iterator<Item = u32> {
         self.state.into_iter().chain(self.further_states.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_read_by_versions_that_know_fewer_fields_and_those_of_such_versions_are_read() {
+        let server = ServerName::parse("nfs-b").unwrap();
+        let quiet = ServerReport { state: Some(5), ..ServerReport::new(server, "run") };
+        let text = serde_json::to_string(&quiet).unwrap();
+        assert!(!text.contains("further"), "of one lock manager it says what it always has: {text}");
+        assert_eq!(serde_json::from_str::<ServerReport>(&text).unwrap(), quiet);
+        let name = LockManagerName::parse("two").unwrap();
+        let two = FurtherLockManager { name, incarnation: None, node: None, facts: BTreeMap::new() };
+        let full = ServerReport { further_states: vec![7], further_lock_managers: vec![two], ..quiet };
+        let text = serde_json::to_string(&full).unwrap();
+        assert_eq!(serde_json::from_str::<ServerReport>(&text).unwrap(), full);
+        // Versions before this one know no list of lock managers, as this one knows no list of that name.
+        let later = text.replace("further-lock-managers", "further-of-a-later-version");
+        let read: ServerReport = serde_json::from_str(&later).unwrap();
+        assert_eq!(read, ServerReport { further_lock_managers: Vec::new(), ..full });
+        assert_eq!(read.states().collect::<Vec<_>>(), [5, 7], "none of these numbers is sent again");
+        let out = text.replace(r#""name":"two""#, r#""name":"../two""#);
+        assert!(serde_json::from_str::<ServerReport>(&out).is_err());
     }
 }

@@ -1,13 +1,14 @@
 //! How a server, its store, its services and the other servers are now.
 
 use heirlock_agent::control::report::{
-    AilmentKind, Heart, Level, Problem, ProblemKind, ServerStatus, ServiceStatus, StatusReport,
+    AilmentKind, Heart, Level, LockManagerStatus, Problem, ProblemKind, ServerStatus, ServiceStatus,
+    StatusReport,
 };
 use heirlock_core::takeover::Phase;
 
 use super::family::{Family, number};
 use super::truth;
-use crate::limits::{SERVERS_MAX, SERVICES_MAX};
+use crate::limits::{LOCK_MANAGERS_MAX, SERVERS_MAX, SERVICES_MAX};
 
 pub(super) fn families(status: Option<&StatusReport>) -> Vec<Family> {
     let services: &[ServiceStatus] = status.map_or(&[], |status| &status.services);
@@ -21,9 +22,11 @@ pub(super) fn families(status: Option<&StatusReport>) -> Vec<Family> {
     families.extend(of_adoptions(services));
     families.extend(of_other_servers(status, servers));
     let left_out = |status: &StatusReport| {
-        status.services.len().saturating_sub(SERVICES_MAX) + status.servers.len().saturating_sub(SERVERS_MAX)
+        status.services.len().saturating_sub(SERVICES_MAX)
+            + status.servers.len().saturating_sub(SERVERS_MAX)
+            + status.lock_managers.len().saturating_sub(LOCK_MANAGERS_MAX)
     };
-    let help = "Services and servers that have no metrics, since there are too many.";
+    let help = "Services, servers and lock managers that have no metrics, since there are too many.";
     families.push(
         Family::gauge("heirlock_left_out", help).with_some(&[], status.map(|status| count(left_out(status)))),
     );
@@ -50,16 +53,37 @@ fn of_server(status: Option<&StatusReport>) -> Vec<Family> {
             "Whether this server is in maintenance: its silence is no reason to adopt.",
         )
         .with_some(&[], of(|status| truth(status.maintenance))),
-        Family::gauge("heirlock_lock_manager_serving", "Whether the lock manager serves clients.")
-            .with_some(&[], of(|status| truth(status.lock_manager.serving))),
-        Family::gauge(
-            "heirlock_lock_manager_needed",
-            "Whether something that is held here needs the lock manager.",
-        )
-        .with_some(&[], of(|status| truth(status.lock_manager.needed))),
+        of_each_lock_manager(
+            Family::gauge("heirlock_lock_manager_serving", "Whether the lock manager serves clients."),
+            status,
+            |manager| manager.serving,
+        ),
+        of_each_lock_manager(
+            Family::gauge(
+                "heirlock_lock_manager_needed",
+                "Whether something that is held here needs the lock manager.",
+            ),
+            status,
+            |manager| manager.needed,
+        ),
         Family::gauge("heirlock_store_up", "Whether the store works: all that was to be written is durable.")
             .with_some(&[], of(|status| truth(status.store.well))),
     ]
+}
+
+/// A sample without a label where there is one lock manager; of several a sample each, with the name as its label.
+fn of_each_lock_manager(
+    family: Family,
+    status: Option<&StatusReport>,
+    of: fn(&LockManagerStatus) -> bool,
+) -> Family {
+    let Some(status) = status else { return family };
+    if status.lock_managers.is_empty() {
+        return family.with(&[], truth(of(&status.lock_manager)));
+    }
+    let named = status.lock_managers.iter().take(LOCK_MANAGERS_MAX);
+    named
+        .fold(family, |family, named| family.with(&[("lock_manager", &named.name)], truth(of(&named.status))))
 }
 
 fn of_protection(status: Option<&StatusReport>) -> Vec<Family> {

@@ -1,5 +1,7 @@
 use std::collections::BTreeSet;
 
+use heirlock_agent::control::report::{LockManagerStatus, NamedLockManager};
+
 use super::*;
 use crate::testing::{HOSTILE, status};
 
@@ -79,6 +81,23 @@ fn what_is_there_too_often_is_counted_and_not_named() {
         text.lines().filter(|line| line.starts_with("heirlock_server_heartbeat_age_seconds{")).count(),
         64
     );
+}
+
+#[test]
+fn several_lock_managers_are_told_apart_by_their_names() {
+    let mut status = status();
+    let named = |name: &str, serving| NamedLockManager {
+        name: name.into(),
+        status: LockManagerStatus { serving, ..status.lock_manager.clone() },
+        ..NamedLockManager::default()
+    };
+    status.lock_managers = vec![named("host", true), named("two", false)];
+    let text = text(Some(&status), Own::default());
+    for (name, serving) in [("host", 1), ("two", 0)] {
+        let sample = format!("\nheirlock_lock_manager_serving{{lock_manager=\"{name}\"}} {serving}\n");
+        assert!(text.contains(&sample), "{sample} is not in {text}");
+    }
+    assert!(!text.contains("\nheirlock_lock_manager_serving "), "{text}");
 }
 
 /// promtool knows the conventions of names, types and helps.

@@ -1,7 +1,7 @@
 //! Clients in trouble, steps to take, services and servers.
 
 use heirlock_agent::control::report::{
-    Ailment, ClientStatus, Heart, Level, ServerStatus, ServiceStatus, StatusReport,
+    Ailment, ClientStatus, Heart, Level, LockManagerStatus, ServerStatus, ServiceStatus, StatusReport,
 };
 use heirlock_core::Outcome;
 
@@ -263,13 +263,24 @@ fn this_server(html: &mut Html, status: &StatusReport) {
     };
     cell(html, "How it is", class, &word);
     let store = status.store.error.as_ref().map(|why| format!("the store fails: {why}"));
-    let manager = (status.lock_manager.needed && !status.lock_manager.serving)
-        .then(|| "no lock manager serves".to_owned());
-    let ails: Vec<String> = store.into_iter().chain(manager).collect();
+    let ails: Vec<String> = store.into_iter().chain(without_lock_manager(status)).collect();
     match ails.is_empty() {
         true => cell(html, "What it ails from", "", "nothing"),
         false => cell(html, "What it ails from", "bad", &ails.join("; ")),
     }
+}
+
+/// Which lock manager of this server does not serve though it is needed, in words.
+fn without_lock_manager(status: &StatusReport) -> Vec<String> {
+    let is_missing = |manager: &LockManagerStatus| manager.needed && !manager.serving;
+    if status.lock_managers.is_empty() {
+        return is_missing(&status.lock_manager)
+            .then(|| "no lock manager serves".to_owned())
+            .into_iter()
+            .collect();
+    }
+    let missing = status.lock_managers.iter().filter(|named| is_missing(&named.status));
+    missing.map(|named| format!("the lock manager {} does not serve", named.name)).collect()
 }
 
 fn other_server(html: &mut Html, server: &ServerStatus) {

@@ -1,5 +1,7 @@
 use jiff::tz::TimeZone;
 
+use heirlock_agent::control::report::{LockManagerStatus, NamedLockManager};
+
 use super::*;
 use crate::testing::{HOSTILE, Told, adoption, status};
 
@@ -26,6 +28,22 @@ fn elements(page: &str) -> Vec<String> {
     }
     assert!(open.is_empty(), "{open:?}");
     all
+}
+
+#[test]
+fn the_lock_manager_that_does_not_serve_is_named_where_there_are_several() {
+    let mut status = status();
+    status.lock_manager.serving = false;
+    assert!(shown(Ok(&status), Ok(&[])).contains("no lock manager serves"));
+    let named = |name: &str, serving| NamedLockManager {
+        name: name.into(),
+        status: LockManagerStatus { serving, ..status.lock_manager.clone() },
+        ..NamedLockManager::default()
+    };
+    status.lock_managers = vec![named("host", true), named("two", false)];
+    let page = shown(Ok(&status), Ok(&[]));
+    assert!(page.contains("the lock manager two does not serve"), "{page}");
+    assert!(!page.contains("lock manager host") && !page.contains("no lock manager serves"), "{page}");
 }
 
 #[test]

@@ -7,12 +7,13 @@ use std::thread;
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::limits::RECORD_BYTES_MAX;
-use heirlock_core::store::Decline;
 use heirlock_core::store::in_memory::InMemory;
+use heirlock_core::store::{Decline, FurtherLockManager};
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
 use heirlock_core::takeover::{Journal, OutcomeLine};
-use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
+use heirlock_core::{Generation, LockManagerName, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use super::dir::DirStore;
@@ -500,7 +501,7 @@ fn a_commit_under_a_claim_that_no_other_server_has_followed_is_made(ground: &Gro
 
 fn state_journal_and_outcomes_are_kept(ground: &Ground) {
     let store = begun(ground, 1, &Contents { state: Some(StateNumber(5)), ..Contents::default() });
-    let line = |which: &str, round: u64| outcome(&format!("{which} of {round}"), Some("two\nlines"));
+    let line = |which: &str, round: u64| outcome(&format!("{which}-of-{round}"), Some("two\nlines"));
     for round in 0..3 {
         let changes = [
             Change::AppendOutcome(line("first", round)),
@@ -650,6 +651,12 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
         incarnation: None,
         state: Some(5),
         further_states: vec![7],
+        further_lock_managers: vec![FurtherLockManager {
+            name: LockManagerName::parse("two").unwrap(),
+            incarnation: Some(Incarnation { boot: "b".into(), start: "2".into(), reopened: 0 }),
+            node: Some("node-two".into()),
+            facts: [("fact".to_owned(), "another value".to_owned())].into(),
+        }],
         written_at_s: 7,
         ailments: vec!["a full disk".into()],
         node: Some("node".into()),

@@ -17,6 +17,11 @@ impl Inbox {
         Self { of, messages }
     }
 
+    /// The lock manager that it is of.
+    pub(crate) fn of(&self) -> InstanceNumber {
+        self.of
+    }
+
     /// The loop's inbox, for any message.
     #[cfg(test)]
     pub(crate) fn messages(&self) -> Sender<Message> {

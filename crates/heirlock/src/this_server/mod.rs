@@ -53,6 +53,7 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 use crate::callout::{self, Said, Spool};
 use crate::config::Settings;
 use crate::control::report::StatusReport;
+use crate::control::trust;
 use crate::convey::Conveyor;
 use crate::detector::{self, Hints};
 use crate::files::Folder;
@@ -89,6 +90,7 @@ pub(crate) struct ThisServer {
 
 /// A lock manager on it.
 pub(crate) struct ThisLockManager {
+    /// As this lock manager has it ([`Settings::of_instance`]).
     settings: Arc<Settings>,
     pub(crate) conveyor: Conveyor,
     conveying: Conveying,
@@ -135,11 +137,17 @@ impl ThisServer {
 }
 
 impl ThisLockManager {
-    /// With the files that an earlier agent left here. Work that is begun reports to `inbox`.
+    /// The one of `inbox`, to which work that is begun reports. It goes on with the files that an earlier agent left for it.
     ///
     /// # Errors
-    /// Where what was conveyed can't be known.
-    pub(crate) fn open(host: Host, settings: &Arc<Settings>, clock: Clock, inbox: Inbox) -> Result<Self> {
+    /// Where the configuration has no such lock manager, a folder for its notes can't be made, or what was conveyed can't be known.
+    pub(crate) fn open(host: Host, settings: &Settings, clock: Clock, inbox: Inbox) -> Result<Self> {
+        let settings =
+            settings.of_instance(inbox.of()).context("the configuration has no such lock manager")?;
+        let settings = &Arc::new(settings);
+        for directory in [&settings.local_directory, &settings.runtime_directory] {
+            trust::make_folder(directory).with_context(|| format!("can't create {}", directory.display()))?;
+        }
         let conveyor = open_conveyor(settings)?;
         let lock_manager = lock_manager::open_on(settings, &host);
         lock_manager.tidy();
@@ -476,6 +484,12 @@ impl InstanceOutside for ThisLockManager {
 mod tests {
     use std::sync::mpsc::channel;
 
+    use heirlock_agent::config::InstanceSettings;
+    use heirlock_core::incarnation::Incarnation;
+    use heirlock_core::takeover::Conveyance;
+    use heirlock_core::{LockManagerName, Records};
+    use heirlock_nsm::MyName;
+
     use super::*;
     use crate::agent::testing::settings_in;
     use heirlock_agent::agent::outside::contract::{
@@ -501,5 +515,54 @@ mod tests {
             drop(before);
             begun().1
         });
+    }
+
+    /// The names below a folder, in order.
+    fn names(folder: &std::path::Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn each_lock_manager_has_its_own_notes_and_the_first_finds_those_of_earlier_versions() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut settings = Settings::clone(&settings_in(&directory));
+        let two = directory.path().join("nfs-two");
+        std::fs::create_dir_all(two.join("sm")).unwrap();
+        let [first] = &settings.instances()[..] else { panic!("a configuration makes one") };
+        let name = LockManagerName::parse("two").unwrap();
+        settings.further = vec![InstanceSettings { name, state_directory: two, ..first.clone() }];
+        let opened = |at| {
+            let inbox = Inbox::new(InstanceNumber::at(at), channel().0);
+            ThisLockManager::open(Host::here(), &settings, Clock::start(), inbox)
+        };
+        let both = || [opened(0).unwrap(), opened(1).unwrap()];
+        let life = |at: usize| Incarnation { boot: "boot".into(), start: at.to_string(), reopened: 0 };
+        let client = |at: usize| MonName::parse(&format!("10.0.0.{at}")).unwrap();
+        let records =
+            |at: usize| Records::from([(client(at), format!("{} record\n", client(at)).into_bytes())]);
+        for (at, mut it) in both().into_iter().enumerate() {
+            it.note_grace(&Remembered::of(life(at)));
+            it.note_registrations(&Registrations::of("run", &records(at)));
+            let my_name = MyName::parse("nfs-b").unwrap();
+            it.conveyor.place(&records(at), Conveyance::Copy, &my_name).unwrap();
+        }
+        for (at, it) in both().into_iter().enumerate() {
+            assert_eq!(it.grace_note(), Some(Remembered::of(life(at))), "{at}");
+            assert_eq!(it.registrations("run"), Some(Registrations::of("run", &records(at))), "{at}");
+            assert_eq!(it.placed().keys().collect::<Vec<_>>(), [&client(at)], "{at}");
+        }
+        for (folder, noted) in
+            [("run", &["grace.json", "registered-before"][..]), ("local", &["conveyed.json"])]
+        {
+            let folder = directory.path().join(folder);
+            let further = names(&folder.join("lock-managers/two"));
+            assert_eq!(further, noted, "{}", folder.display());
+            assert!(noted.iter().all(|name| names(&folder).contains(&(*name).to_owned())));
+        }
+        assert!(opened(2).is_err_and(|error| error.to_string().contains("no such lock manager")));
     }
 }

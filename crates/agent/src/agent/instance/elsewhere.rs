@@ -110,8 +110,7 @@ impl<O: Outside> Instance<O> {
         }
         let of = |name: &str| {
             let is_it = |report: &&ServerReport| {
-                is_same(name, report.server.as_str())
-                    || report.node.as_deref().is_some_and(|node| is_same(name, node))
+                is_same(name, report.server.as_str()) || report.nodes().any(|node| is_same(name, node))
             };
             server
                 .pulse()

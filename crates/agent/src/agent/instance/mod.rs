@@ -43,8 +43,9 @@ use heirlock_core::duty::Owed;
 use heirlock_core::ledger::Portion;
 use heirlock_core::left_behind::LeftBehind;
 use heirlock_core::lives::Lives;
+use heirlock_core::store::FurtherLockManager;
 use heirlock_core::takeover::{Phase, TimeLimits};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{LockManagerName, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::capture::Capture;
@@ -273,6 +274,21 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn stop(&mut self, server: &mut Common<O>) {
         self.stop_notifying();
         self.say_ends(server);
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &LockManagerName {
+        &self.settings.name
+    }
+
+    /// The part of a heartbeat that speaks of it, where it is not the first.
+    pub(crate) fn in_a_heartbeat(&mut self, server: &mut Common<O>, now: Moment) -> FurtherLockManager {
+        FurtherLockManager {
+            name: self.settings.name.clone(),
+            incarnation: self.lives.running().cloned(),
+            node: self.outside.node(),
+            facts: self.facts(server, now),
+        }
     }
 
     /// This server's own NSM state number, as its status monitor keeps it.

@@ -12,7 +12,7 @@ use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::status::{millis, more_strays, of_journal, of_run, some_of, unready_of};
 use crate::config::ServiceSettings;
 use crate::control::report::{
-    AdoptionReport, ClientStatus, LockManagerStatus, Problem, ProblemKind, ServiceStatus,
+    AdoptionReport, ClientStatus, LockManagerStatus, NamedLockManager, Problem, ProblemKind, ServiceStatus,
 };
 use crate::limits;
 use crate::survey::present::{names as names_in, unreadable_claim};
@@ -93,6 +93,20 @@ impl<O: Outside> Instance<O> {
             incarnation: self.lives.running().map(ToString::to_string),
             serving: self.lives.is_serving(),
             needed: self.needs_a_lock_manager(),
+        }
+    }
+
+    /// The same with its name, where there are several.
+    pub(crate) fn named_status(&self, server: &Common<O>, now: Moment) -> NamedLockManager {
+        let standing = self.outside.monitor_standing();
+        let is_failing = standing.is_some_and(|standing| standing.failing || !standing.at_risk.is_empty());
+        NamedLockManager {
+            name: self.settings.name.to_string(),
+            status: self.lock_manager_status(),
+            captures_by: self.settings.capture.mode.as_str().into(),
+            captures_all: self.captures_all() && server.store_error().is_none() && !is_failing,
+            looked_ms_ago: self.capture.looked().map(|at| millis(now.since(at))),
+            services: self.services(server).map(|service| service.name.to_string()).collect(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! The meaning of a status: its problems, how bad each is, and the next step. Pure: of the report alone.
 
+use heirlock_core::LockManagerName;
 use serde::{Deserialize, Serialize};
 
 use super::{Heart, ServiceStatus, StatusReport};
@@ -27,6 +28,9 @@ pub struct Problem {
     /// Of which server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<String>,
+    /// Of which lock manager, where a server has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lock_manager: Option<String>,
     /// Where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
@@ -179,7 +183,7 @@ impl ProblemKind {
 impl Problem {
     /// Of a kind, and no more.
     pub fn new(kind: ProblemKind) -> Self {
-        Self { kind, service: None, server: None, path: None, clients: None, error: None }
+        Self { kind, service: None, server: None, lock_manager: None, path: None, clients: None, error: None }
     }
 
     /// Of this service.
@@ -192,6 +196,13 @@ impl Problem {
     #[must_use]
     pub fn by(self, server: &str) -> Self {
         Self { server: Some(server.to_owned()), ..self }
+    }
+
+    /// Of this lock manager, where the server has several. A service says by itself which one it is.
+    #[must_use]
+    pub fn of_lock_manager(self, name: Option<&LockManagerName>) -> Self {
+        let lock_manager = name.filter(|_| self.service.is_none()).map(ToString::to_string);
+        Self { lock_manager, ..self }
     }
 
     /// At this path.

@@ -365,16 +365,14 @@ impl Phases {
 }
 
 impl Monitored {
-    /// As the status monitor's machine has counted them.
-    pub(crate) fn new(refusals: &Refusals, left_unanswered: u64) -> Self {
-        Self {
-            refused_no_room_total: refusals.no_room,
-            refused_store_fails_total: refusals.store_fails,
-            refused_late_total: refusals.late,
-            refused_busy_total: refusals.busy,
-            granted_at_risk_total: refusals.granted_all_the_same,
-            left_unanswered_total: left_unanswered,
-        }
+    /// Those of a status monitor more, as its machine has counted them.
+    pub(crate) fn add(&mut self, refusals: &Refusals, left_unanswered: u64) {
+        self.refused_no_room_total += refusals.no_room;
+        self.refused_store_fails_total += refusals.store_fails;
+        self.refused_late_total += refusals.late;
+        self.refused_busy_total += refusals.busy;
+        self.granted_at_risk_total += refusals.granted_all_the_same;
+        self.left_unanswered_total += left_unanswered;
     }
 }
 

@@ -1,9 +1,12 @@
 //! A server with two lock managers: the first serves `one` and what the server serves under its own name, the second `two`.
 
+use heirlock_core::LockManagerName;
+use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Ledger;
 use heirlock_core::takeover::Journal;
 
 use super::*;
+use crate::control::report::ProblemKind;
 
 const SECOND: InstanceNumber = InstanceNumber::at(1);
 
@@ -22,6 +25,7 @@ fn client_of(name: &str) -> MonName {
 fn settings_of_two() -> Arc<Settings> {
     let mut two = (*settings(false)).clone();
     two.further = two.instances();
+    two.further[0].name = LockManagerName::parse("two").unwrap();
     let of =
         |name: &str, instance| ServiceSettings { name: service(name), instance, ..two.services[0].clone() };
     two.services = vec![of("one", InstanceNumber::FIRST), of("two", SECOND)];
@@ -258,6 +262,96 @@ fn the_others_learn_the_state_numbers_of_all_lock_managers_and_the_status_names_
     let status = pair.agent.status();
     let services: Vec<&str> = status.services.iter().map(|service| service.service.as_str()).collect();
     assert_eq!(services, ["one", "two", "host.nfs-b"]);
+}
+
+#[test]
+fn each_of_two_lock_managers_is_known_by_its_name_in_the_status_and_in_the_heartbeat() {
+    let mut pair = pair();
+    let fact = |value: &str| BTreeMap::from([("nlm-grace-period-s".to_owned(), value.to_owned())]);
+    (pair.here[0].world_mut().facts, pair.here[1].world_mut().facts) = (fact("20"), fact("45"));
+    pair.adopt_both();
+    // The second one alone begins another life.
+    pair.restarts(1);
+    let is_seen = |pair: &Pair| {
+        let life = pair.agent.status().lock_managers[1].status.incarnation.clone();
+        life.is_some_and(|life| life.contains('3'))
+    };
+    pair.until("it is recovered from", |pair| is_seen(pair) && pair.agent.is_at_rest());
+    let lives = pair.here.each_ref().map(|here| here.world().life);
+    let status = pair.agent.status();
+    let of = |at: usize| (status.lock_managers[at].name.as_str(), &status.lock_managers[at]);
+    let ((first, host), (second, two)) = (of(0), of(1));
+    assert_eq!((first, second, status.lock_managers.len()), ("host", "two", 2));
+    assert_eq!(host.status, status.lock_manager, "the first is named beside the others");
+    for (manager, life, service) in [(host, lives[0], "one"), (two, lives[1], "two")] {
+        let incarnation = manager.status.incarnation.as_ref().unwrap();
+        assert!(incarnation.contains(&life.to_string()), "{incarnation}, {life}");
+        assert_eq!(
+            (&manager.services[..], manager.captures_by.as_str()),
+            (&[service.to_owned()][..], "watch")
+        );
+        assert!(manager.status.serving && manager.captures_all && manager.looked_ms_ago.is_some());
+    }
+    let us = "nfs-b".parse().unwrap();
+    let is_known = |pair: &Pair| {
+        let report = pair.store.servers().unwrap().remove(&us).unwrap();
+        let further = &report.further_lock_managers[0];
+        let is_of = |life: &Option<Incarnation>, at: usize| {
+            life.as_ref().is_some_and(|life| life.start == lives[at].to_string())
+        };
+        (is_of(&report.incarnation, 0), is_of(&further.incarnation, 1)) == (true, true)
+            && (&report.facts, &further.facts) == (&fact("20"), &fact("45"))
+    };
+    pair.until("the lives and the facts of both are told", is_known);
+    let report = pair.store.servers().unwrap().remove(&us).unwrap();
+    let further = &report.further_lock_managers[0];
+    assert_eq!((further.name.as_str(), report.further_lock_managers.len()), ("two", 1));
+    assert_eq!(report.nodes().collect::<Vec<_>>(), ["nfs-b", "nfs-b-two"]);
+}
+
+#[test]
+fn a_problem_of_one_of_two_lock_managers_says_which_it_is() {
+    let mut pair = pair();
+    pair.adopt_both();
+    pair.here[1].world_mut().stopped = true;
+    let stopped = |pair: &Pair| {
+        let problems = pair.agent.status().problems;
+        problems.into_iter().find(|problem| problem.kind == ProblemKind::NoLockManager)
+    };
+    pair.until("it is seen", |pair| stopped(pair).is_some());
+    assert_eq!(stopped(&pair).unwrap().lock_manager.as_deref(), Some("two"));
+    let us = "nfs-b".parse().unwrap();
+    let ailments = |pair: &Pair| pair.store.servers().unwrap()[&us].ailments.clone();
+    pair.until("the others are told", |pair| !ailments(pair).is_empty());
+    assert_eq!(ailments(&pair), ["no-lock-manager: lock manager two"]);
+    let status = pair.agent.status();
+    assert_eq!(status.lock_managers.iter().map(|it| it.status.serving).collect::<Vec<_>>(), [true, false]);
+}
+
+#[test]
+fn of_one_lock_manager_alone_nothing_is_named() {
+    let store = InMemory::new(StoreIdentity::of(7));
+    let here = Here::default();
+    here.world_mut().stopped = true;
+    let mut agent = Agent::new(settings(false), Box::new(store.clone()), here.clone(), vec![here]).unwrap();
+    agent.take_up();
+    agent.do_what_is_due();
+    let status = serde_json::to_value(agent.status()).unwrap();
+    let heartbeat = serde_json::to_value(store.servers().unwrap().into_values().next().unwrap()).unwrap();
+    for (what, field) in [(&status, "lock_managers"), (&heartbeat, "further-lock-managers")] {
+        assert!(what.get(field).is_none(), "{what}");
+    }
+    assert!(!status.to_string().contains(r#""host""#), "{status}");
+}
+
+#[test]
+fn two_lock_managers_of_one_name_are_refused() {
+    let mut settings = (*settings_of_two()).clone();
+    settings.further[0].name = LockManagerName::host();
+    let here = Here::default();
+    let store = InMemory::new(StoreIdentity::of(7));
+    let begun = Agent::new(settings.into(), Box::new(store), here.clone(), vec![here.clone(), here]);
+    assert!(begun.is_err_and(|error| error.to_string().contains("2 lock managers of 1 names")));
 }
 
 #[test]

@@ -6,8 +6,8 @@ use super::history::seconds;
 use super::table::Side;
 use super::{Look, Table, counted, plain, wrapped};
 use crate::control::report::{
-    Ailment, AilmentKind, ClientStatus, Heart, Level, Next, Problem, ProblemKind, ServerStatus,
-    ServiceStatus, StatusReport,
+    Ailment, AilmentKind, ClientStatus, Heart, Level, LockManagerStatus, NamedLockManager, Next, Problem,
+    ProblemKind, ServerStatus, ServiceStatus, StatusReport,
 };
 use crate::limits::{PROBLEM_CHECKED_CHARS_MAX, PROBLEMS_CHECKED_MAX, PROBLEMS_SHOWN_MAX};
 
@@ -22,7 +22,7 @@ pub(in crate::cli) fn status(report: &StatusReport, look: &Look) -> String {
     let mut text = head(report, look);
     text.push_str(&store(report, look));
     text.push_str(&protection(report, look));
-    text.push_str(&lock_manager(report, look));
+    text.push_str(&lock_managers(report, look));
     if report.maintenance {
         text.push_str(&wrapped(
             "maintenance   ",
@@ -150,17 +150,35 @@ fn protection(report: &StatusReport, look: &Look) -> String {
     }
 }
 
-fn lock_manager(report: &StatusReport, look: &Look) -> String {
-    let manager = &report.lock_manager;
+fn lock_managers(report: &StatusReport, look: &Look) -> String {
     if report.agent.is_empty() {
-        return format!("lock manager  {}: not known\n", plain(&manager.kind));
+        return format!("lock manager  {}: not known\n", plain(&report.lock_manager.kind));
     }
+    if report.lock_managers.is_empty() {
+        return lock_manager("", &report.lock_manager, look);
+    }
+    let one = |named: &NamedLockManager| {
+        let mut text = lock_manager(&format!("{}: ", plain(&named.name)), &named.status, look);
+        let services = named.services.iter().map(|service| plain(service)).collect::<Vec<_>>().join(", ");
+        if !services.is_empty() {
+            text.push_str(&wrapped("              ", &format!("of {services}")));
+        }
+        let on_record = match named.captures_all {
+            true => "its new clients are on record".to_owned(),
+            false => look.bad("some of its clients may not be on record"),
+        };
+        text + &wrapped("              ", &on_record)
+    };
+    report.lock_managers.iter().map(one).collect()
+}
+
+fn lock_manager(name: &str, manager: &LockManagerStatus, look: &Look) -> String {
     let serving = match manager.serving {
         true => look.good("serving"),
         false if manager.needed => look.bad("not serving"),
         false => "not serving; nothing here needs it".to_owned(),
     };
-    let mut text = format!("lock manager  {}, {serving}\n", plain(&manager.kind));
+    let mut text = format!("lock manager  {name}{}, {serving}\n", plain(&manager.kind));
     if let Some(life) = &manager.incarnation {
         text.push_str(&wrapped("              ", &format!("incarnation {}", plain(life))));
     }
@@ -382,13 +400,25 @@ fn ailment_in_words(ailment: &Ailment) -> String {
             format!("the status monitor's directory can't be read: {error}")
         }
         AilmentKind::StoreFails => format!("the store fails: {error}"),
-        AilmentKind::NoLockManager => "no lock manager runs".to_owned(),
+        AilmentKind::NoLockManager if error.is_empty() => "no lock manager runs".to_owned(),
+        // The name of it, where there are several.
+        AilmentKind::NoLockManager => format!("{error} does not run"),
         AilmentKind::Other => error,
     }
 }
 
 /// One thing that is wrong, in a sentence.
 pub(in crate::cli) fn in_words(problem: &Problem) -> String {
+    let Some(name) = problem.lock_manager.as_deref().map(plain) else { return sentence(problem) };
+    match problem.kind {
+        ProblemKind::NoLockManager => {
+            format!("lock manager {name} does not run, though a service that is held here needs it")
+        }
+        _ => format!("lock manager {name}: {}", sentence(problem)),
+    }
+}
+
+fn sentence(problem: &Problem) -> String {
     let part = |part: &Option<String>| part.as_deref().map(plain).unwrap_or_default();
     let (service, server, path, error) =
         (part(&problem.service), part(&problem.server), part(&problem.path), part(&problem.error));

@@ -1,3 +1,5 @@
+use heirlock_core::LockManagerName;
+
 use super::super::WIDTH;
 use super::super::tests::look;
 use super::*;
@@ -203,6 +205,36 @@ fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its
         "nfs-a   silent for 12.3 s\n",
         "\n  next: make sure that nfs-a is off, then 'heirlock adopt nfs\n        --owner-fenced=nfs-a'\n",
         "\n1 problem\n  nfs: its owner nfs-a is silent, and no server serves it\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn several_lock_managers_are_shown_by_name_and_so_are_their_problems() {
+    let mut report = report();
+    let named = |name: &str, serving| NamedLockManager {
+        name: name.into(),
+        status: LockManagerStatus { serving, ..report.lock_manager.clone() },
+        captures_all: serving,
+        services: vec![format!("of-{name}"), "more".into()],
+        ..NamedLockManager::default()
+    };
+    report.lock_managers = vec![named("host", true), named("two", false)];
+    let two = LockManagerName::parse("two").unwrap();
+    let problem = |kind| Problem::new(kind).saying("EIO").of_lock_manager(Some(&two));
+    report.problems =
+        vec![problem(ProblemKind::NoLockManager), problem(ProblemKind::MonitorDirectoryUnreadable)];
+    let stopped = Ailment { kind: AilmentKind::NoLockManager, error: None }.of_lock_manager(Some(&two));
+    report.servers[0].ailments = vec![stopped];
+    let text = status(&report, &look());
+    for part in [
+        "\nlock manager  host: kernel, serving\n              incarnation boot 1b2c, lockd 812\n              of of-host, more\n              its new clients are on record\n",
+        "\nlock manager  two: kernel, not serving\n",
+        "some of its clients may not be on record\n",
+        "\n  lock manager two does not run, though a service that is held here needs it\n",
+        "\n  lock manager two: the status monitor's directory can't be read, so new",
+        "lock manager two does not run\n",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
