@@ -47,6 +47,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(1);
 /// How long its next word is waited for before the agent is looked at: a word may be a little late.
 const WORD_TIME_MAX: Duration = BEAT_INTERVAL.saturating_add(Duration::from_millis(100));
 
+/// The word by which glibc is told, at the start of a program, how many heaps its threads share. By default each has its own, and no other
+/// thread uses what it leaves there: with very many clients that is as much again as all that the agent holds.
+const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+
 /// Bytes of the agent's line that are read at a time.
 const LINE_BYTES: usize = 256;
 
@@ -237,6 +241,9 @@ impl Supervisor {
         let mut command = Command::new(&self.program);
         let (line, theirs) = UnixStream::pair()?;
         command.args(&self.arguments).env(LINE, "stdin");
+        if std::env::var_os(HEAPS.0).is_none() {
+            command.env(HEAPS.0, HEAPS.1);
+        }
         if let Some(sockets) = &self.sockets {
             // They wait there for the agent: nothing can fail any more once it lives.
             sockets.hand_over(line.as_fd())?;
@@ -315,6 +322,7 @@ impl Agent {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::Write;
     use std::os::unix::process::ExitStatusExt;
 
@@ -393,6 +401,20 @@ mod tests {
     }
 
     const KILLED: Option<i32> = Some(Signal::KILL.as_raw());
+
+    #[test]
+    fn an_agent_is_told_how_many_heaps_to_have_and_an_administrator_may_say_another_number() {
+        let set = std::env::var_os(HEAPS.0);
+        let Stage { mut supervisor, theirs: _theirs } = stage("sh", "exit");
+        (supervisor.program, supervisor.arguments) = ("sleep".into(), vec!["60".into()]);
+        let mut agent = supervisor.try_start().unwrap();
+        let told = fs::read(format!("/proc/{}/environ", agent.child.id())).unwrap();
+        agent.child.kill().unwrap();
+        agent.child.wait().unwrap();
+        let number = set.map_or_else(|| HEAPS.1.to_owned(), |set| set.into_string().unwrap());
+        let expected = format!("{}={number}", HEAPS.0).into_bytes();
+        assert!(told.split(|byte| *byte == 0).any(|word| word == expected));
+    }
 
     #[test]
     fn an_agent_that_falls_silent_is_killed_and_an_agent_that_speaks_is_not() {

@@ -118,7 +118,10 @@ impl Server {
 
     /// Starts the agent and waits for nothing.
     pub(super) fn begin(&self) -> Result<Running> {
-        Running::start(self.heirlock(&["agent"]))
+        let mut command = self.heirlock(&["agent"]);
+        // As its unit does, and `heirlock supervise`.
+        command.env("MALLOC_ARENA_MAX", "2");
+        Running::start(command)
     }
 
     /// Starts a supervisor with an agent.

@@ -12,7 +12,7 @@ use heirlock_core::limits::RECORDS_MAX;
 use heirlock_core::monitor::key;
 use heirlock_nsm::limits::RECORD_FILE_BYTES_MAX;
 use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_record};
-use heirlock_nsm::{MonName, MonitorLine};
+use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::files::syncs::Syncs;
 use crate::files::{self, Folder, Links, Owner};
@@ -62,15 +62,26 @@ impl Directory {
             changes: Changes { state_directory: state_directory.to_owned(), written: Arc::default() },
         };
         let sm = open_sm(state_directory)?;
-        let mut current = Vec::new();
+        let (mut current, mut last_name) = (Vec::new(), None::<MyName>);
         for name in sm.names(2 * RECORDS_MAX)? {
             let FileKind::Record(file) = classify_file_name(&name) else { continue };
             // A file that can't be read is named by the detector, and is no registration.
-            let Ok((at, lines)) = read_dated(&sm, &file) else { continue };
-            for line in &lines {
+            let Ok((at, mut lines)) = read_dated(&sm, &file) else { continue };
+            for line in &mut lines {
                 let client = key(&line.mon_name);
+                // Nearly all lines bear the same name of a server, and a client's usual name is its key: each is kept once.
+                if client == line.mon_name {
+                    line.mon_name = client.clone();
+                }
+                match &last_name {
+                    Some(last) if *last == line.my_name => line.my_name = last.clone(),
+                    _ => last_name = Some(line.my_name.clone()),
+                }
                 if client != file {
                     directory.elsewhere.entry(client.clone()).or_default().insert(file.clone());
+                }
+                if at >= booted {
+                    directory.current.insert(client.clone());
                 }
                 match directory.lines.entry(client) {
                     Entry::Occupied(mut known) => known.get_mut().push(line.clone()),
@@ -79,7 +90,6 @@ impl Directory {
                 }
             }
             if at >= booted {
-                directory.current.extend(lines.iter().map(|line| key(&line.mon_name)));
                 current.extend(lines.into_iter().map(|line| (line, at)));
             }
         }
@@ -221,8 +231,6 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
-
-    use heirlock_nsm::MyName;
 
     use super::*;
 
