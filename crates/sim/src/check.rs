@@ -299,12 +299,9 @@ impl World {
         let has_clients = |service: &ServiceName| {
             agent.ledger_of(service).is_some_and(|ledger| !ledger.stored().is_empty())
         };
-        let forgotten = agent.held().find(|service| {
-            lives_here(service)
-                && has_clients(service)
-                && !agent.run_tells(service)
-                && !agent.is_releasing(service)
-        });
+        let forgotten = agent
+            .held()
+            .find(|service| lives_here(service) && has_clients(service) && !agent.run_tells(service));
         if let Some(service) = forgotten {
             let us = &self.servers[server].name;
             let what = format!("{service} loses its locks on {us}, and no run will tell its clients");

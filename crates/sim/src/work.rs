@@ -256,13 +256,17 @@ impl World {
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     ) {
-        for (service, part) in &services {
+        self.bring_addresses(server, &services);
+        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
+    }
+
+    pub(crate) fn bring_addresses(&mut self, server: usize, services: &[(ServiceName, Part)]) {
+        for (service, part) in services {
             let Some(at) = self.service(service) else { continue };
             if self.services[at].automatic && *part == Part::Target {
                 self.move_address(at, Some(server));
             }
         }
-        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
     }
 
     pub(crate) fn bring_up(

@@ -355,11 +355,11 @@ impl<O: Outside> Instance<O> {
             && self.lives.to_recover_in().is_some();
         let is_interrupted = |held: &Held| {
             let journal = &held.journal;
-            !held.frozen
-                && journal.life.is_none()
-                && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
+            journal.life.is_none() && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
         };
-        let left = self.held.iter().filter(move |(_, held)| may_go_on && is_interrupted(held));
+        let left = self.held.iter().filter(move |(service, held)| {
+            may_go_on && !self.releases.has_no_address(service) && is_interrupted(held)
+        });
         left.map(|(service, _)| service)
     }
 }

@@ -238,11 +238,14 @@ impl<O: Outside> Instance<O> {
         entries.into_iter().filter(may).collect()
     }
 
-    /// A client that has registered in the very moment in which it is to be retired stays.
+    /// A client that has registered in the very moment in which it is to be retired stays. So does every client of a service that
+    /// is being given away: it may have been on its way back when the address went.
     pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
+        let is_frozen = |service: &ServiceName| self.held.get(service).is_some_and(|held| held.frozen);
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
-                clients.retain(|client| self.may_forget(client));
+                let stays = is_frozen(&service);
+                clients.retain(|client| !stays && self.may_forget(client));
                 Persist::Retire { service, generation, clients }
             }
             other => other,

@@ -144,7 +144,7 @@ impl<O: Outside> Instance<O> {
 
     /// All that is held, as far as duties depend on it.
     pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding<'_>> + Clone {
-        self.held.iter().map(|(service, held)| held.holding(service))
+        self.held.iter().map(|(service, held)| held.holding(service, self.releases.has_no_address(service)))
     }
 
     /// The life that the store knows of, at the agent's start.

@@ -346,7 +346,9 @@ impl<O: Outside> Instance<O> {
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;
-        let held = Held::new(claim, contents, journal, keeps_peers, delay);
+        let mut held = Held::new(claim, contents, journal, keeps_peers, delay);
+        // A recovery begins the next generation while the service is being given away.
+        held.frozen = self.held.get(service).is_some_and(|before| before.frozen);
         server.saw_generation(service, generation, Some(generation), Some(held.state));
         self.others.remove(service);
         self.held.insert(service.clone(), held);
