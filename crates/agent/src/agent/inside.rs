@@ -235,7 +235,8 @@ impl<O: Outside> Server<O> {
     }
 
     pub fn tell_durable(&mut self) {
-        self.first_parts().0.tell_durable();
+        let (instance, common) = self.first_parts();
+        instance.tell_durable(common);
     }
 
     pub fn awaits_directory(&self) -> bool {

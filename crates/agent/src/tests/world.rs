@@ -654,6 +654,7 @@ mod counted;
 mod fencing;
 mod forgetting;
 mod instances;
+mod part_read;
 mod releasing;
 mod troubled;
 mod verbs;

@@ -154,8 +154,12 @@ impl<O: Outside> Instance<O> {
         newest_of(&boot, lives).cloned()
     }
 
-    /// Takes the records away that were conveyed by a run which does not go on.
+    /// Takes the records away that were conveyed by a run which does not go on: once, when all that this server holds is known.
+    /// A person may work with those of a run that goes on.
     pub(crate) fn tidy_conveyed(&mut self, server: &mut Common<O>) {
+        if !self.unread.is_empty() || std::mem::replace(&mut self.is_tidied, true) {
+            return;
+        }
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
         if unfinished || self.outside.placed().is_empty() {
             return;

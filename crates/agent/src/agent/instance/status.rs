@@ -149,8 +149,8 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Every registration that a look can find was found, and is in the store.
-    pub(crate) fn captures_all(&self) -> bool {
-        self.capture.is_complete() && self.holdings_known
+    pub(crate) fn captures_all(&self, server: &Common<O>) -> bool {
+        self.capture.is_complete() && self.holdings_known && self.unread_service(server).is_none()
     }
 
     /// The report of the last adoption of a service, or of the one that is on.
