@@ -25,7 +25,7 @@
 //!   run may be over long since.
 //! - **Wall clocks** differ by weeks, and jump.
 //! - **An operator** moves services without need, asks for those whose owner lives, and insists on it; asks a home to bring its
-//!   service back; maintains servers for a while; and restarts NFS where a run says that it could not recognise. Words are said twice.
+//!   service back; and maintains servers for a while. Words are said twice.
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!

@@ -15,7 +15,7 @@ use crate::Ms;
 use crate::chance::Purpose;
 use crate::conveying::Conveying;
 use crate::losses::Disturbance;
-use crate::schedule::{Incident, Level};
+use crate::schedule::Level;
 use crate::server::client_address;
 use crate::settings::grace_length;
 use crate::telling::Notification;
@@ -306,11 +306,6 @@ impl World {
         self.check_end(run, end);
         if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NoClientCalled, .. } = end {
             self.disturbed(Disturbance::Address);
-        }
-        // Such a run says that its clients were not told, and an administrator restarts NFS.
-        if let End::Failed { hindrance: Hindrance::Recognition, .. } = end {
-            let after = self.chance(Purpose::Hang, server).u64(500..9_000);
-            self.after(after, Happening::Incident(Incident::RestartNfs { server, ms: 500 }));
         }
     }
 }

@@ -655,6 +655,7 @@ mod fencing;
 mod forgetting;
 mod instances;
 mod part_read;
+mod recovering;
 mod releasing;
 mod troubled;
 mod verbs;

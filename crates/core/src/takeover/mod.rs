@@ -61,6 +61,7 @@ mod resume;
 mod served;
 mod strategy;
 mod timers;
+mod untold;
 mod view;
 
 use std::collections::BTreeSet;
@@ -392,7 +393,7 @@ impl Takeover {
     fn recognised(&mut self, now: Moment, result: Result<Recognition, String>) -> Steps {
         let seen = match result {
             Ok(seen) => seen,
-            Err(why) => return self.fail(now, Hindrance::Recognition, why),
+            Err(why) => return self.fail_untold(now, Hindrance::Recognition, why),
         };
         let resumed = self.life.is_some();
         if resumed && self.life.as_ref() != Some(&seen.life) {
@@ -580,15 +581,7 @@ impl Takeover {
     /// Grace is not open, or nothing can be sent inside it: no client can be told any more. It is not an end in silence:
     /// each client is reported as lost, and stays on record for the next failover.
     fn too_late(&mut self, now: Moment, hindrance: Hindrance, why: &str) -> Steps {
-        let at_ms = self.since_began(now);
-        let mut persist = Vec::new();
-        for member in self.members.iter_mut().filter(|_| !planted(Bug::SilentLoss)) {
-            let lines = member.lose_the_rest(at_ms, why);
-            member.told = true;
-            if !lines.is_empty() {
-                persist.push(outcomes(member, lines));
-            }
-        }
+        let mut persist = self.lose_the_untold(now, why, |_| true);
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
         let told_none = self.counts().0 == 0;
