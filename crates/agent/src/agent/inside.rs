@@ -16,7 +16,7 @@ use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::acquaintance::Acquaintance;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Patience};
 use super::beat::Pulse;
 use super::capture::Capture;
 use super::common::Common;
@@ -207,7 +207,7 @@ impl<O: Outside> Server<O> {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         let (instance, common) = self.first_parts();
-        instance.try_to_claim(common, services, authority, attempts)
+        instance.try_to_claim(common, services, authority, attempts, Patience::Over)
     }
 
     pub fn store_error(&self) -> Option<&str> {

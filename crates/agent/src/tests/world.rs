@@ -649,6 +649,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
 mod callouts;
+mod claiming;
 mod conveying;
 mod counted;
 mod fencing;

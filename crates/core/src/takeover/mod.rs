@@ -326,7 +326,9 @@ impl Takeover {
         !self.is_own_restart() && self.plan.strategy.drops_own_locks() && !planted(Bug::ForgetOwn)
     }
 
-    fn claim(&self) -> Action {
+    /// The claim that it asks for ([`Action::Claim`]), by what this server holds now: it is tried again where the store failed.
+    #[must_use]
+    pub fn claim(&self) -> Action {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
         // A strategy that drops this server's own locks, or a life that has dropped them, makes its own services members (I7).
         let drops_all = self.drops_own_locks();

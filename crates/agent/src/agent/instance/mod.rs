@@ -230,6 +230,7 @@ impl<O: Outside> Instance<O> {
     pub(crate) const STEPS: [fn(&mut Self, &mut Common<O>, Moment); 6] = [
         |instance, server, now| {
             instance.end_messages_put_off_too_long(server, now);
+            instance.claim_again(server, now);
             instance.end_releases_that_hang(server, now);
         },
         |instance, server, now| {
