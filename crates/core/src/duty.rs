@@ -109,8 +109,9 @@ pub struct Holding<'a> {
     pub journal: &'a Journal,
     /// The store knows clients of it.
     pub has_clients: bool,
-    /// It is being given away: the server that takes it next owes what is owed.
-    pub frozen: bool,
+    /// Its address has left this server, and its claim is being given up: the server that takes it next owes what is owed. A
+    /// service whose address is still here is served here, also while its release is on.
+    pub has_left: bool,
 }
 
 /// Whether the run that began the generation with this journal failed, as things are now. A self-adoption that failed matters as long
@@ -157,7 +158,7 @@ pub fn owed<'a>(
     reborn: bool,
     earlier_locks: EarlierLocks,
 ) -> Owed {
-    let holdings = holdings.into_iter().filter(|holding| !holding.frozen);
+    let holdings = holdings.into_iter().filter(|holding| !holding.has_left);
     let mut owed = Owed::default();
     for holding in holdings.clone() {
         let service = holding.service.clone();
@@ -298,7 +299,7 @@ mod tests {
             service,
             journal,
             has_clients: true,
-            frozen: false,
+            has_left: false,
         });
         owed(holdings, &life("2"), reborn, EarlierLocks::Unknown)
     }
@@ -351,10 +352,10 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_is_given_away_is_owed_nothing() {
+    fn a_service_that_is_given_away_and_whose_address_is_gone_is_owed_nothing() {
         let service = ServiceName::parse("nfs").unwrap();
         let journal = journal(Phase::Settled, Some(life("1")));
-        let holding = Holding { service: &service, journal: &journal, has_clients: true, frozen: true };
+        let holding = Holding { service: &service, journal: &journal, has_clients: true, has_left: true };
         assert_eq!(owed([holding], &life("2"), true, EarlierLocks::Lost), Owed::default());
     }
 }

@@ -90,9 +90,9 @@ impl World {
         if !waits || !self.lives(server) {
             return;
         }
-        if is_durable && !self.is_on_record_somewhere(server, client) {
+        if let Some(service) = self.lacks_record(server, client).filter(|_| is_durable) {
             let what = format!(
-                "{} answers the callout for client {client}, and its record is not in the store",
+                "{} answers the callout for client {client}, and its record is not in the store, as a client of {service}",
                 self.servers[server].name
             );
             self.violated(1, what);
@@ -124,15 +124,12 @@ impl World {
         let callouts = &mut self.servers[server].callouts;
         let Some(runs) = callouts.runs.take_if(|runs| runs.number == number) else { return };
         let Runs { client, life, .. } = runs;
-        let is_on_record = self.is_on_record(server, client);
-        let is_acknowledged = is_durable && is_on_record;
-        let callouts = &mut self.servers[server].callouts;
-        if is_acknowledged {
+        if is_durable {
             callouts.acknowledged.insert(client);
         }
         self.after(
             1,
-            Happening::Registered { server, life, client, granted: true, acknowledged: is_acknowledged },
+            Happening::Registered { server, life, client, granted: true, acknowledged: is_durable },
         );
     }
 

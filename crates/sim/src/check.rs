@@ -21,7 +21,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
-use heirlock_core::takeover::{End, Takeover};
+use heirlock_core::takeover::{End, Hindrance, OutcomeLine, Part, Phase, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
@@ -275,13 +275,29 @@ impl World {
 
     pub(crate) fn check_end(&mut self, machine: &Takeover, end: &End) {
         let (End::Settled(summaries) | End::Failed { summaries, .. }) = end else { return };
-        // A run that failed on its way is done anew; one that settled, or was too late, is not.
-        if machine.phase() != heirlock_core::takeover::Phase::Settled {
+        // A run that is done anew, or by another server, says nothing of its clients. Any other one does.
+        let is_final = match end {
+            End::Failed { hindrance, .. } => matches!(
+                hindrance,
+                Hindrance::Conveying
+                    | Hindrance::Recognition
+                    | Hindrance::Proof
+                    | Hindrance::Finish
+                    | Hindrance::BringUp
+                    | Hindrance::NoClientCalled
+            ),
+            _ => machine.phase() == Phase::Settled,
+        };
+        if !is_final {
             return;
         }
         let silent = summaries.iter().find_map(|summary| {
-            let client =
-                summary.clients.iter().find(|c| c.outcome.is_none() && is_client(c.client.client()))?;
+            // Where a run fails on its way, another life shows whether locks of this server's own clients are gone.
+            let is_owed = machine.phase() == Phase::Settled || machine.owes(&summary.service);
+            let client = summary
+                .clients
+                .iter()
+                .find(|c| is_owed && c.outcome.is_none() && is_client(c.client.client()))?;
             Some((summary.service.clone(), client.client.clone()))
         });
         if let Some((service, client)) = silent {
@@ -300,12 +316,9 @@ impl World {
         let has_clients = |service: &ServiceName| {
             agent.ledger_of(service).is_some_and(|ledger| !ledger.stored().is_empty())
         };
-        let forgotten = agent.held().find(|service| {
-            lives_here(service)
-                && has_clients(service)
-                && !agent.run_tells(service)
-                && !agent.is_releasing(service)
-        });
+        let forgotten = agent
+            .held()
+            .find(|service| lives_here(service) && has_clients(service) && !agent.run_tells(service));
         if let Some(service) = forgotten {
             let us = &self.servers[server].name;
             let what = format!("{service} loses its locks on {us}, and no run will tell its clients");
@@ -496,7 +509,11 @@ impl World {
             let phase = journal.phase;
             let begun_with = self.store.begun_with(&name, claim.generation).into_iter().flatten();
             let silent = begun_with.into_iter().find(|c| !known.contains(*c) && is_client(c)).cloned();
-            let tells = !journal.members.is_empty();
+            // A run that failed on its way was judged at its end. It has left this server's own clients alone, if it did not owe
+            // them word.
+            let is_left_alone =
+                phase == Phase::Failed && journal.members.contains(&(name.clone(), Part::Own));
+            let tells = !journal.members.is_empty() && !is_left_alone;
             if !phase.is_over() {
                 return self.violated(9, format!("the journal of {name} stays at {phase}"));
             }

@@ -145,7 +145,15 @@ impl World {
     fn go_on(&mut self, service: usize, name: &ServiceName, task: Task, words: &[(usize, Word)]) -> Task {
         let said = |server: usize| words.iter().filter(move |w| w.0 == server).map(|w| w.1).next_back();
         match task {
-            Task::Idle => self.idle(service, name),
+            Task::Idle => match self.prepared_anew(name, words) {
+                // A verb that was said twice came after the end of what it was said for, and has begun that once more.
+                Some(on) => {
+                    self.move_address(service, Some(on));
+                    self.ask(on, Asked::Finish(service));
+                    Task::Adopting { on, since: self.now, prepare: true, fenced: None }
+                }
+                None => self.idle(service, name),
+            },
             Task::Adopting { on, since, .. } if !self.servers[on].on || self.now > since + 60_000 => {
                 Task::Idle
             }
@@ -173,6 +181,13 @@ impl World {
             },
             Task::ComingHome { to, since } => self.bring_home(service, name, (to, since), said(to)),
         }
+    }
+
+    /// The owner of a service that has prepared its adoption though no task is on for it.
+    fn prepared_anew(&self, name: &ServiceName, words: &[(usize, Word)]) -> Option<usize> {
+        let (on, _) = words.iter().rev().find(|(_, word)| *word == Word::Prepared)?;
+        let claim = self.store.newest_claim(name).filter(|claim| !claim.released)?;
+        (self.servers[*on].on && claim.owner == self.servers[*on].name).then_some(*on)
     }
 
     /// Its home asks the owner for it, and adopts it then. The address is brought where it is claimed.

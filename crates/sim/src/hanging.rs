@@ -42,6 +42,13 @@ impl World {
                 self.stop_conveyor(server, ms);
                 return Some(work);
             }
+            RunWork::BringUp { services, last_call, .. } => {
+                // The hook is ended by its time limit, and only the look goes on.
+                if self.chance(Purpose::Hang, server).bool() {
+                    self.bring_addresses(server, &services);
+                }
+                self.after(ms, Happening::BringUp { server, agent, run, services, last_call });
+            }
             _ => self.after(ms, Happening::GoesOnFor { server, agent, run, work: Box::new(work) }),
         }
         None
@@ -67,9 +74,8 @@ impl World {
 
     /// Lets other work hang, or hands it back.
     pub(crate) fn hang(&mut self, at: AgentAt, work: Work) -> Option<Work> {
-        // Nothing is told of the first two. The third is a limit of the model: while a release hangs its service is frozen, and a
-        // restart of NFS is told to its clients by the next server alone, when others may have their locks.
-        if matches!(work, Work::Discard(_) | Work::LeaveAddress(_) | Work::TakeAddressAway(_)) {
+        // Nothing is told of these.
+        if matches!(work, Work::Discard(_) | Work::LeaveAddress(_)) {
             return Some(work);
         }
         let Some(ms) = self.hangs_for(at.0) else { return Some(work) };

@@ -25,7 +25,7 @@
 //!   run may be over long since.
 //! - **Wall clocks** differ by weeks, and jump.
 //! - **An operator** moves services without need, asks for those whose owner lives, and insists on it; asks a home to bring its
-//!   service back; maintains servers for a while; and restarts NFS where a run says that it could not recognise. Words are said twice.
+//!   service back; and maintains servers for a while. Words are said twice.
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!
@@ -44,8 +44,7 @@
 //! # Limits of the model
 //! It has no disks that lose synced changes, no servers that lie, never more than one agent under one name, and no faults of
 //! kernels. An agent is stopped between two turns of its loop, and not between the look at grace and the datagrams that follow
-//! it. No client is restarted, so that no SM_NOTIFY comes to a server. A release never hangs before its claim is given up, and a look
-//! at the directory never does. The store's promises are tested where the store is; sockets and files where they are used; real
+//! it. No client is restarted, so that no SM_NOTIFY comes to a server. A look at the directory never hangs. The store's promises are tested where the store is; sockets and files where they are used; real
 //! kernels in the lab.
 
 mod asking;

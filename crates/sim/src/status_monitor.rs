@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use heirlock_agent::News;
 use heirlock_agent::status_monitor::Wanted;
-use heirlock_core::Moment;
 use heirlock_core::monitor::{Action, Caller, Event, Monitor, Persist, Rules, Ticket, WhenUnprotected, key};
+use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
@@ -330,39 +330,35 @@ impl World {
             }
             return;
         };
-        let is_durable = self.is_on_record(server, client);
-        let may_be_at_risk = self.servers[server].grants_unprotected;
-        if granted && !self.is_on_record_somewhere(server, client) && !(may_be_at_risk && at_risk) {
-            let what =
-                format!("{us} grants the SM_MON of client {client}, and its record is not in the store");
+        let is_at_risk = self.servers[server].grants_unprotected && at_risk;
+        let lacking = self.lacks_record(server, client).filter(|_| granted && !is_at_risk);
+        if let Some(service) = lacking {
+            let what = format!(
+                "{us} grants the SM_MON of client {client}, and its record is not in the store, as a client of {service}"
+            );
             self.violated(1, what);
         }
         if granted {
             self.checks.recorded_at.insert((server, client), self.now);
         }
-        let acknowledged = granted && is_durable;
+        let acknowledged = granted && !is_at_risk;
         self.after(wait + 1, Happening::Registered { server, life, client, granted, acknowledged });
     }
 
-    /// Whether a client is on record in a service that this server holds. An agent that could read some of its services alone
-    /// answers for those: a lock of another one is promised nothing.
-    pub(crate) fn is_on_record_somewhere(&self, server: usize, client: usize) -> bool {
-        let key = &self.clients[client].key;
-        let is_ours = |name: &heirlock_core::ServiceName| {
-            self.store.newest_claim(name).is_some_and(|claim| claim.owner == self.servers[server].name)
+    /// A service that this server holds, in whose generation a client is not on record. A service is held once the generation of
+    /// its claim is begun.
+    pub(crate) fn lacks_record(&self, server: usize, client: usize) -> Option<ServiceName> {
+        let (us, key) = (&self.servers[server].name, &self.clients[client].key);
+        let host = ServiceName::host(us);
+        let lacks = |name: &&ServiceName| {
+            let claim = self.store.newest_claim(name).filter(|claim| claim.owner == *us && !claim.released);
+            let is_on_record = claim.and_then(|claim| {
+                self.store.see(name, claim.generation, |contents| contents.records.contains_key(key))
+            });
+            is_on_record == Some(false)
         };
-        let ours = self.services.iter().map(|service| &service.name).filter(|name| is_ours(name));
-        let is_there = |name: &heirlock_core::ServiceName| {
-            self.store.see_newest(name, |contents| contents.records.contains_key(key)) == Some(true)
-        };
-        ours.into_iter().any(is_there)
-    }
-
-    /// Whether a client is on record in the service that every server has and no other one takes over.
-    pub(crate) fn is_on_record(&self, server: usize, client: usize) -> bool {
-        let service = heirlock_core::ServiceName::host(&self.servers[server].name);
-        let key = &self.clients[client].key;
-        self.store.see_newest(&service, |contents| contents.records.contains_key(key)) == Some(true)
+        let mut all = self.services.iter().map(|service| &service.name).chain([&host]);
+        all.find(lacks).cloned()
     }
 
     /// Once a second. I1: no SM_MON waits longer than it may.

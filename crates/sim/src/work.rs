@@ -15,7 +15,7 @@ use crate::Ms;
 use crate::chance::Purpose;
 use crate::conveying::Conveying;
 use crate::losses::Disturbance;
-use crate::schedule::{Incident, Level};
+use crate::schedule::Level;
 use crate::server::client_address;
 use crate::settings::grace_length;
 use crate::telling::Notification;
@@ -256,13 +256,17 @@ impl World {
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     ) {
-        for (service, part) in &services {
+        self.bring_addresses(server, &services);
+        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
+    }
+
+    pub(crate) fn bring_addresses(&mut self, server: usize, services: &[(ServiceName, Part)]) {
+        for (service, part) in services {
             let Some(at) = self.service(service) else { continue };
             if self.services[at].automatic && *part == Part::Target {
                 self.move_address(at, Some(server));
             }
         }
-        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
     }
 
     pub(crate) fn bring_up(
@@ -302,11 +306,6 @@ impl World {
         self.check_end(run, end);
         if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NoClientCalled, .. } = end {
             self.disturbed(Disturbance::Address);
-        }
-        // Such a run says that its clients were not told, and an administrator restarts NFS.
-        if let End::Failed { hindrance: Hindrance::Recognition, .. } = end {
-            let after = self.chance(Purpose::Hang, server).u64(500..9_000);
-            self.after(after, Happening::Incident(Incident::RestartNfs { server, ms: 500 }));
         }
     }
 }

@@ -72,6 +72,11 @@ impl Acquaintance {
         }
     }
 
+    /// Whether the store shows less of this service than this server knows.
+    pub(crate) fn lacks(&self, service: &ServiceName) -> bool {
+        self.missing.contains_key(service)
+    }
+
     /// The loss of the store that is reported: of one service, where several services have one.
     pub(crate) fn missing(&self) -> Option<&str> {
         self.missing.values().next().map(String::as_str)

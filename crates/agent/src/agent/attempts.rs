@@ -5,6 +5,15 @@ use std::collections::BTreeMap;
 use heirlock_core::claim::Claim;
 use heirlock_core::{Generation, ServiceName};
 
+/// Whether a claim that failed with a call of the store is tried again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Patience {
+    /// It is.
+    Left,
+    /// It was for long enough.
+    Over,
+}
+
 /// The newest claim of a service, of which nothing is known but its number.
 #[derive(Debug)]
 pub(crate) struct LostClaim {

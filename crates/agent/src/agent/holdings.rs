@@ -84,14 +84,9 @@ impl Held {
         life.filter(|_| !self.frozen)
     }
 
-    /// The state of a service that duties depend on.
-    pub(crate) fn holding<'a>(&'a self, service: &'a ServiceName) -> Holding<'a> {
-        Holding {
-            service,
-            journal: &self.journal,
-            has_clients: !self.ledger.stored().is_empty(),
-            frozen: self.frozen,
-        }
+    /// The state of a service that duties depend on; `has_left`: see [`Holding::has_left`].
+    pub(crate) fn holding<'a>(&'a self, service: &'a ServiceName, has_left: bool) -> Holding<'a> {
+        Holding { service, journal: &self.journal, has_clients: !self.ledger.stored().is_empty(), has_left }
     }
 
     /// The last that was learnt of each client; a run learns only better outcomes than those that it knew.

@@ -15,7 +15,7 @@ use heirlock_core::{Generation, Moment, ServiceName};
 use heirlock_nsm::{MonName, MyName, StateNumber};
 
 use super::acquaintance::Acquaintance;
-use super::attempts::Attempts;
+use super::attempts::{Attempts, Patience};
 use super::beat::Pulse;
 use super::common::Common;
 use super::instance::Instance;
@@ -174,7 +174,7 @@ impl<O: Outside> Server<O> {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         let (instance, common) = self.first_parts();
-        instance.try_to_claim(common, services, false, authority, attempts)
+        instance.try_to_claim(common, services, false, authority, attempts, Patience::Over)
     }
 
     pub fn store_error(&self) -> Option<&str> {
@@ -202,7 +202,8 @@ impl<O: Outside> Server<O> {
     }
 
     pub fn tell_durable(&mut self) {
-        self.first_parts().0.tell_durable();
+        let (instance, common) = self.first_parts();
+        instance.tell_durable(common);
     }
 
     pub fn awaits_directory(&self) -> bool {

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use heirlock_core::claim::Authority;
 use heirlock_core::monitor::Arrival;
-use heirlock_core::takeover::Part;
 use heirlock_core::{Moment, ServiceName};
 
 use super::Answered;
@@ -18,8 +16,15 @@ pub struct PutOff(VecDeque<Later>);
 
 /// One of them.
 pub enum Later {
-    /// A run claims. It may have, for its claim was given up on the way.
-    Claim(RunNumber, Vec<(ServiceName, Part)>, Authority),
+    /// A run claims: it has tried to, and a call of the store has failed or was given up on the way.
+    Claim {
+        /// which
+        run: RunNumber,
+        /// it may have claimed something all the same
+        may_be_made: bool,
+        /// when it tries again; where a call goes on still, its end is waited for
+        again: Option<Moment>,
+    },
     /// A service is given up whose address is gone, until this moment.
     GiveUp(ServiceName, Moment),
     /// Clients of our own status monitor are to be made durable, and have been since that moment. It refuses them by itself
@@ -32,17 +37,24 @@ pub enum Later {
 }
 
 impl Later {
-    /// Until when it waits. A run waits for the store without an end, as it does for all that it makes durable.
+    /// When it has waited long enough, or is tried again. For the end of a call a run waits without an end, as it does for all
+    /// that it makes durable.
     pub(super) fn until(&self) -> Option<Moment> {
         match self {
-            Self::Claim(..) | Self::Commit(..) | Self::Callout(..) => None,
+            Self::Claim { again, .. } => *again,
+            Self::Commit(..) | Self::Callout(..) => None,
             Self::GiveUp(_, until) | Self::Request(_, _, until) => Some(*until),
         }
     }
 
     /// Whether the store may hold what this server does not know of: a claim that was made, or one that was given up.
     pub(super) fn may_have_come_about(&self) -> bool {
-        matches!(self, Self::Claim(..) | Self::GiveUp(..))
+        matches!(self, Self::Claim { may_be_made: true, .. } | Self::GiveUp(..))
+    }
+
+    /// Whether it is a claim that is to be tried again by now.
+    pub(super) fn is_claimed_again(&self, now: Moment) -> bool {
+        matches!(self, Self::Claim { again: Some(at), .. } if now >= *at)
     }
 }
 
@@ -67,7 +79,16 @@ impl PutOff {
         self.0.is_empty()
     }
 
-    /// When one of them has waited long enough.
+    /// A call of the store goes on: claims wait for its end.
+    pub(crate) fn await_answer(&mut self) {
+        for later in &mut self.0 {
+            if let Later::Claim { again, .. } = later {
+                *again = None;
+            }
+        }
+    }
+
+    /// When one of them has waited long enough, or is tried again.
     pub(crate) fn due(&self) -> Option<Moment> {
         self.0.iter().filter_map(Later::until).min()
     }

@@ -61,6 +61,14 @@ impl Releases {
         self.on.contains_key(service)
     }
 
+    /// Whether the address of this service is gone for its release, and its claim is not given up yet.
+    pub(crate) fn has_no_address(&self, service: &ServiceName) -> bool {
+        let is_gone = |release: &Release| {
+            release.address_until.is_some() && release.report_until.is_none() && !release.hangs
+        };
+        self.on.get(service).is_some_and(is_gone)
+    }
+
     /// That of this service, where it is.
     pub(super) fn of(&self, service: &ServiceName) -> Option<&Release> {
         self.on.get(service)

@@ -19,8 +19,10 @@ pub struct Running {
     pub(crate) before: Option<Registrations>,
     /// The services that it has tried to claim; see `instance/claims.rs`.
     pub(crate) attempts: Attempts,
-    /// The store's own error when its claim was put off.
-    pub(crate) claim_waits_for: Option<String>,
+    /// The store's own error when its claim was put off, and until when it is tried again, where that has an end.
+    pub(crate) claim_waits_for: Option<(String, Option<Moment>)>,
+    /// Until when a claim that fails with the store is tried again.
+    pub(crate) claim_until: Option<Moment>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
     pub(crate) insists: bool,
     /// It goes on until clients are told, so it waits for addresses that nothing here brings.
@@ -101,6 +103,7 @@ impl Running {
             before: None,
             attempts: Attempts::new(),
             claim_waits_for: None,
+            claim_until: None,
             insists: false,
             waits_for_addresses: false,
             missing: Vec::new(),
@@ -127,7 +130,8 @@ impl Running {
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
             let told = self.told.clone();
-            let store = self.todo.waits_for_store().or(self.claim_waits_for.as_deref());
+            let of_claim = || self.claim_waits_for.as_ref().map(|(why, until)| (why.as_str(), *until));
+            let store = self.todo.waits_for_store().map(|why| (why, None)).or_else(of_claim);
             let of_run = super::status::progress(now, &self.machine, settings, store);
             let progress = Progress { told, ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));

@@ -515,7 +515,7 @@ impl<O: Outside> Server<O> {
             is_failing |= standing.failing;
         }
         let is_protected = self.common.store_error().is_none()
-            && self.instances.iter().all(Instance::captures_all)
+            && self.instances.iter().all(|instance| instance.captures_all(&self.common))
             && at_risk.is_empty()
             && !is_failing;
         let (now, now_s) = (self.common.now(), self.common.wall_s());

@@ -39,12 +39,17 @@ pub fn first(settings: &Settings, store: &str) -> StatusReport {
 }
 
 /// How far a run is. `store`: why the store doesn't take what comes next; until it does nothing else is waited for.
-pub fn progress(now: Moment, machine: &Takeover, settings: &Settings, store: Option<&str>) -> Progress {
+pub fn progress(
+    now: Moment,
+    machine: &Takeover,
+    settings: &Settings,
+    store: Option<(&str, Option<Moment>)>,
+) -> Progress {
     let (clients, answered) = machine.counts();
-    let of_store = store.map(|why| format!("the store to work again ({why})"));
+    let of_store = store.map(|(why, until)| (format!("the store to work again ({why})"), until));
     let wait = of_store
-        .or_else(|| waits_for(machine, settings))
-        .map(|what| Wait::new(what, now, machine.waits_until()));
+        .or_else(|| Some((waits_for(machine, settings)?, None)))
+        .map(|(what, until)| Wait::new(what, now, until.or_else(|| machine.waits_until())));
     Progress { phase: machine.phase(), clients, answered, wait, told: Vec::new() }
 }
 

@@ -12,6 +12,7 @@ use heirlock_core::grace::{Probe, Remembered};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Addresses, Population, Roles};
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
+use heirlock_core::monitor::Event as MonitorEvent;
 use heirlock_core::notify::Destination;
 use heirlock_core::records::AsKey as _;
 use heirlock_core::state_number::next_unsent;
@@ -82,6 +83,12 @@ pub(super) struct World {
     /// Nothing is exported, so the lock manager answers no question about grace.
     exports_nothing: bool,
     pub(super) hanging: VecDeque<News>,
+    /// Work that makes the lock manager recognise hangs.
+    recognition_hangs: bool,
+    /// The addresses of all services are on this server.
+    has_addresses: bool,
+    /// The words to the status monitor that heirlock is.
+    told_monitor: RefCell<Vec<MonitorEvent>>,
 }
 
 impl World {
@@ -103,9 +110,14 @@ impl World {
         let answer = asks_first(strategy, owes).then(|| self.probe());
         let work = Recognising { strategy, before: self.now, grace_seen, answer };
         if strategy.drops_own_locks() {
-            (self.life, self.life_began) = (self.life + 1, self.now);
+            self.restart_nfs();
         }
         work.done(self.now, self.observe(), false, Some(self.now.since(self.life_began)), GRACE)
+    }
+
+    /// NFS is restarted by another hand.
+    fn restart_nfs(&mut self) {
+        (self.life, self.life_began) = (self.life + 1, self.now);
     }
 
     /// Something was done in the status monitor's directory, or hangs.
@@ -172,6 +184,7 @@ impl World {
                 return self.done_there(done);
             }
             RunWork::Fence(_) => ("fence", News::Event(run, Event::Fenced(Ok(())))),
+            RunWork::Recognise { .. } if self.recognition_hangs => return,
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);
                 (strategy.as_str(), News::Recognised(run, Box::new(done)))
@@ -330,7 +343,11 @@ impl InstanceOutside for Here {
 
     fn is_present(&self, address: IpAddr) -> bool {
         self.world_mut().asked_for.push(address);
-        false
+        self.world().has_addresses
+    }
+
+    fn tell_monitor(&self, event: MonitorEvent) {
+        self.world().told_monitor.borrow_mut().push(event);
     }
 
     fn destination_of(&self, name: &MonName) -> Option<Destination> {
@@ -469,8 +486,13 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
 
 /// An agent that has read nothing yet, in this world, on this store.
 pub(super) fn started(settings: Arc<Settings>, store: &InMemory, world: World) -> Agent<Here> {
+    started_on(settings, Box::new(store.clone()), world)
+}
+
+/// The same, on any store.
+fn started_on(settings: Arc<Settings>, store: Box<dyn Store>, world: World) -> Agent<Here> {
     let here = Here::of(world);
-    Agent::new(settings, Box::new(store.clone()), here.clone(), vec![here]).unwrap()
+    Agent::new(settings, store, here.clone(), vec![here]).unwrap()
 }
 
 /// An agent that begins in this world, on this store.
@@ -495,6 +517,30 @@ fn begun_in(world: World) -> (InMemory, Agent<Here>) {
     let world = World { now: Moment::of_process(Duration::ZERO), life: 1, ..world };
     let agent = taken_up(&store, world);
     (store, agent)
+}
+
+/// The agent is started again, in the same life of its lock manager, on this store.
+fn again(agent: &Agent<Here>, store: Box<dyn Store>) -> Agent<Here> {
+    let mut world = agent.outside().take();
+    world.said.clear();
+    let mut agent = started_on(settings(world.restarts_nfs), store, world);
+    agent.take_up();
+    agent
+}
+
+/// Time passes for so long.
+fn goes_on(agent: &mut Agent<Here>, for_time: Duration) {
+    let end = agent.outside().now() + for_time;
+    while agent.outside().now() < end {
+        while let Some(message) = agent.outside().next() {
+            agent.handle(message);
+        }
+        agent.do_what_is_due();
+        if agent.outside().world().said.is_empty() {
+            let due = agent.next_due().min(end);
+            agent.outside().pass(due);
+        }
+    }
 }
 
 /// A caller that waits for its answer, a success or a failure.
@@ -626,6 +672,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
 mod callouts;
+mod claiming;
 mod conveying;
 mod counted;
 mod fencing;
@@ -633,8 +680,11 @@ mod first_start;
 mod forgetting;
 mod instances;
 mod looks;
+mod part_read;
 mod passive;
 mod prepared;
+mod recovering;
 mod releasing;
 mod repeated;
+mod troubled;
 mod verbs;

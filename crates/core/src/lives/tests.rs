@@ -50,7 +50,7 @@ fn journal(phase: Phase, life: Option<Incarnation>) -> Journal {
 }
 
 fn holding<'a>(service: &'a ServiceName, journal: &'a Journal) -> Holding<'a> {
-    Holding { service, journal, has_clients: true, frozen: false }
+    Holding { service, journal, has_clients: true, has_left: false }
 }
 
 #[test]
@@ -208,13 +208,17 @@ fn a_server_stands_as_its_holdings_and_its_lock_manager_do() {
     let host = ServiceName::host(&ServerName::parse("nfs-b").unwrap());
     let (nfs, given) = (service("nfs"), service("given"));
     let [of_host, of_nfs] = ["1", "0"].map(|start| journal(Phase::Settled, Some(life(start, 0))));
-    let frozen = Holding { frozen: true, ..holding(&given, &of_nfs) };
+    let gone = Holding { has_left: true, ..holding(&given, &of_nfs) };
     let stands = |lives: &Lives| {
-        let held = [holding(&host, &of_host), holding(&nfs, &of_nfs), frozen];
+        let held = [holding(&host, &of_host), holding(&nfs, &of_nfs), gone];
         lives.standing(&host, held.into_iter())
     };
     let standing = stands(&lives);
-    assert_eq!(standing.own, [host.clone(), nfs.clone(), given.clone()], "a frozen one would lose its locks");
+    assert_eq!(
+        standing.own,
+        [host.clone(), nfs.clone(), given.clone()],
+        "one that is being given up would lose its locks"
+    );
     assert_eq!((standing.lost, standing.unknown), (vec![nfs.clone()], Vec::new()));
     assert_eq!((standing.life_before, standing.life_now), (Some(life("1", 0)), Some(life("1", 0))));
     let _ = lives.looked(at(14), &stopped());

@@ -93,6 +93,12 @@ impl StoreError {
         self.kind == StoreErrorKind::TimedOut
     }
 
+    /// The same call may succeed a moment later: the store can't be reached, read or written now, or did not answer in time.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self.kind, StoreErrorKind::Unavailable | StoreErrorKind::TimedOut)
+    }
+
     /// The claim that can't be read, where that is the failure.
     #[must_use]
     pub fn lost_claim(&self) -> Option<Generation> {

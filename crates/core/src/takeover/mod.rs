@@ -62,6 +62,7 @@ mod resume;
 mod served;
 mod strategy;
 mod timers;
+mod untold;
 mod view;
 
 use std::collections::BTreeSet;
@@ -336,7 +337,9 @@ impl Takeover {
         !self.is_own_restart() && self.plan.strategy.drops_own_locks() && !planted(Bug::ForgetOwn)
     }
 
-    fn claim(&self) -> Action {
+    /// The claim that it asks for ([`Action::Claim`]), by what this server holds now: it is tried again where the store failed.
+    #[must_use]
+    pub fn claim(&self) -> Action {
         let targets = self.plan.targets.iter().map(|service| (service.clone(), Part::Target));
         // A strategy that drops this server's own locks, or a life that has dropped them, makes its own services members (I7).
         let drops_all = self.drops_own_locks();
@@ -404,7 +407,7 @@ impl Takeover {
     fn recognised(&mut self, now: Moment, result: Result<Recognition, String>) -> Steps {
         let seen = match result {
             Ok(seen) => seen,
-            Err(why) => return self.fail(now, Hindrance::Recognition, why),
+            Err(why) => return self.fail_untold(now, Hindrance::Recognition, why),
         };
         let resumed = self.life.is_some();
         if resumed && self.life.as_ref() != Some(&seen.life) {
@@ -606,15 +609,7 @@ impl Takeover {
     /// Grace is not open, or nothing can be sent inside it: no client can be told any more. It is not an end in silence:
     /// each client is reported as lost, and stays on record for the next failover.
     fn too_late(&mut self, now: Moment, hindrance: Hindrance, why: &str) -> Steps {
-        let at_ms = self.since_began(now);
-        let mut persist = Vec::new();
-        for member in self.members.iter_mut().filter(|_| !planted(Bug::SilentLoss)) {
-            let lines = member.lose_the_rest(at_ms, why);
-            member.told = true;
-            if !lines.is_empty() {
-                persist.push(outcomes(member, lines));
-            }
-        }
+        let mut persist = self.lose_the_untold(now, why, |_| true);
         self.enter(now, Phase::Settled, Some(Milestone::Settled));
         self.over = true;
         // A self-adoption without a client had nothing to do.

@@ -74,7 +74,7 @@ impl Takeover {
         self.placing = Placing::No;
         match result {
             Ok(troubles) => self.trouble(troubles),
-            Err(why) => return self.fail(now, Hindrance::Conveying, why),
+            Err(why) => return self.fail_untold(now, Hindrance::Conveying, why),
         }
         self.reach(now, Milestone::Conveyed);
         self.go_on_to_recognition()

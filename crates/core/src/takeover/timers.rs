@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::event::{Action, Event, Hindrance};
 use super::member::Member;
-use super::{Phase, Steps, Takeover, outcomes};
+use super::{Phase, Steps, Takeover};
 use crate::limits;
 use crate::moment::Moment;
 
@@ -211,7 +211,7 @@ impl Takeover {
         let why = format!("{what}: a program, a disk or a thread hangs (look with 'heirlock doctor')");
         match (work, self.phase) {
             (Work::Fit | Work::Fence, Phase::Intent) => self.refuse(super::End::Refused(why)),
-            (Work::Recognition, Phase::Conveyed) => self.fail(now, Hindrance::Recognition, why),
+            (Work::Recognition, Phase::Conveyed) => self.fail_untold(now, Hindrance::Recognition, why),
             (Work::Proof, Phase::Recognised) => self.too_late(now, Hindrance::Proof, &why),
             (Work::BringUp, Phase::Proved) => self.too_late(now, Hindrance::BringUp, &why),
             (Work::Telling, Phase::Notifying) => self.lose_the_silent(now, &why),
@@ -221,14 +221,7 @@ impl Takeover {
 
     /// Clients of which no notifier reports any more are lost; nothing more is sent, and the run sees which clients come back.
     fn lose_the_silent(&mut self, now: Moment, why: &str) -> Steps {
-        let at_ms = self.since_began(now);
-        let mut persist = Vec::new();
-        for member in self.members.iter_mut().filter(|member| !member.told) {
-            let lines = member.lose_the_rest(at_ms, why);
-            if !lines.is_empty() {
-                persist.push(outcomes(member, lines));
-            }
-        }
+        let mut persist = self.lose_the_untold(now, why, |member| !member.told);
         persist.extend(self.wait_for_the_end());
         Steps { persist, then: vec![Action::StopNotifying] }
     }

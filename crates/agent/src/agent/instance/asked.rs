@@ -102,7 +102,7 @@ impl<O: Outside> Instance<O> {
                     }
                 },
                 Action::Claim { services, authority } => {
-                    if let Some(claimed) = self.claim_all(server, number, services, authority) {
+                    if let Some(claimed) = self.claim_all(server, number, &services, &authority) {
                         self.claim_answered(server, claimed);
                     }
                 }

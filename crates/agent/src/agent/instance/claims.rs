@@ -2,16 +2,17 @@
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, check_first, next_generation};
 use heirlock_core::store::{ClaimAnswer, StoreError};
-use heirlock_core::takeover::{Base, Claimed, Claiming, Event, HeldBefore, Part};
+use heirlock_core::takeover::{Action, Base, Claimed, Claiming, Event, HeldBefore, Part};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
 use super::Instance;
-use crate::agent::attempts::{Attempt, Attempts};
+use crate::agent::attempts::{Attempt, Attempts, Patience};
 use crate::agent::common::Common;
 use crate::agent::outside::Outside;
 use crate::agent::put_off::Later;
 use crate::agent::work::RunNumber;
+use crate::limits;
 
 /// Why a service was not claimed.
 enum NotClaimed {
@@ -30,41 +31,53 @@ impl From<StoreError> for NotClaimed {
 }
 
 impl<O: Outside> Instance<O> {
-    /// Claims for the run of this number. Where the store takes its time it is put off, and nothing is the answer.
+    /// Claims for the run of this number. Where a call of the store fails or takes its time the claim is put off, and nothing is
+    /// the answer. The end of a call is waited for as long as that takes. A store that answers, and fails, is asked again until
+    /// [`limits::STORE_ANSWERS_TIME_MAX`] is over; then the claim is refused.
     pub(crate) fn claim_all(
         &mut self,
         server: &mut Common<O>,
         run: RunNumber,
-        services: Vec<(ServiceName, Part)>,
-        authority: Authority,
+        services: &[(ServiceName, Part)],
+        authority: &Authority,
     ) -> Option<Event> {
+        let now = server.now();
         let running = self.running(run)?;
-        let (mut attempts, spares_own) =
-            (std::mem::take(&mut running.attempts), running.machine.spares_own());
-        let claimed = self.try_to_claim(server, &services, spares_own, &authority, &mut attempts);
-        let waits_for = claimed.as_ref().err().map(ToString::to_string);
-        if let Some(running) = self.running(run) {
-            (running.attempts, running.claim_waits_for) = (attempts, waits_for);
-        }
-        match claimed {
+        let (mut attempts, until) = (std::mem::take(&mut running.attempts), running.claim_until);
+        let spares_own = running.machine.spares_own();
+        let patience = if until.is_some_and(|until| now >= until) { Patience::Over } else { Patience::Left };
+        let claimed = self.try_to_claim(server, services, spares_own, authority, &mut attempts, patience);
+        let until = until.unwrap_or_else(|| server.patience_with_the_store());
+        let waits_for = claimed.as_ref().err().map(|error| {
+            let has_end = !error.is_late();
+            (error.to_string(), has_end.then_some(until))
+        });
+        let answer = match claimed {
             Ok(event) => Some(event),
             Err(error) => {
                 server.fails(server.now(), &error);
-                self.put_off(Later::Claim(run, services, authority));
+                let may_be_made = error.is_late() || may_be_made(server, &attempts);
+                let again = (!error.is_late()).then(|| server.now() + limits::STORE_RETRY);
+                self.put_off(Later::Claim { run, may_be_made, again });
                 None
             }
+        };
+        if let Some(running) = self.running(run) {
+            running.attempts = attempts;
+            running.claim_until = waits_for.is_some().then_some(until);
+            running.claim_waits_for = waits_for;
+            running.say_progress(now, server.settings());
         }
+        answer
     }
 
-    /// The store answers again, for a run that waits to claim.
-    pub(crate) fn go_on_claiming(
-        &mut self,
-        server: &mut Common<O>,
-        run: RunNumber,
-        services: Vec<(ServiceName, Part)>,
-        authority: Authority,
-    ) {
-        let Some(claimed) = self.claim_all(server, run, services, authority) else { return };
+    /// The store answers again, or is asked again, for a run that waits to claim.
+    pub(crate) fn go_on_claiming(&mut self, server: &mut Common<O>, run: RunNumber) {
+        let standing = self.standing(server);
+        let Some(running) = self.running(run) else { return };
+        running.machine.stands(standing);
+        let Action::Claim { services, authority } = running.machine.claim() else { return };
+        let Some(claimed) = self.claim_all(server, run, &services, &authority) else { return };
         match self.asked.as_ref().is_some_and(|asked| asked.number == run) {
             true => self.claim_answered(server, claimed),
             false => self.worked_for(server, run, claimed),
@@ -74,7 +87,7 @@ impl<O: Outside> Instance<O> {
     /// Claims, of which some may have come about already. `spares_own`: see [`Claiming::sparing_own`].
     ///
     /// # Errors
-    /// Where the store takes its time: a claim may have been made all the same.
+    /// Where the store takes its time, or fails and there is patience left: a claim may have been made all the same.
     pub fn try_to_claim(
         &mut self,
         server: &mut Common<O>,
@@ -82,24 +95,30 @@ impl<O: Outside> Instance<O> {
         spares_own: bool,
         authority: &Authority,
         attempts: &mut Attempts,
+        patience: Patience,
     ) -> Result<Event, StoreError> {
         // Records that were captured until this moment belong into the generation that is left.
         self.scan(server, server.now());
+        let is_waited_for = |error: &StoreError| match patience {
+            Patience::Left => error.may_pass(),
+            Patience::Over => error.is_late(),
+        };
         let mut claiming = Claiming::new(services.to_vec()).sparing_own(spares_own);
-        let mut takes_its_time = None;
-        let nothing = claiming.look_ahead(|service, part| {
-            let looked = self.look_ahead(server, service, part, authority);
-            looked.map_err(|error| {
-                let why = error.to_string();
-                takes_its_time.get_or_insert(error);
-                why
-            })
-        });
-        if let Some(error) = takes_its_time.filter(StoreError::is_late) {
-            return Err(error);
-        }
+        let mut waits_for = None;
+        // What can't get better by waiting is refused at once, whatever else fails.
+        let nothing =
+            claiming.look_ahead(|service, part| match self.look_ahead(server, service, part, authority) {
+                Err(error) if is_waited_for(&error) => {
+                    waits_for.get_or_insert(error);
+                    Ok(())
+                }
+                looked => looked.map_err(|error| error.to_string()),
+            });
         if let Some(nothing) = nothing {
             return Ok(nothing);
+        }
+        if let Some(error) = waits_for {
+            return Err(error);
         }
         while let Some(service) = claiming.take() {
             match self.claim(server, &service, authority, attempts) {
@@ -109,7 +128,7 @@ impl<O: Outside> Instance<O> {
                     server.beat_at(server.now());
                     claiming.refused(service, why);
                 }
-                Err(NotClaimed::StoreFails(error) | NotClaimed::Unread(error)) if error.is_late() => {
+                Err(NotClaimed::StoreFails(error) | NotClaimed::Unread(error)) if is_waited_for(&error) => {
                     return Err(error);
                 }
                 Err(NotClaimed::StoreFails(error)) => {
@@ -227,4 +246,11 @@ impl<O: Outside> Instance<O> {
         });
         Ok(Claimed::new(service.clone(), claim, base, held))
     }
+}
+
+/// Whether one of these claims is in the store, or may be: the call that was to make it has failed, and is over.
+fn may_be_made<O: Outside>(server: &Common<O>, attempts: &Attempts) -> bool {
+    attempts.iter().any(|(service, attempt)| {
+        server.store().newest_claim(service).map_or(true, |newest| attempt.came_about(newest.as_ref()))
+    })
 }

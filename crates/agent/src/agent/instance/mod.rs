@@ -35,7 +35,7 @@ mod services;
 mod shared;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use heirlock_core::claim::Claim;
@@ -81,6 +81,10 @@ pub struct Instance<O: Outside> {
     held: BTreeMap<ServiceName, Held>,
     /// The last look into the store showed all that is ours. Else a run could drop locks of clients that no run tells.
     holdings_known: bool,
+    /// Services that this server may hold, and of which no look has shown yet whether it does.
+    unread: BTreeSet<ServiceName>,
+    /// Records that an earlier run left in the status monitor's directory were taken away, or a run goes on with them.
+    is_tidied: bool,
     /// When the claims of all services were last looked at.
     claims_seen_at: Option<Moment>,
     /// Claims of services that another server holds, or none.
@@ -115,7 +119,7 @@ impl<O: Outside> Instance<O> {
         outside: O::Instance,
     ) -> Self {
         let time_limits = time_limits(server.settings(), &settings.lock_manager);
-        Self {
+        let mut instance = Self {
             number,
             settings,
             outside,
@@ -128,6 +132,8 @@ impl<O: Outside> Instance<O> {
             facts: Facts::default(),
             held: BTreeMap::new(),
             holdings_known: false,
+            unread: BTreeSet::new(),
+            is_tidied: false,
             claims_seen_at: None,
             others: BTreeMap::new(),
             unreadable: BTreeMap::new(),
@@ -142,7 +148,10 @@ impl<O: Outside> Instance<O> {
             home_requests: HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
             time_limits,
-        }
+        };
+        instance.unread =
+            instance.services_looked_at(server).into_iter().map(|asked| asked.service).collect();
+        instance
     }
 
     /// Takes up what an earlier agent left. What is held was looked up before.
@@ -150,7 +159,6 @@ impl<O: Outside> Instance<O> {
         let known = self.known_life(server);
         let recalled = self.grace_note.recall(known.as_ref(), &self.outside, server.clocks());
         self.lives = Lives::new(known, recalled);
-        self.tidy_conveyed(server);
     }
 
     /// Takes in what is new, and does at once what follows from it.
@@ -222,9 +230,10 @@ impl<O: Outside> Instance<O> {
 
     // Steps of a turn, in their order (`server.rs`).
 
-    /// Ends what has waited for too long, and begins what waits no more.
+    /// Ends what has waited for too long, and begins or tries again what waits no more.
     pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
         self.end_messages_put_off_too_long(server, now);
+        self.claim_again(server, now);
         self.end_releases_that_hang(server, now);
         self.begin_releases_that_wait(server, now);
     }
@@ -257,7 +266,7 @@ impl<O: Outside> Instance<O> {
     /// Tends its status monitor, at the end of a turn. The store is not asked.
     pub(crate) fn end_turn(&mut self, server: &Common<O>) {
         self.tend_directory(server.now());
-        self.tell_durable();
+        self.tell_durable(server);
         self.outside.look_closely(self.rests_upon_looks());
     }
 
@@ -380,11 +389,11 @@ impl<O: Outside> Instance<O> {
             && self.lives.to_recover_in().is_some();
         let is_interrupted = |held: &Held| {
             let journal = &held.journal;
-            !held.frozen
-                && journal.life.is_none()
-                && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
+            journal.life.is_none() && matches!(journal.phase, Phase::Claimed | Phase::Conveyed)
         };
-        let left = self.held.iter().filter(move |(_, held)| may_go_on && is_interrupted(held));
+        let left = self.held.iter().filter(move |(service, held)| {
+            may_go_on && !self.releases.has_no_address(service) && is_interrupted(held)
+        });
         left.map(|(service, _)| service)
     }
 }

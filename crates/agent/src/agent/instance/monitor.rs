@@ -34,6 +34,7 @@ struct Newcomer {
 /// Why clients were not made durable.
 enum NotDurable {
     NothingHeld,
+    NotRead(ServiceName),
     NotBegun(ServiceName),
     Full(ServiceName),
     Store(StoreError),
@@ -43,6 +44,12 @@ impl fmt::Display for NotDurable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
+            Self::NotRead(service) => {
+                write!(
+                    f,
+                    "the store has not shown yet whether this server holds {service}, as whose client a client would have to be on record"
+                )
+            }
             Self::NotBegun(service) => {
                 write!(
                     f,
@@ -71,7 +78,7 @@ impl<O: Outside> Instance<O> {
         if let Some(differing) = differing {
             self.directory_read(server, Ok(differing));
         }
-        self.tell_durable();
+        self.tell_durable(server);
     }
 
     /// The status monitor's directory was read.
@@ -117,7 +124,8 @@ impl<O: Outside> Instance<O> {
         match wanted {
             Wanted::Commit { batch, arrivals } => self.commit_arrivals(server, now, now, batch, arrivals),
             Wanted::Probe => {
-                let works = !self.held.is_empty() && server.store().probe().is_ok();
+                let holds_all = !self.held.is_empty() && self.unread_service(server).is_none();
+                let works = holds_all && server.store().probe().is_ok();
                 self.outside.tell_monitor(MonitorEvent::Probed(works));
             }
             Wanted::Changed(client) => {
@@ -238,11 +246,14 @@ impl<O: Outside> Instance<O> {
         entries.into_iter().filter(may).collect()
     }
 
-    /// A client that has registered in the very moment in which it is to be retired stays.
+    /// A client that has registered in the very moment in which it is to be retired stays. So does every client of a service that
+    /// is being given away: it may have been on its way back when the address went.
     pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
+        let is_frozen = |service: &ServiceName| self.held.get(service).is_some_and(|held| held.frozen);
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
-                clients.retain(|client| self.may_forget(client.client()));
+                let stays = is_frozen(&service);
+                clients.retain(|client| !stays && self.may_forget(client.client()));
                 Persist::Retire { service, generation, clients }
             }
             other => other,
@@ -258,10 +269,11 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Tells the status monitor which clients are durable, where it does not know that.
-    pub fn tell_durable(&mut self) {
-        // Before the store is read, granted registrations count as durable.
+    pub fn tell_durable(&mut self, server: &Common<O>) {
+        // Before all that this server holds is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
-        if self.monitoring.is_none() || knows_nothing || self.is_told() {
+        let is_known = !knows_nothing && self.unread_service(server).is_none();
+        if self.monitoring.is_none() || !is_known || self.is_told() {
             return;
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
@@ -418,8 +430,13 @@ impl<O: Outside> Instance<O> {
         newcomers: &BTreeMap<MonName, Newcomer>,
     ) -> Result<(), String> {
         let mut made = self.make_durable_in_all(server, now, newcomers);
-        if matches!(&made, Err(NotDurable::Store(error)) if error.is_not_owner()) {
+        let is_read_anew = match &made {
             // One of the services is another server's by now, and nothing was written for the others either.
+            Err(NotDurable::Store(error)) => error.is_not_owner(),
+            Err(NotDurable::NotRead(_)) => server.meet_store().is_ok(),
+            _ => false,
+        };
+        if is_read_anew {
             self.refresh_holdings(server, now);
             made = self.make_durable_in_all(server, now, newcomers);
         }
@@ -432,6 +449,14 @@ impl<O: Outside> Instance<O> {
         now: Moment,
         newcomers: &BTreeMap<MonName, Newcomer>,
     ) -> Result<(), NotDurable> {
+        if let Some(service) = self.unread_service(server) {
+            let unread = NotDurable::NotRead(service.clone());
+            // Else the store's own error says more.
+            if server.health().error().is_none() {
+                server.fails(now, &unread);
+            }
+            return Err(unread);
+        }
         if self.held.is_empty() {
             return Err(NotDurable::NothingHeld);
         }

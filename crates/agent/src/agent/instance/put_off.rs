@@ -39,9 +39,7 @@ impl<O: Outside> Instance<O> {
                 continue;
             }
             match later {
-                Later::Claim(run, services, authority) => {
-                    self.go_on_claiming(server, run, services, authority);
-                }
+                Later::Claim { run, .. } => self.go_on_claiming(server, run),
                 Later::GiveUp(service, _) => self.address_gone(server, now, &service, Ok(())),
                 Later::Commit(heard, batch, arrivals) => {
                     self.commit_arrivals(server, now, heard, batch, arrivals);
@@ -49,6 +47,15 @@ impl<O: Outside> Instance<O> {
                 Later::Callout(heard, said, answered) => self.called_out(server, now, heard, said, answered),
                 Later::Request(request, responder, _) => self.answer(server, now, *request, responder),
             }
+        }
+    }
+
+    /// Claims that failed with a call of the store are tried again. While a call goes on still, its end is waited for.
+    pub(crate) fn claim_again(&mut self, server: &mut Common<O>, now: Moment) {
+        if server.store().is_busy() {
+            self.put_off.await_answer();
+        } else if self.put_off.due().is_some_and(|due| now >= due) {
+            self.go_on(server, now, |later| later.is_claimed_again(now));
         }
     }
 

@@ -175,7 +175,7 @@ impl<O: Outside> Instance<O> {
 
     /// All that is held, as far as duties depend on it.
     pub(crate) fn holdings(&self) -> impl Iterator<Item = Holding<'_>> + Clone {
-        self.held.iter().map(|(service, held)| held.holding(service))
+        self.held.iter().map(|(service, held)| held.holding(service, self.releases.has_no_address(service)))
     }
 
     /// The life that the store knows of, at the agent's start.
@@ -185,8 +185,12 @@ impl<O: Outside> Instance<O> {
         newest_of(&boot, lives).cloned()
     }
 
-    /// Takes the records away that were conveyed by a run which does not go on.
+    /// Takes the records away that were conveyed by a run which does not go on: once, when all that this server holds is known.
+    /// A person may work with those of a run that goes on.
     pub(crate) fn tidy_conveyed(&mut self, server: &mut Common<O>) {
+        if !self.unread.is_empty() || std::mem::replace(&mut self.is_tidied, true) {
+            return;
+        }
         let unfinished = self.held.values().any(|held| !held.journal.phase.is_over());
         if unfinished || self.outside.placed().is_empty() {
             return;

@@ -5,6 +5,10 @@
 //!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
+//!
+//! As long as its address is here the service is served here. Where NFS is restarted in that time, this server tells the clients,
+//! and they reclaim here; the server that adopts the service later tells them once more. From the moment when the address is gone
+//! the next server alone tells them.
 
 use std::time::Duration;
 

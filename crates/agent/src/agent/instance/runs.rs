@@ -418,7 +418,7 @@ impl<O: Outside> Instance<O> {
             // Of what is asked for before it has claimed; see `advance_asked`.
             Action::CheckFit(_) | Action::Fence(_) => {}
             Action::Claim { services, authority } => {
-                if let Some(claimed) = self.claim_all(server, number, services, authority) {
+                if let Some(claimed) = self.claim_all(server, number, &services, &authority) {
                     self.advance(server, claimed);
                 }
             }

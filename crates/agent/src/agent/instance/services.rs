@@ -68,6 +68,7 @@ impl<O: Outside> Instance<O> {
             };
             match refreshed {
                 Ok(()) => {
+                    self.unread.remove(&service);
                     self.unreadable.remove(&service);
                     server.acquaintance_mut().found_again(&service);
                 }
@@ -90,6 +91,19 @@ impl<O: Outside> Instance<O> {
             }
         }
         (self.holdings_known, self.claims_seen_at) = (true, Some(now));
+        self.tidy_conveyed(server);
+    }
+
+    /// A service that clients may use here, and of which no look has shown yet whether this server holds it. A service that the
+    /// store can't tell of for a fault of its own concerns no client where its address is elsewhere.
+    pub(crate) fn unread_service(&self, server: &Common<O>) -> Option<&ServiceName> {
+        let is_damaged = |service: &ServiceName| {
+            self.unreadable.contains_key(service) || server.acquaintance().lacks(service)
+        };
+        let is_used = |service: &&ServiceName| {
+            service.is_host() || !is_damaged(service) || self.has_address_of(server, service)
+        };
+        self.unread.iter().find(is_used)
     }
 
     /// Whether a look shows a service as this server knows it. Whatever else it shows is looked up step by step.
@@ -346,9 +360,12 @@ impl<O: Outside> Instance<O> {
         }
         let (keeps_peers, delay) = (service.is_host(), self.settings.capture.tombstone_delay);
         let generation = claim.generation;
-        let held = Held::new(claim, contents, journal, keeps_peers, delay);
+        let mut held = Held::new(claim, contents, journal, keeps_peers, delay);
+        // A recovery begins the next generation while the service is being given away.
+        held.frozen = self.held.get(service).is_some_and(|before| before.frozen);
         server.saw_generation(service, generation, Some(generation), Some(held.state));
         self.others.remove(service);
+        self.unread.remove(service);
         self.held.insert(service.clone(), held);
         // An earlier count, of the time when it was held before, says nothing of this.
         self.durable_are_others();

@@ -104,7 +104,7 @@ impl<O: Outside> Instance<O> {
             name: self.settings.name.to_string(),
             status: self.lock_manager_status(),
             captures_by: self.settings.capture.mode.as_str().into(),
-            captures_all: self.captures_all() && server.store_error().is_none() && !is_failing,
+            captures_all: self.captures_all(server) && server.store_error().is_none() && !is_failing,
             looked_ms_ago: self.capture.looked().map(|at| millis(now.since(at))),
             services: self.services(server).map(|service| service.name.to_string()).collect(),
         }
@@ -167,8 +167,8 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Every registration that a look can find was found, and is in the store.
-    pub(crate) fn captures_all(&self) -> bool {
-        self.capture.is_complete() && self.holdings_known
+    pub(crate) fn captures_all(&self, server: &Common<O>) -> bool {
+        self.capture.is_complete() && self.holdings_known && self.unread_service(server).is_none()
     }
 
     /// The report of the last adoption of a service, or of the one that is on.

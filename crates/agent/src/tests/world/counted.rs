@@ -1,5 +1,6 @@
 //! The counts of an agent, and its own status.
 
+use super::troubled::{Fault, Faults, Troubled};
 use super::*;
 use crate::config::Hook;
 use crate::control::report::observed::{Answers, Ends, Hooks, Observed, Outcomes, Runs};
@@ -61,8 +62,9 @@ fn a_client_that_waits_is_counted_once_its_callout_is_answered() {
     assert_eq!(written, 2, "once in each of two services");
     assert_eq!(durable.commits.done_total, before.commits.done_total + 1);
     // The next agent holds nothing before it has read its store.
-    let world = agent.outside().take();
-    let mut agent = started(settings(false), &store, world);
+    let (world, faults) = (agent.outside().take(), Faults::default());
+    faults.add(Fault { service: None, ..Fault::of(&service("new"), &["newest_claim"]) });
+    let mut agent = started_on(settings(false), Box::new(Troubled::new(&store, &faults)), world);
     let failed = add(&mut agent, "10.0.0.10").registrations;
     assert_eq!((failed.durable_total, failed.failed_total, failed.seconds.count), (0, 1, 1));
 }

@@ -1,5 +1,8 @@
 //! Releases whose work hangs.
 
+use heirlock_core::store::StoreErrorKind;
+
+use super::troubled::{Fault, Faults, Troubled};
 use super::verbs::{Heard, adoption_of_new, asked};
 use super::*;
 
@@ -174,4 +177,62 @@ fn a_release_that_waits_for_a_run_which_never_reports_fails_at_the_time_limit_of
     // The run has failed by then, and what it claimed is given up.
     assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{heard:?}");
     assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
+}
+
+#[test]
+fn clients_of_a_service_whose_release_hangs_are_told_of_a_restart_of_nfs_as_long_as_its_address_is_here() {
+    let (store, mut agent) = holder_of_new();
+    let [client, other] = clients();
+    agent.outside().world_mut().registered.insert(other.clone(), record(&other));
+    agent.outside().world_mut().hinted = true;
+    goes_on(&mut agent, Duration::from_secs(2));
+    let adopted = agent.claim_of(&service("new")).unwrap().generation;
+    let heard = release(&mut agent);
+    goes_on(&mut agent, Duration::from_secs(2));
+    agent.outside().world_mut().told.clear();
+    agent.outside().world_mut().registered.clear();
+    agent.outside().world_mut().restart_nfs();
+    goes_on(&mut agent, GRACE + Duration::from_secs(10));
+    assert!(agent.is_releasing(&service("new")) && heard.answer().is_none(), "its release is on still");
+    let journal = agent.journal_of(&service("new")).unwrap();
+    assert_eq!((journal.phase, journal.failure.as_deref()), (Phase::Settled, None));
+    let told: BTreeSet<MonName> = agent.outside().world().told.iter().cloned().collect();
+    assert_eq!(told, clients().into());
+    let held = agent.claim_of(&service("new")).unwrap().generation;
+    assert!(held > adopted);
+    // The other one has answered and not come back: it may be on its way when the address goes.
+    let records = store.load(&service("new"), held).unwrap().records;
+    assert!(records.contains_key(&client) && records.contains_key(&other), "{records:?}");
+    // Its address goes at last, in time, and the next server tells them once more.
+    agent.outside().world_mut().keeps_services = false;
+    reports(&mut agent);
+    goes_on(&mut agent, Duration::from_secs(1));
+    assert!(matches!(heard.answer(), Some(Ok(Answer::Verb { changed: true, .. }))), "{:?}", heard.answer());
+    let claim = store.newest_claim(&service("new")).unwrap().unwrap();
+    assert_eq!((claim.generation, claim.released), (held, true));
+}
+
+#[test]
+fn clients_of_a_service_whose_address_is_gone_are_told_of_a_restart_of_nfs_by_its_next_server_alone() {
+    let (store, mut agent) = holder_of_new();
+    let faults = Faults::default();
+    agent = again(&agent, Box::new(Troubled::new(&store, &faults)));
+    // No heartbeat comes between the end of the address and the restart.
+    goes_on(&mut agent, Duration::from_millis(2_500));
+    let adopted = agent.claim_of(&service("new")).unwrap().generation;
+    let heard = release(&mut agent);
+    // A call that takes too long keeps the claim from being given up.
+    faults.add(Fault { kind: StoreErrorKind::TimedOut, ..Fault::of(&service("new"), &["release"]) });
+    reports(&mut agent);
+    agent.outside().world_mut().told.clear();
+    agent.outside().world_mut().restart_nfs();
+    agent.outside().world_mut().look_at_lock_manager();
+    goes_on(&mut agent, Duration::from_secs(5));
+    assert!(heard.answer().is_none(), "{:?}", heard.answer());
+    assert_eq!(agent.claim_of(&service("new")).unwrap().generation, adopted, "no run begins for it");
+    assert_eq!(agent.outside().world().told, clients()[..1], "as a client of what its server serves itself");
+    faults.mend();
+    agent.handle(Message::StoreAnswers);
+    assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
+    assert!(store.load(&service("new"), adopted).unwrap().records.contains_key(&clients()[0]));
 }

@@ -109,6 +109,7 @@ fn records_that_cannot_be_placed_at_all_end_a_run_only_where_it_waits_for_them()
     let (mut run, _) = begun(plan(Strategy::Command, Until::Settled));
     let failed = end_of(&run.step(at(200), Event::Conveyed(Err("no name".into()))));
     assert!(matches!(failed, End::Failed { hindrance: Hindrance::Conveying, .. }), "{failed:?}");
+    assert_eq!(outcome_of(&failed, "nfs", "10.0.0.1"), Some(Outcome::Lost));
     let (mut run, _) = begun(plan(Strategy::RestartNfs, Until::Settled));
     let steps = run.step(at(200), Event::Conveyed(Err("no name".into())));
     assert!(steps.then.is_empty() && !run.is_over() && run.troubles().len() == 1);
