@@ -309,8 +309,9 @@ fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
     match bug {
         Bug::AnswerFirst | Bug::WaitForStore => &[Capture::Nsm],
         Bug::CalloutFirst => &[Capture::Callout],
+        Bug::RegisteredWithAnother => &[Capture::Callout, Capture::Nsm],
         // Elsewhere the commit that a registration waits for brings a client into the store, and no look.
-        Bug::FirstPortion => &[Capture::Watch],
+        Bug::FirstPortion | Bug::DirectoryOfAnother => &[Capture::Watch],
         // Our own status monitor lets no client be forgotten that is registered.
         Bug::ForgetReturned | Bug::RetireAll => &[Capture::Watch, Capture::Callout],
         // Elsewhere the same shows first in a registered client that is not on record (I6), as with the bug above.
