@@ -193,6 +193,11 @@ impl<O: Outside> Agent<O> {
         self.0.instances().iter().map(Instance::run_count).sum()
     }
 
+    /// How many of them for one of its lock managers.
+    pub fn run_count_of(&self, number: InstanceNumber) -> u64 {
+        self.0.instances().get(number.place()).map_or(0, Instance::run_count)
+    }
+
     /// Nothing is owed to any client of what this server holds, as far as is known.
     pub fn owes_nothing(&self) -> bool {
         self.0.instances().iter().all(Instance::owes_nothing)

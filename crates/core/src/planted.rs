@@ -83,6 +83,18 @@ bugs! {
     Flood, "flood", breaks Some(10);
     /// Any text is a name.
     TrustNames, "trust-names", breaks Some(11);
+    /// Each lock manager serves the services of all. The agent has this bug, as those that follow.
+    ServeAll, "serve-all", breaks Some(7);
+    /// A request for a service of another lock manager goes to the first one.
+    AskFirst, "ask-first", breaks Some(7);
+    /// A look at the directory of one lock manager's status monitor is taken for a look at the next one's.
+    DirectoryOfAnother, "directory-of-another", breaks Some(6);
+    /// A look at one lock manager is taken for a look at the next one.
+    LifeOfAnother, "life-of-another", breaks Some(4);
+    /// A registration with one lock manager is made durable for the services of the next one.
+    RegisteredWithAnother, "registered-with-another", breaks Some(7);
+    /// That one lock manager was made to recognise is taken for the recognition of all.
+    RecognisedByAll, "recognised-by-all", breaks Some(10);
     /// Every loss is excused. The simulator itself has this bug.
     ExcuseAll, "excuse-all", breaks None;
 }

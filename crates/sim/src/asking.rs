@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use crate::chance::Purpose;
 use crate::client::Verdict;
+use crate::happening::Happening;
+use crate::lock_manager::{FileAt, Life, LockManagerAt};
 use crate::schedule::Capture;
-use crate::server::{FileAt, Life};
-use crate::world::{Happening, World};
+use crate::world::World;
 
 /// A call to a lock manager: the client, the file, and the number of the call.
 type Called = (usize, FileAt, u64);
@@ -47,36 +48,31 @@ impl Asking {
     }
 }
 
-/// The life of a lock manager in whose memory a client is registered: a SIGKILL leaves that memory.
-fn memory(life: Life) -> (usize, u32, u32) {
-    (life.0, life.1, life.2)
-}
-
 impl World {
     /// What happens between lock managers, status monitors and agents.
     pub(crate) fn happen_to_registrations(&mut self, happening: &Happening) {
         match *happening {
-            Happening::CallsOut { server, number } => self.calls_out(server, number),
-            Happening::CalloutAnswered { server, number, is_durable } => {
-                self.callout_answered(server, number, is_durable);
+            Happening::CallsOut { of, number } => self.calls_out(of, number),
+            Happening::CalloutAnswered { of, number, is_durable } => {
+                self.callout_answered(of, number, is_durable);
             }
-            Happening::CalloutEnds { server, number } => self.callout_ends(server, number),
-            Happening::MonitorReads { server, agent } => self.monitor_reads(server, agent),
-            Happening::MonitorTicks { server, agent } => self.monitor_ticks(server, agent),
-            Happening::DirectoryRead { server, agent } => self.directory_was_read(server, agent),
-            Happening::DirectorySynced { server, agent } => self.directory_is_synced(server, agent),
-            Happening::RegisterPeer { server, life } => self.register_peer(server, life),
-            Happening::Registered { server, life, client, granted, acknowledged } => {
-                self.registered(server, life, client, granted, acknowledged);
+            Happening::CalloutEnds { of, number } => self.callout_ends(of, number),
+            Happening::MonitorReads { of, agent } => self.monitor_reads((of, agent)),
+            Happening::MonitorTicks { of, agent } => self.monitor_ticks((of, agent)),
+            Happening::DirectoryRead { of, agent } => self.directory_was_read((of, agent)),
+            Happening::DirectorySynced { of, agent } => self.directory_is_synced((of, agent)),
+            Happening::RegisterPeer { life } => self.register_peer(life),
+            Happening::Registered { life, client, granted, acknowledged } => {
+                self.registered(life, client, granted, acknowledged);
             }
             _ => {}
         }
     }
 
     /// Parks a call while the lock manager waits, or asks the status monitor for its client. The verdict, where it is refused.
-    pub(crate) fn ask_for(&mut self, server: usize, client: usize, file: FileAt) -> Option<Verdict> {
+    pub(crate) fn ask_for(&mut self, of: LockManagerAt, client: usize, file: FileAt) -> Option<Verdict> {
         let number = self.clients[client].calls.get(&file)?.number;
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         if it.asking.refused.remove(&(client, file, number)) {
             return Some(Verdict::Denied);
         }
@@ -86,16 +82,16 @@ impl World {
         match it.capture {
             Capture::Watch | Capture::Callout => {
                 it.create_record(client);
-                self.after(15, Happening::Recorded { server, life, client });
+                self.after(15, Happening::Recorded { life, client });
             }
-            Capture::Nsm => self.ask_status_monitor_for(server, Some(client)),
+            Capture::Nsm => self.ask_status_monitor_for(of, Some(client)),
         }
         None
     }
 
     /// Whether a call has to wait, since the lock manager waits for its status monitor.
-    pub(crate) fn must_wait(&mut self, server: usize, called: Called) -> bool {
-        let asking = &mut self.servers[server].asking;
+    pub(crate) fn must_wait(&mut self, of: LockManagerAt, called: Called) -> bool {
+        let asking = &mut self.servers[of].asking;
         let waits = asking.on.is_some();
         if waits {
             asking.parked.insert(called);
@@ -104,17 +100,10 @@ impl World {
     }
 
     /// The status monitor has answered the lock manager's SM_MON. `acknowledged`: the client's record is said to be durable.
-    pub(crate) fn registered(
-        &mut self,
-        server: usize,
-        life: Life,
-        client: usize,
-        granted: bool,
-        acknowledged: bool,
-    ) {
-        let now = self.now;
-        let it = &mut self.servers[server];
-        if memory(life) != memory(it.life()) || !it.serves() {
+    pub(crate) fn registered(&mut self, life: Life, client: usize, granted: bool, acknowledged: bool) {
+        let (now, of) = (self.now, life.of);
+        let it = &mut self.servers[of];
+        if !life.shares_memory_with(it.life()) || !it.serves() {
             return;
         }
         let Some((called, _)) = it.asking.on.take_if(|(called, _)| called.0 == client) else { return };
@@ -122,22 +111,22 @@ impl World {
             true => {
                 it.registered.insert(client);
                 it.asking.remembers(client, acknowledged);
-                self.checks.registered_at.insert((server, client), now);
+                self.checks.registered_at.insert((of, client), now);
             }
             false => drop(it.asking.refused.insert(called)),
         }
-        let parked = std::mem::take(&mut self.servers[server].asking.parked);
+        let parked = std::mem::take(&mut self.servers[of].asking.parked);
         for (client, file, number) in parked {
             self.after(1, Happening::Arrives { client, file, number });
         }
     }
 
     /// A lock is granted: with the promise that its holder is on record, where the mode of the server makes one.
-    pub(crate) fn promise(&mut self, server: usize, client: usize, file: FileAt) {
+    pub(crate) fn promise(&mut self, of: LockManagerAt, client: usize, file: FileAt) {
         let name = &self.services[file.0].name;
-        let it = &self.servers[server];
+        let it = &self.servers[of];
         let claim = self.store.newest_claim(name);
-        let is_ours = claim.is_some_and(|claim| claim.owner == it.name && !claim.released);
+        let is_ours = claim.is_some_and(|claim| claim.owner == it.node && !claim.released);
         let is_promised = is_ours
             && it.capture != Capture::Watch
             && it.registered.contains(&client)
@@ -145,7 +134,7 @@ impl World {
         let key = &self.clients[client].key;
         let is_there = self.store.see_newest(name, |contents| contents.records.contains_key(key));
         let (us, name) = (it.name.clone(), name.clone());
-        let asking = &mut self.servers[server].asking;
+        let asking = &mut self.servers[of].asking;
         if !is_promised {
             asking.promised.remove(&(file, client));
             return;
@@ -160,43 +149,44 @@ impl World {
     }
 
     /// The lock manager has a client unmonitored.
-    pub(crate) fn unmonitor(&mut self, server: usize, client: usize) {
-        match self.servers[server].capture {
-            Capture::Watch | Capture::Callout => self.servers[server].unmonitor(client),
-            Capture::Nsm => self.ask_status_monitor_to_forget(server, client),
+    pub(crate) fn unmonitor(&mut self, of: LockManagerAt, client: usize) {
+        match self.servers[of].capture {
+            Capture::Watch | Capture::Callout => self.servers[of].unmonitor(client),
+            Capture::Nsm => self.ask_status_monitor_to_forget(of, client),
         }
     }
 
     /// rpc.statd has written the record of a client, and answers; in mode `callout` after its callout.
-    pub(crate) fn recorded(&mut self, server: usize, life: Life, client: usize) {
-        let it = &mut self.servers[server];
-        if !it.on || it.boot != life.1 {
+    pub(crate) fn recorded(&mut self, life: Life, client: usize) {
+        let of = life.of;
+        if !self.servers[of.server].on || self.servers[of.server].boot != life.boot {
             return;
         }
-        it.write_record(client);
-        self.checks.recorded_at.insert((server, client), self.now);
-        self.hint(server);
-        match self.servers[server].capture {
-            Capture::Callout => self.call_out(server, client, life),
-            _ if self.servers[server].life() == life => {
-                self.servers[server].registered.insert(client);
-                self.checks.registered_at.insert((server, client), self.now);
+        self.servers[of].write_record(client);
+        self.checks.recorded_at.insert((of, client), self.now);
+        self.hint(of);
+        match self.servers[of].capture {
+            Capture::Callout => self.call_out(client, life),
+            _ if self.servers[of].life() == life => {
+                self.servers[of].registered.insert(client);
+                self.checks.registered_at.insert((of, client), self.now);
             }
             _ => {}
         }
     }
 
-    pub(crate) fn register_peer_soon(&mut self, server: usize) {
-        if self.servers[server].capture == Capture::Nsm {
-            let life = self.servers[server].life();
-            let after = self.chance(Purpose::StatusMonitor, server).u64(500..6_000);
-            self.after(after, Happening::RegisterPeer { server, life });
+    pub(crate) fn register_peer_soon(&mut self, of: LockManagerAt) {
+        if self.servers[of].capture == Capture::Nsm && self.servers[of].peer.is_some() {
+            let life = self.servers[of].life();
+            let after = self.chance(Purpose::StatusMonitor, of.stream()).u64(500..6_000);
+            self.after(after, Happening::RegisterPeer { life });
         }
     }
 
-    pub(crate) fn register_peer(&mut self, server: usize, life: Life) {
-        if self.servers[server].life() == life && self.servers[server].serves() {
-            self.ask_status_monitor_for(server, None);
+    pub(crate) fn register_peer(&mut self, life: Life) {
+        let of = life.of;
+        if self.servers[of].life() == life && self.servers[of].serves() {
+            self.ask_status_monitor_for(of, None);
         }
     }
 }

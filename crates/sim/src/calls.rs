@@ -20,10 +20,11 @@ use heirlock_nsm::StateNumber;
 
 use crate::Ms;
 use crate::chance::Purpose;
+use crate::happening::Happening;
 use crate::losses::Disturbance;
 use crate::process::{Shared, entered};
 use crate::schedule::Level;
-use crate::world::{Happening, World};
+use crate::world::World;
 
 type Answer<T> = Result<T, StoreError>;
 
@@ -429,7 +430,7 @@ impl Store for StoreOf {
 mod tests {
     use super::*;
     use crate::process::tests::quiet_world;
-    use crate::world::server_name;
+    use crate::service::server_name;
 
     /// A claim that is made while the store does this, and the store of the server that makes it.
     fn claimed_while(level: Level) -> (Answer<ClaimAnswer>, Claim, StoreOf) {

@@ -21,7 +21,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
-use heirlock_core::takeover::{End, Hindrance, OutcomeLine, Part, Phase, Takeover};
+use heirlock_core::takeover::{End, Hindrance, Part, Phase, Takeover};
 use heirlock_core::{Generation, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
@@ -29,10 +29,11 @@ use heirlock_nsm::{MonName, StateNumber, sm};
 use crate::Ms;
 use crate::client::{Ask, Loss};
 use crate::excuse::Losses;
-use crate::losses::{Disturbance, Lost, Stored};
+use crate::lock_manager::{FileAt, GRACE_MS, Life, LockManagerAt, client_at};
+use crate::losses::{Disturbed, Lost, Stored};
 use crate::outside::OutsideOf;
 use crate::schedule::Capture;
-use crate::server::{FileAt, GRACE_MS, Life, client_at};
+use crate::service::Service;
 use crate::settings::{DEAD_AFTER, FORGET_AFTER, MARGIN};
 use crate::world::{World, millis};
 
@@ -52,18 +53,20 @@ pub struct Violation {
 pub(crate) struct Checks {
     pub(crate) violation: Option<Violation>,
     /// When something went wrong on the side of the servers.
-    pub(crate) disturbances: Vec<(Ms, Disturbance)>,
-    /// When each client's record was written by a server's status monitor.
-    pub(crate) recorded_at: BTreeMap<(usize, usize), Ms>,
-    /// When its lock manager last had each client registered.
-    pub(crate) registered_at: BTreeMap<(usize, usize), Ms>,
+    pub(crate) disturbances: Vec<Disturbed>,
+    /// The clients that each lock manager has ever asked its status monitor to monitor.
+    pub(crate) asked_for: BTreeSet<(LockManagerAt, usize)>,
+    /// When each client's record was written by a lock manager's status monitor.
+    pub(crate) recorded_at: BTreeMap<(LockManagerAt, usize), Ms>,
+    /// When each lock manager last had each client registered.
+    pub(crate) registered_at: BTreeMap<(LockManagerAt, usize), Ms>,
     /// In the order in which they were stored.
     pub(crate) outcomes: Vec<Stored>,
     /// Locks that were granted to another while their holder believed to have them.
     pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
-    runs: BTreeMap<(usize, u64), (Ms, u64)>,
+    runs: BTreeMap<(LockManagerAt, u64), (Ms, u64)>,
     /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.
     left_interrupted: BTreeMap<(usize, ServiceName), (Ms, u64)>,
 }
@@ -78,7 +81,7 @@ const LEARNT_MS_MAX: Ms = 3_000;
 const REPEATED_MS_MAX: Ms = 4_500;
 /// Datagrams to one client within a second.
 const DATAGRAMS_MAX: usize = 120;
-/// Runs that one agent begins within a minute.
+/// Runs that one agent begins within a minute for each lock manager.
 const RUNS_MAX: u64 = 40;
 
 impl World {
@@ -123,7 +126,19 @@ impl World {
 
     // I4, I3, I7, I10
 
-    pub(crate) fn check_datagram(&mut self, server: usize, service: usize, transmit: &Transmit) {
+    /// A lock manager tells clients of its own services alone.
+    pub(crate) fn check_sender(&mut self, of: LockManagerAt, service: usize) {
+        let its = self.services[service].lock_manager_on(of.server);
+        if its != of {
+            let (us, its, name) =
+                (&self.servers[of].name, &self.servers[its].name, &self.services[service].name);
+            let what = format!("{us} tells clients of {name}, which {its} serves");
+            self.violated(7, what);
+        }
+    }
+
+    pub(crate) fn check_datagram(&mut self, of: LockManagerAt, service: usize, transmit: &Transmit) {
+        let server = of.server;
         let (name, us) = (self.services[service].name.clone(), self.servers[server].name.clone());
         let client = client_at(transmit.to.ip());
         if client.is_none() && !name.is_host() {
@@ -145,7 +160,7 @@ impl World {
         if !is_notify {
             return;
         }
-        let it = &self.servers[server];
+        let it = &self.servers[of];
         let left = it.grace_until.saturating_sub(now);
         // A proof is a second old at most; a stop of lockd meanwhile can't be seen.
         let was_stopped = now <= it.stopped_at + millis(limits::GRACE_PROOF_AGE_MAX);
@@ -156,7 +171,8 @@ impl World {
         let newest = self.store.newest_claim(&name);
         if let Some(claim) = newest.filter(|claim| claim.owner != us) {
             let at = self.claimed_at.get(&(name.clone(), claim.generation)).copied().unwrap_or_default();
-            let is_blind = self.is_cut_off(server) || self.was_disturbed_since(at.saturating_sub(3_000));
+            let is_blind =
+                self.is_cut_off(server) || self.was_disturbed_since(at.saturating_sub(3_000), service);
             if now > at.max(self.servers[server].resumed_at) + LEARNT_MS_MAX && !is_blind {
                 self.violated(
                     3,
@@ -176,9 +192,9 @@ impl World {
         let before = self.clients[client].heard.insert((service, state.0), life);
         // Between two looks at its own lock manager a server can't know; the next run's number follows soon. A server that tells
         // knows that another one took over.
-        let began = self.servers[life.0].grace_until.saturating_sub(GRACE_MS);
-        let is_known = self.now > self.servers[life.0].unseen_until.max(began + REPEATED_MS_MAX);
-        if let Some(before) = before.filter(|before| *before != life && (is_known || before.0 != life.0)) {
+        let began = self.servers[life.of].grace_until.saturating_sub(GRACE_MS);
+        let is_known = self.now > self.servers[life.of].unseen_until.max(began + REPEATED_MS_MAX);
+        if let Some(before) = before.filter(|before| *before != life && (is_known || before.of != life.of)) {
             let what =
                 format!("{name} tells client {client} number {state} in {life:?}, and did in {before:?}");
             self.violated(5, what);
@@ -215,14 +231,15 @@ impl World {
                 let name = key.client();
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
+                let of = self.services[at].lock_manager_on(server);
                 let it = &self.clients[client];
                 let is_fresh =
-                    self.checks.recorded_at.get(&(server, client)).is_some_and(|at| at + 3_000 > self.now);
+                    self.checks.recorded_at.get(&(of, client)).is_some_and(|at| at + 3_000 > self.now);
                 if is_fresh {
                     return; // too new for the last look; the next one brings it back
                 }
                 // It came back for another lock and gave that up: its lock manager knows that it holds none.
-                let since = self.checks.registered_at.get(&(server, client)).copied().unwrap_or_default();
+                let since = self.checks.registered_at.get(&(of, client)).copied().unwrap_or_default();
                 let held = it.locks.iter().find(|(file, held)| {
                     // It asks for it again, or gives it up.
                     let is_reclaiming = it.calls.contains_key(file);
@@ -236,31 +253,51 @@ impl World {
                         let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
                         bad.any(|it| it.service == *service && it.client == *name && long_ago(&it))
                     };
-                    let was_there = self.checks.recorded_at.contains_key(&(server, client));
+                    let was_there = self.checks.recorded_at.contains_key(&(of, client));
                     let came_back = held.loss.as_ref().is_some_and(|loss| {
                         since > loss.at || loss.unseen || is_over(loss) || (was_there && is_told(loss))
                     });
                     file.0 == at && held.listed && !is_reclaiming && !came_back
                 });
                 if let Some((file, held)) = held {
-                    self.say(|| self.servers[server].files_of(client));
+                    self.say(|| self.servers[of].files_of(client));
                     let what = format!(
                         "{} forgets client {client} of {service}, which believes to hold {file:?} ({held:?})",
-                        self.servers[server].name
+                        self.servers[of].name
                     );
                     self.violated(2, what);
                 }
             }
-            Change::Record(RecordChange::Put(key, _)) => self.check_name(key.client()),
+            Change::Record(RecordChange::Put(key, _)) => {
+                self.check_name(key.client());
+                self.check_client(server, service, key.client());
+            }
             Change::PutState(_) | Change::PutJournal(_) => {}
         }
     }
 
     /// The newest generation of a service tells of locks in the life that this server's lock manager lives now.
     fn is_of_the_life_that_runs(&self, server: usize, service: &ServiceName) -> bool {
-        let seen = self.servers[server].observe(self.now);
+        let Some(of) = self.lock_manager_of(server, service) else { return false };
+        let seen = self.servers[of].observe(self.now);
         let noted = self.store.see_newest(service, |contents| contents.journal.as_ref()?.life.clone());
         noted.flatten().is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
+    }
+
+    /// I7: a client that comes onto record as a service's has registered with the lock manager that serves it there, or is a client
+    /// of another service which that one serves.
+    fn check_client(&mut self, server: usize, service: &ServiceName, name: &MonName) {
+        let Some(client) = name.address().and_then(client_at) else { return };
+        let Some(of) = self.lock_manager_of(server, service) else { return };
+        let is_known = |service: &Service| {
+            let its = service.lock_manager_on(server) == of;
+            its && self.is_client_of(client, &service.name)
+        };
+        if self.checks.asked_for.contains(&(of, client)) || self.services.iter().any(is_known) {
+            return;
+        }
+        let what = format!("{} takes client {client} for one of {service}", self.servers[of].name);
+        self.violated(7, what);
     }
 
     /// I11
@@ -273,7 +310,15 @@ impl World {
 
     // I8
 
-    pub(crate) fn check_end(&mut self, machine: &Takeover, end: &End) {
+    pub(crate) fn check_end(&mut self, of: LockManagerAt, machine: &Takeover, end: &End) {
+        let foreign = self
+            .services
+            .iter()
+            .find(|service| machine.has_member(&service.name) && service.lock_manager_on(of.server) != of);
+        if let Some(service) = foreign {
+            let what = format!("a run of {} tells clients of {}", self.servers[of].name, service.name);
+            self.violated(7, what);
+        }
         let (End::Settled(summaries) | End::Failed { summaries, .. }) = end else { return };
         // A run that is done anew, or by another server, says nothing of its clients. Any other one does.
         let is_final = match end {
@@ -307,8 +352,9 @@ impl World {
 
     // I7
 
-    /// A run that drops a server's own locks must tell its own clients. `seen`: the lock manager whose locks go.
-    pub(crate) fn check_members(&mut self, server: usize, agent: &Agent<OutsideOf>, seen: &Observation) {
+    /// A run that drops a lock manager's locks must tell the clients of its services. `seen`: that lock manager, whose locks go.
+    pub(crate) fn check_members(&mut self, of: LockManagerAt, agent: &Agent<OutsideOf>, seen: &Observation) {
+        let is_served = |service: &ServiceName| self.lock_manager_of(of.server, service) == Some(of);
         let lives_here = |service: &ServiceName| {
             let life = agent.journal_of(service).and_then(|journal| journal.life.as_ref());
             life.is_some_and(|life| life.boot == seen.boot && seen.start.as_ref() == Some(&life.start))
@@ -316,11 +362,11 @@ impl World {
         let has_clients = |service: &ServiceName| {
             agent.ledger_of(service).is_some_and(|ledger| !ledger.stored().is_empty())
         };
-        let forgotten = agent
-            .held()
-            .find(|service| lives_here(service) && has_clients(service) && !agent.run_tells(service));
+        let forgotten = agent.held().find(|service| {
+            is_served(service) && lives_here(service) && has_clients(service) && !agent.run_tells(service)
+        });
         if let Some(service) = forgotten {
-            let us = &self.servers[server].name;
+            let us = &self.servers[of].name;
             let what = format!("{service} loses its locks on {us}, and no run will tell its clients");
             self.violated(7, what);
         }
@@ -328,15 +374,16 @@ impl World {
 
     // I10
 
-    pub(crate) fn check_bounds(&mut self, server: usize, begun: u64) {
-        let (now, agent) = (self.now, self.servers[server].agent);
-        let entry = self.checks.runs.entry((server, agent)).or_insert((now, begun));
+    /// `begun`: how many runs its agent has begun for this lock manager.
+    pub(crate) fn check_bounds(&mut self, of: LockManagerAt, begun: u64) {
+        let (now, agent) = (self.now, self.servers[of.server].agent);
+        let entry = self.checks.runs.entry((of, agent)).or_insert((now, begun));
         if now > entry.0 + 60_000 {
             *entry = (now, begun);
         }
         let runs = begun - entry.1;
         if runs > RUNS_MAX {
-            self.violated(10, format!("{} began {runs} runs within a minute", self.servers[server].name));
+            self.violated(10, format!("{} began {runs} runs within a minute", self.servers[of].name));
         }
     }
 
@@ -384,10 +431,11 @@ impl World {
         let mut left: BTreeMap<(usize, ServiceName), (Ms, u64)> = BTreeMap::new();
         let going = self.agents.iter().enumerate().filter(|(server, _)| !self.is_stopped(*server));
         for (server, it) in going.filter_map(|(server, it)| Some((server, it.as_ref()?))) {
-            let runs = it.agent.run_count();
             // While the store keeps it waiting it can do nothing.
             let waited = if it.busy_until > now { 1_000 } else { 0 };
             for service in it.agent.left_interrupted() {
+                let Some(of) = self.lock_manager_of(server, service) else { continue };
+                let runs = it.agent.run_count_of(of.number);
                 let key = (server, service.clone());
                 let known = self.checks.left_interrupted.get(&key).filter(|(_, begun)| *begun == runs);
                 let since = known.map_or(now, |(since, _)| *since + waited);
@@ -427,7 +475,7 @@ impl World {
             .as_ref()
             .is_some_and(|agent| agent.started < quiet && agent.busy_until <= self.now);
         let was_stopped = self.is_stopped(server) || it.resumed_at >= quiet;
-        let is_blind = self.is_cut_off(server) || self.store_is_away() || self.was_disturbed_since(quiet);
+        let is_blind = self.is_cut_off(server) || self.store_is_away();
         it.on && goes_on && !was_stopped && !is_blind
     }
 
@@ -435,8 +483,12 @@ impl World {
     fn neglected(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
         let it = &self.servers[server];
         let agent = &self.agents[server].as_ref()?.agent;
-        let monitored = it.monitored();
         for name in agent.held() {
+            let Some(at) = self.service(name).filter(|at| !self.was_disturbed_since(quiet, *at)) else {
+                continue;
+            };
+            let of = self.services[at].lock_manager_on(server);
+            let monitor = &self.servers[of];
             let Some(held) = agent.claim_of(name) else { continue };
             let released = self.released_at.get(&(name.clone(), held.generation));
             if released.is_some_and(|at| *at < quiet) {
@@ -456,18 +508,21 @@ impl World {
                 }
                 continue;
             }
+            let monitored = monitor.monitored();
             let missing = self.store.see_newest(name, |contents| {
                 let is_missing = |client: &&usize| {
-                    let at = self.checks.recorded_at.get(&(server, **client)).copied().unwrap_or(self.now);
+                    let at = self.checks.recorded_at.get(&(of, **client)).copied().unwrap_or(self.now);
                     let is_known = contents.records.contains_key(&self.clients[**client].key);
-                    !is_known && at < quiet && (it.capture == Capture::Nsm || it.has_record(**client))
+                    !is_known
+                        && at < quiet
+                        && (monitor.capture == Capture::Nsm || monitor.has_record(**client))
                 };
                 monitored.iter().find(is_missing).copied()
             });
             if let Some(client) = missing.flatten() {
                 return Some((
                     6,
-                    format!("client {client} is registered at {}, and {name} doesn't know it", it.name),
+                    format!("client {client} is registered at {}, and {name} doesn't know it", monitor.name),
                 ));
             }
         }

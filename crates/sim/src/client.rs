@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
-use crate::schedule::Capture;
-use crate::server::{FileAt, Life, client_address};
+use crate::excuse::GrantedBy;
+use crate::lock_manager::{FileAt, Life, client_address};
 
 /// One client.
 #[derive(Debug)]
@@ -44,8 +44,8 @@ pub(crate) struct Held {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Loss {
     pub(crate) at: Ms,
-    /// The mode of the server that had granted it.
-    pub(crate) on: Capture,
+    /// The lock manager that had granted it.
+    pub(crate) by: GrantedBy,
     /// The client was on record in the store.
     pub(crate) captured: bool,
     /// Nothing that can be seen told of it.

@@ -12,9 +12,10 @@ use heirlock_core::{ServerName, ServiceName};
 use crate::Ms;
 use crate::chance::Purpose;
 use crate::check::is_at_rest;
+use crate::happening::Happening;
 use crate::process::{Shared, entered};
 use crate::schedule::Level;
-use crate::world::{Happening, World};
+use crate::world::World;
 
 /// A request to an agent.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The conveyor of a server: it places lines into the status monitor's directory, file by file, and takes them away. It does one
+//! The conveyor of a lock manager: it places lines into the status monitor's directory, file by file, and takes them away. It does one
 //! thing after the other, beside its agent's loop.
 
 use std::collections::VecDeque;
@@ -14,9 +14,10 @@ use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::Ms;
 use crate::chance::Purpose;
-use crate::server::holds;
+use crate::happening::Happening;
+use crate::lock_manager::{LockManagerAt, holds};
 use crate::work::AgentAt;
-use crate::world::{Happening, World};
+use crate::world::World;
 
 /// Lines by file.
 type Lines = VecDeque<(MonName, Vec<u8>)>;
@@ -63,67 +64,63 @@ impl Conveying {
 
 impl World {
     pub(crate) fn begin_to_convey(&mut self, at: AgentAt, conveying: Conveying) {
-        let (server, agent) = at;
-        let waiting = &mut self.servers[server].conveying;
+        let (of, agent) = at;
+        let waiting = &mut self.servers[of].conveying;
         waiting.push_back(conveying);
         if waiting.len() == 1 {
-            self.convey_later(server, agent);
+            self.convey_later((of, agent));
         }
     }
 
-    fn convey_later(&mut self, server: usize, agent: u64) {
-        let rng = self.chance(Purpose::Conveyor, server);
+    fn convey_later(&mut self, (of, agent): AgentAt) {
+        let rng = self.chance(Purpose::Conveyor, of.stream());
         let (quick, is_slow, slow): (Ms, bool, Ms) =
             (rng.u64(1..20), rng.u8(0..40) == 0, rng.u64(100..2_500));
-        let hangs = self.servers[server].conveyor_hangs_until.saturating_sub(self.now);
+        let hangs = self.servers[of].conveyor_hangs_until.saturating_sub(self.now);
         let after = if is_slow { slow } else { quick };
-        self.after(after.max(hangs), Happening::Convey { server, agent });
+        self.after(after.max(hangs), Happening::Convey { of, agent });
     }
 
     /// One step of the conveyor of this agent: the plan is remembered before the first file, and then a file.
-    pub(crate) fn convey(&mut self, (server, agent): AgentAt) {
+    pub(crate) fn convey(&mut self, (of, agent): AgentAt) {
         let now = self.now;
-        if self.servers[server].agent != agent {
+        if self.servers[of.server].agent != agent {
             return;
         }
-        let Some(mut conveying) = self.servers[server].conveying.pop_front() else { return };
+        let Some(mut conveying) = self.servers[of].conveying.pop_front() else { return };
         match &mut conveying.left {
-            None => conveying.left = Some(self.plan(server, &mut conveying.task)),
+            None => conveying.left = Some(self.plan(of, &mut conveying.task)),
             Some(left) => {
                 if let Some((client, lines)) = left.pop_front() {
                     match conveying.task {
-                        Task::Place { .. } => self.servers[server].place(&client, &lines, now),
-                        Task::TakeAway => self.servers[server].take_away(&client, &lines, now),
+                        Task::Place { .. } => self.servers[of].place(&client, &lines, now),
+                        Task::TakeAway => self.servers[of].take_away(&client, &lines, now),
                     }
                 }
             }
         }
         if conveying.left.as_ref().is_some_and(VecDeque::is_empty) {
-            self.conveyed((server, agent), conveying.task);
+            self.conveyed((of, agent), conveying.task);
         } else {
-            self.servers[server].conveying.push_front(conveying);
+            self.servers[of].conveying.push_front(conveying);
         }
-        if !self.servers[server].conveying.is_empty() {
-            self.convey_later(server, agent);
+        if !self.servers[of].conveying.is_empty() {
+            self.convey_later((of, agent));
         }
     }
 
     /// The plan of a task, file by file. Lines that are to be placed are in the book from now on.
-    fn plan(&mut self, server: usize, task: &mut Task) -> Lines {
+    fn plan(&mut self, of: LockManagerAt, task: &mut Task) -> Lines {
         let Task::Place { planned, .. } = task else {
-            return self.servers[server]
-                .book
-                .iter()
-                .map(|(name, lines)| (name.clone(), lines.clone()))
-                .collect();
+            return self.servers[of].book.iter().map(|(name, lines)| (name.clone(), lines.clone())).collect();
         };
         let mut left = Lines::new();
         for (client, bytes) in mem::take(planned) {
             self.check_name(&client);
-            let it = &mut self.servers[server];
+            let it = &mut self.servers[of];
             let there = it.sm.get(&client).map(Vec::as_slice).unwrap_or_default();
             let remembered = it.book.get(&client).map(Vec::as_slice).unwrap_or_default();
-            let to_place = lines_to_place(there, remembered, &bytes, it.name.as_str());
+            let to_place = lines_to_place(there, remembered, &bytes, it.node.as_str());
             if !to_place.is_empty() {
                 let remembered = Arc::make_mut(&mut it.book).entry(client.clone()).or_default();
                 if !holds(remembered, &to_place) {

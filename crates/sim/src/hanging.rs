@@ -7,20 +7,22 @@ use heirlock_core::{ServerName, ServiceName};
 
 use crate::Ms;
 use crate::chance::Purpose;
+use crate::happening::Happening;
+use crate::lock_manager::LockManagerAt;
 use crate::losses::Disturbance;
 use crate::schedule::{INCIDENTS_END, Level};
 use crate::settings::HOOK_TIME_MAX;
 use crate::work::AgentAt;
-use crate::world::{Happening, World, millis};
+use crate::world::{World, millis};
 
 impl World {
-    /// For how long the next work of a server's agent hangs, if it does.
-    fn hangs_for(&mut self, server: usize) -> Option<Ms> {
+    /// For how long the next work for a lock manager hangs, if it does.
+    fn hangs_for(&mut self, of: LockManagerAt) -> Option<Ms> {
         let level = self.levels.of(Level::WorkHangs);
         if level == 0 {
             return None;
         }
-        let rng = self.chance(Purpose::Hang, server);
+        let rng = self.chance(Purpose::Hang, of.stream());
         let (hangs, for_long, ms) = (rng.u16(0..1_000) < level, rng.bool(), rng.u64(2_000..60_000));
         let until_repair = INCIDENTS_END.saturating_sub(self.now) + 100;
         hangs.then(|| if for_long { until_repair } else { ms.min(until_repair) })
@@ -29,27 +31,27 @@ impl World {
     /// Lets work of a run hang, or hands it back.
     pub(crate) fn hang_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) -> Option<RunWork> {
         let Some(ms) = self.hangs_for(at.0) else { return Some(work) };
-        let (server, agent) = at;
-        self.disturbed(Disturbance::Failure);
+        let (of, agent) = at;
+        self.disturbed_at(of, Disturbance::Failure);
         let what = format!("{work:?}");
         let what = what.split([' ', '(']).next().unwrap_or_default().to_owned();
-        self.say(|| format!("{}: {what} hangs for {ms} ms", self.servers[server].name));
+        self.say(|| format!("{}: {what} hangs for {ms} ms", self.servers[of].name));
         match work {
             RunWork::Fence(owners) => self.fence_hangs(at, run, owners),
             // It is told to stop when its run is over, and takes notice of that when it goes on.
             RunWork::Tell { .. } => {}
             RunWork::Place { .. } => {
-                self.stop_conveyor(server, ms);
+                self.stop_conveyor(of, ms);
                 return Some(work);
             }
             RunWork::BringUp { services, last_call, .. } => {
                 // The hook is ended by its time limit, and only the look goes on.
-                if self.chance(Purpose::Hang, server).bool() {
-                    self.bring_addresses(server, &services);
+                if self.chance(Purpose::Hang, of.stream()).bool() {
+                    self.bring_addresses(of.server, &services);
                 }
-                self.after(ms, Happening::BringUp { server, agent, run, services, last_call });
+                self.after(ms, Happening::BringUp { of, agent, run, services, last_call });
             }
-            _ => self.after(ms, Happening::GoesOnFor { server, agent, run, work: Box::new(work) }),
+            _ => self.after(ms, Happening::GoesOnFor { of, agent, run, work: Box::new(work) }),
         }
         None
     }
@@ -57,7 +59,7 @@ impl World {
     /// Work of a run that hung goes on.
     pub(crate) fn go_on_for(&mut self, at: AgentAt, run: RunNumber, work: RunWork) {
         if self.started(at).is_some() {
-            self.disturbed(Disturbance::Failure);
+            self.disturbed_at(at.0, Disturbance::Failure);
             self.say(|| format!("{}: work that hung goes on", self.servers[at.0].name));
             self.do_for(at, run, work);
         }
@@ -65,7 +67,7 @@ impl World {
 
     /// The hook is ended by its time limit. It may have done all it had to.
     fn fence_hangs(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
-        if self.chance(Purpose::Hang, at.0).bool() {
+        if self.chance(Purpose::Hang, at.0.stream()).bool() {
             self.power_off_all(owners);
         }
         let ended = Err("the fence has not ended in time".to_owned());
@@ -79,14 +81,14 @@ impl World {
             return Some(work);
         }
         let Some(ms) = self.hangs_for(at.0) else { return Some(work) };
-        let (server, agent) = at;
-        self.disturbed(Disturbance::Failure);
+        let (of, agent) = at;
+        self.disturbed_at(of, Disturbance::Failure);
         match work {
             Work::TakePlacedAway => {
-                self.stop_conveyor(server, ms);
+                self.stop_conveyor(of, ms);
                 return Some(work);
             }
-            _ => self.after(ms, Happening::GoesOn { server, agent, work: Box::new(work) }),
+            _ => self.after(ms, Happening::GoesOn { of, agent, work: Box::new(work) }),
         }
         None
     }
@@ -94,15 +96,15 @@ impl World {
     /// Other work that hung goes on.
     pub(crate) fn go_on_with(&mut self, at: AgentAt, work: Work) {
         if self.started(at).is_some() {
-            self.disturbed(Disturbance::Failure);
+            self.disturbed_at(at.0, Disturbance::Failure);
             self.do_work(at, work);
         }
     }
 
-    /// The conveyor of a server hangs with its disk, in the middle of what it does.
-    fn stop_conveyor(&mut self, server: usize, ms: Ms) {
+    /// The conveyor of a lock manager hangs with its disk, in the middle of what it does.
+    fn stop_conveyor(&mut self, of: LockManagerAt, ms: Ms) {
         let until = self.now + ms;
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         it.conveyor_hangs_until = it.conveyor_hangs_until.max(until);
     }
 }

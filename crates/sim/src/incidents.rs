@@ -1,10 +1,14 @@
 //! The incidents of the schedule: how each happens to the world.
 
 use crate::Ms;
+use crate::happening::Happening;
+use crate::lock_manager::LockManagerAt;
 use crate::losses::Disturbance;
 use crate::process::Turn;
 use crate::schedule::{INCIDENTS_END, Incident, Levels};
-use crate::world::{Death, Happening, World, server_name};
+use crate::server::Death;
+use crate::service::server_name;
+use crate::world::World;
 
 impl World {
     /// An incident of the schedule. An incident that can't happen now (a server that is off can't crash) doesn't happen at all.
@@ -14,17 +18,17 @@ impl World {
             Incident::Crash { server, steps } => self.harm(server, steps, Death::Server),
             Incident::KillAgent { server, steps } => self.harm(server, steps, Death::Agent),
             Incident::StopAgent { server, ms } => self.stop_agent(server, ms),
-            Incident::RestartNfs { server, ms } => {
-                if self.is_untouched(server) && self.servers[server].lockd.is_some() {
-                    self.disturbed(Disturbance::Failure);
-                    self.stop_nfs(server);
-                    self.after(ms, Happening::StartNfs(server));
+            Incident::RestartNfs { of, ms } => {
+                if self.is_untouched(of) && self.servers[of].lockd.is_some() {
+                    self.disturbed_at(of, Disturbance::Failure);
+                    self.stop_nfs(of);
+                    self.after(ms, Happening::StartNfs(of));
                 }
             }
-            Incident::KillLockd { server } => {
-                if self.is_untouched(server) {
-                    self.disturbed(Disturbance::Failure);
-                    self.kill_lockd(server);
+            Incident::KillLockd { of } => {
+                if self.is_untouched(of) {
+                    self.disturbed_at(of, Disturbance::Failure);
+                    self.kill_lockd(of);
                 }
             }
             Incident::CutOff { server, ms } => {
@@ -34,9 +38,9 @@ impl World {
                 self.after(ms, Happening::Disturbed(Disturbance::Store));
             }
             Incident::SetClock { server, seconds } => self.servers[server].wall_off_s = seconds,
-            Incident::MoveToBak { server } => {
-                if self.is_untouched(server) {
-                    let it = &mut self.servers[server];
+            Incident::MoveToBak { of } => {
+                if self.is_untouched(of) {
+                    let it = &mut self.servers[of];
                     let moved = std::mem::take(&mut it.sm);
                     it.sm_bak.extend(moved);
                 }
@@ -59,9 +63,9 @@ impl World {
         }
     }
 
-    /// It is on, and no work on its lock manager is going on.
-    fn is_untouched(&self, server: usize) -> bool {
-        self.servers[server].on && !self.servers[server].is_worked_on
+    /// Its server is on, and no work on this lock manager is going on.
+    fn is_untouched(&self, of: LockManagerAt) -> bool {
+        self.servers[of.server].on && !self.servers[of].is_worked_on
     }
 
     fn harm(&mut self, server: usize, steps: u32, death: Death) {
@@ -125,7 +129,7 @@ impl World {
             let it = &mut self.servers[server];
             it.cut_off_until = it.cut_off_until.min(self.now);
             it.fatal_step = None;
-            self.wake_lockd(server);
+            self.servers.lock_managers_of(server).for_each(|of| self.wake_lockd(of));
         }
         for client in &mut self.clients {
             client.loss = 0;

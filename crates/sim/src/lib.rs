@@ -29,8 +29,15 @@
 //! - **The cluster manager** lets two servers adopt at the same moment, each told that the owner is fenced. Where it decides, it
 //!   says `--prepare`, moves the address, says `--finish`, and repeats what is not answered. A fence may fail.
 //!
+//! # Lock managers
+//! In a third of all seeds servers have two or three lock managers, each with its own status monitor, directory, lives, grace, capture
+//! mode and services; the first one serves what its server serves under its own name, and has the filer that it mounts from. Which lock
+//! manager serves a service differs from server to server. All of them share their server's agent, its boot, its clock and its way to
+//! the store. They are restarted and killed each by itself, and work for one of them hangs by itself. What fails at one of them excuses
+//! no loss at another.
+//!
 //! # Capture modes
-//! Each server has one of the three. In `watch` nothing is promised. In `callout` and `nsm` the lock manager waits in its only thread
+//! Each lock manager has one of the three. In `watch` nothing is promised. In `callout` and `nsm` the lock manager waits in its only thread
 //! for the status monitor, which waits for the agent: for rpc.statd's callout, which gives up after its time limit and leaves a note,
 //! or for heirlock's own machine, which dies with the agent's process and is gone on with by the next one from what lies under /run.
 //! There a lock whose holder was said to be on record must be so (I1).
@@ -57,7 +64,9 @@ mod cluster;
 mod conveying;
 mod excuse;
 mod hanging;
+mod happening;
 mod incidents;
+mod lock_manager;
 mod log;
 mod losses;
 mod outside;
@@ -65,6 +74,7 @@ mod process;
 mod queue;
 mod schedule;
 mod server;
+mod service;
 mod settings;
 mod status_monitor;
 mod store;

@@ -5,7 +5,7 @@ use heirlock_nsm::MonName;
 use crate::Ms;
 use crate::client::{Ask, Loss};
 use crate::excuse::Evidence;
-use crate::server::{FileAt, GRACE_MS, Life};
+use crate::lock_manager::{FileAt, GRACE_MS, Life, LockManagerAt};
 use crate::world::World;
 
 /// Something went wrong on the side of the servers.
@@ -20,6 +20,15 @@ pub(crate) enum Disturbance {
     /// A run failed because an address was not there in time: no notification could leave from it, and all clients of that run
     /// had to wait for it.
     Address,
+}
+
+/// When something went wrong on the side of the servers.
+#[derive(Debug)]
+pub(crate) struct Disturbed {
+    pub(crate) at: Ms,
+    pub(crate) how: Disturbance,
+    /// The lock manager that it happened to, where it happened to one alone.
+    pub(crate) to: Option<LockManagerAt>,
 }
 
 /// An outcome that was stored, of one client of one service.
@@ -47,25 +56,38 @@ const LINGERS_MS: Ms = 3_000;
 impl World {
     /// Something went wrong on the side of the servers.
     pub(crate) fn disturbed(&mut self, how: Disturbance) {
-        let now = self.now;
-        self.checks.disturbances.push((now, how));
+        let at = self.now;
+        self.checks.disturbances.push(Disturbed { at, how, to: None });
     }
 
-    pub(crate) fn was_disturbed_since(&self, since: Ms) -> bool {
-        self.checks.disturbances.iter().any(|(at, _)| *at > since)
+    /// The same where it concerns this lock manager alone: it excuses nothing at another one.
+    pub(crate) fn disturbed_at(&mut self, to: LockManagerAt, how: Disturbance) {
+        let at = self.now;
+        self.checks.disturbances.push(Disturbed { at, how, to: Some(to) });
+    }
+
+    /// Whether something went wrong that may be felt by a service: not at a lock manager that is another one's on its server.
+    fn concerns(&self, service: usize, disturbed: &Disturbed) -> bool {
+        disturbed.to.is_none_or(|of| self.services[service].lock_manager_on(of.server) == of)
+    }
+
+    pub(crate) fn was_disturbed_since(&self, since: Ms, service: usize) -> bool {
+        let mut latest = self.checks.disturbances.iter().rev().take_while(|disturbed| disturbed.at > since);
+        latest.any(|disturbed| self.concerns(service, disturbed))
     }
 
     /// An agent looks at its lock manager. If it stood still during a whole life of it, grace included, nothing tells that the
     /// locks which died before that life were given to others in it.
-    pub(crate) fn notice_ends(&mut self, server: usize) {
-        let (now, (_, boot, starts, _)) = (self.now, self.servers[server].life());
-        let runs = self.servers[server].lockd;
+    pub(crate) fn notice_ends(&mut self, of: LockManagerAt) {
+        let (now, life) = (self.now, self.servers[of].life());
+        let runs = self.servers[of].lockd;
         let held = self.clients.iter_mut().flat_map(|client| client.locks.values_mut());
         let losses = held.filter_map(|held| held.loss.as_mut());
         for loss in losses.chain(self.checks.thefts.iter_mut().map(|lost| &mut lost.loss)) {
-            let is_over = |life: &mut Life| (life.0, life.1) == (server, boot) && starts > life.2;
-            if let Some((_, _, ended, _)) = loss.ended.take_if(is_over) {
-                loss.unseen |= runs != Some(ended + 1) && now > loss.at + GRACE_MS;
+            let is_over =
+                |ended: &mut Life| (ended.of, ended.boot) == (of, life.boot) && life.start > ended.start;
+            if let Some(ended) = loss.ended.take_if(is_over) {
+                loss.unseen |= runs != Some(ended.start + 1) && now > loss.at + GRACE_MS;
             }
         }
     }
@@ -79,7 +101,7 @@ impl World {
                     let Lost { client, file, loss, .. } = &lost;
                     format!("client {client} lost {file:?} at {} ms, which is excused: {excuse}", loss.at)
                 });
-                self.checks.losses.excuse(lost.loss.on, excuse);
+                self.checks.losses.excuse(lost.loss.by, excuse);
                 continue;
             }
             let Lost { client, file, loss, listed } = lost;
@@ -121,9 +143,10 @@ impl World {
         let counts = |stored: &&Stored| stored.at > loss.at || (!stored.is_good && stored.at > claimed_at);
         let told: Vec<&Stored> = self.checks.outcomes.iter().filter(of_it).filter(counts).collect();
         let until = told.first().map_or(Ms::MAX, |stored| stored.at);
-        let disturbances =
-            self.checks.disturbances.iter().filter(|(at, _)| (loss.at + 1..until).contains(at));
-        let between: Vec<Disturbance> = disturbances.map(|(_, how)| *how).collect();
+        let disturbances = self.checks.disturbances.iter();
+        let disturbances = disturbances.filter(|disturbed| (loss.at + 1..until).contains(&disturbed.at));
+        let disturbances = disturbances.filter(|disturbed| self.concerns(lost.file.0, disturbed));
+        let between: Vec<Disturbance> = disturbances.map(|disturbed| disturbed.how).collect();
         // A client that is away has its outcome as well, and can reclaim until grace has ended for it.
         let may_reclaim_until = told.first().map_or(0, |stored| stored.at + GRACE_MS);
         let away = loss.at.saturating_sub(LINGERS_MS)..may_reclaim_until;
@@ -132,7 +155,7 @@ impl World {
             has_shown: !loss.unseen,
             was_away: self.clients[lost.client].kept_off.iter().any(|at| away.contains(at)),
             is_told: told.iter().any(|stored| !stored.is_good),
-            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS)),
+            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0),
             store_failed: between.contains(&Disturbance::Store),
             failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };

@@ -35,7 +35,8 @@ struct Arguments {
     /// Tells what happens when, of many seeds too.
     #[arg(long)]
     trace: bool,
-    /// Goes on after a broken promise, and counts which invariants were broken.
+    /// Goes on after a broken promise, and counts which invariants were broken. Counts losses also by how many lock managers a
+    /// server has.
     #[arg(long)]
     survey: bool,
     /// Succeeds only if this invariant is broken, and no other before it: shows that its checker fires. `bounds`: only if no
@@ -53,7 +54,7 @@ struct Arguments {
     /// Fails if the losses are out of their bounds: too few were judged, or an excuse was taken too often.
     #[arg(long)]
     bounds: bool,
-    /// All servers notice records in this mode (watch, callout, nsm), whatever the seed or the history says.
+    /// The records of all lock managers are noticed in this mode (watch, callout, nsm), whatever the seed or the history says.
     #[arg(long, value_name = "MODE", value_parser = Capture::parse)]
     capture: Option<Capture>,
     /// Threads, each with seeds of its own.
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
     }
     if arguments.survey {
         survey(&source, &broken, count);
+        losses.by_lock_managers().iter().for_each(|line| println!("{line}"));
     }
     let first = broken.first();
     if let Some((at, violation)) = first {
@@ -307,8 +309,9 @@ fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
     match bug {
         Bug::AnswerFirst | Bug::WaitForStore => &[Capture::Nsm],
         Bug::CalloutFirst => &[Capture::Callout],
+        Bug::RegisteredWithAnother => &[Capture::Callout, Capture::Nsm],
         // Elsewhere the commit that a registration waits for brings a client into the store, and no look.
-        Bug::FirstPortion => &[Capture::Watch],
+        Bug::FirstPortion | Bug::DirectoryOfAnother => &[Capture::Watch],
         // Our own status monitor lets no client be forgotten that is registered.
         Bug::ForgetReturned | Bug::RetireAll => &[Capture::Watch, Capture::Callout],
         // Elsewhere the same shows first in a registered client that is not on record (I6), as with the bug above.

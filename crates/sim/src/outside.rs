@@ -22,18 +22,25 @@ use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::Ms;
 use crate::chance::Purpose;
+use crate::lock_manager::{Files, LockManagerAt};
 use crate::process::{Shared, entered};
-use crate::server::Files;
 use crate::settings::host_address;
 use crate::world::World;
 
-/// A server, and its lock manager, as one agent has them.
+/// A server as one agent has it.
 #[derive(Clone)]
 pub(crate) struct OutsideOf {
-    pub(crate) world: Shared,
-    pub(crate) server: usize,
-    agent: u64,
+    world: Shared,
+    server: usize,
     started: Ms,
+}
+
+/// A lock manager of it.
+#[derive(Clone)]
+pub(crate) struct InstanceOf {
+    pub(crate) world: Shared,
+    pub(crate) of: LockManagerAt,
+    agent: u64,
 }
 
 /// The basis of a look into the status monitor's directory, and its result.
@@ -49,8 +56,7 @@ pub(crate) struct LastLook {
 impl OutsideOf {
     /// That of the agent which begins now.
     pub(crate) fn new(shared: Shared, world: &World, server: usize) -> Self {
-        let it = &world.servers[server];
-        Self { world: shared, server, agent: it.agent, started: world.now }
+        Self { world: shared, server, started: world.now }
     }
 
     /// The world that it shows.
@@ -61,29 +67,40 @@ impl OutsideOf {
     fn world(&self) -> MutexGuard<'_, World> {
         entered(&self.world)
     }
+}
+
+impl InstanceOf {
+    /// That of the agent which begins now.
+    pub(crate) fn new(world: Shared, inside: &World, of: LockManagerAt) -> Self {
+        Self { world, of, agent: inside.servers[of.server].agent }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        entered(&self.world)
+    }
 
     /// The world, if the agent lives one step further.
     pub(crate) fn step(&self) -> Option<MutexGuard<'_, World>> {
         let mut world = self.world();
-        world.step(self.server).then_some(world)
+        world.step(self.of.server).then_some(world)
     }
 
     /// The world, if the agent lives.
     pub(crate) fn alive(&self) -> Option<MutexGuard<'_, World>> {
-        Some(self.world()).filter(|world| world.lives(self.server))
+        Some(self.world()).filter(|world| world.lives(self.of.server))
     }
 }
 
 impl World {
-    /// The result of a look at the directory of a server. Half of the time that a seed takes would go into looks with the same
+    /// The result of a look at the directory of a lock manager. Half of the time that a seed takes would go into looks with the same
     /// result as the one before.
     pub(crate) fn look_at_directory(
         &mut self,
-        server: usize,
+        of: LockManagerAt,
         placed: &Placed,
         addresses: &Addresses,
     ) -> Found {
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         let is_as_before = |last: &&LastLook| {
             (&last.sm, &last.sm_bak) == (&it.sm, &it.sm_bak)
                 && Arc::ptr_eq(&last.placed, placed)
@@ -109,7 +126,7 @@ impl World {
 }
 
 impl Outside for OutsideOf {
-    type Instance = Self;
+    type Instance = InstanceOf;
 
     fn now(&self) -> Moment {
         self.world().moment(self.started)
@@ -148,7 +165,8 @@ impl Outside for OutsideOf {
     }
 
     fn maintain(&mut self, on: bool) -> Result<(), String> {
-        if let Some(mut world) = self.step() {
+        let mut world = self.world();
+        if world.step(self.server) {
             world.servers[self.server].is_maintained = on;
         }
         Ok(())
@@ -179,17 +197,17 @@ impl Outside for OutsideOf {
     fn publish(&self, _: StatusReport, _: Option<Moment>) {}
 }
 
-impl InstanceOutside for OutsideOf {
+impl InstanceOutside for InstanceOf {
     fn node(&self) -> Option<String> {
-        Some(self.world().servers[self.server].name.to_string())
+        Some(self.world().servers[self.of].node.to_string())
     }
 
     fn is_present(&self, address: IpAddr) -> bool {
         let world = self.world();
         let service = world.services.iter().position(|service| service.address == Some(address));
         match service {
-            Some(service) => world.address_of(service) == Some(self.server),
-            None => address == host_address(self.server),
+            Some(service) => world.serving(service) == Some(self.of),
+            None => self.of.is_first() && address == host_address(self.of.server),
         }
     }
 
@@ -198,57 +216,57 @@ impl InstanceOutside for OutsideOf {
     }
 
     fn roles(&mut self, _: &[u16], _: bool) -> Roles {
-        let peer = self.world().servers[self.server].peer.clone();
-        Roles { peers: BTreeSet::from([peer]), connected: BTreeSet::new() }
+        let peer = self.world().servers[self.of].peer.clone();
+        Roles { peers: peer.into_iter().collect(), connected: BTreeSet::new() }
     }
 
     fn own_state(&self) -> Option<StateNumber> {
-        Some(StateNumber(self.world().servers[self.server].state))
+        Some(StateNumber(self.world().servers[self.of].state))
     }
 
     fn grace_note(&self) -> Option<Remembered> {
-        self.world().servers[self.server].grace.clone()
+        self.world().servers[self.of].grace.clone()
     }
 
     fn note_grace(&mut self, noted: &Remembered) {
         if let Some(mut world) = self.step() {
-            world.servers[self.server].grace = Some(noted.clone());
+            world.servers[self.of].grace = Some(noted.clone());
         }
     }
 
     fn registrations(&self, run: &str) -> Option<Registrations> {
-        Registrations::parse(self.world().servers[self.server].registrations.as_ref()?, run)
+        Registrations::parse(self.world().servers[self.of].registrations.as_ref()?, run)
     }
 
     fn note_registrations(&mut self, registrations: &Registrations) {
         if let Some(mut world) = self.step() {
-            world.servers[self.server].registrations = Some(registrations.render());
+            world.servers[self.of].registrations = Some(registrations.render());
         }
     }
 
     fn placed(&self) -> Placed {
-        Arc::clone(&self.world().servers[self.server].book)
+        Arc::clone(&self.world().servers[self.of].book)
     }
 
     fn is_hinted(&self) -> bool {
-        self.world().servers[self.server].is_hinted
+        self.world().servers[self.of].is_hinted
     }
 
     fn forget_hints(&mut self) {
         if let Some(mut world) = self.alive() {
-            world.servers[self.server].is_hinted = false;
+            world.servers[self.of].is_hinted = false;
         }
     }
 
     fn look(&mut self, addresses: &Addresses, _: Recall) -> Result<Found, String> {
         let mut world = entered(&self.world);
-        let placed = Arc::clone(&world.servers[self.server].book);
-        Ok(world.look_at_directory(self.server, &placed, addresses))
+        let placed = Arc::clone(&world.servers[self.of].book);
+        Ok(world.look_at_directory(self.of, &placed, addresses))
     }
 
     fn begin_look(&mut self, basis: Basis, addresses: Arc<Addresses>, _: bool) -> Result<(), String> {
         if let Some(mut world) = self.alive() {
-            world.begin_look(self.server, self.agent, basis, addresses);
+            world.begin_look((self.of, self.agent), basis, addresses);
         }
         Ok(())
     }
@@ -290,7 +308,7 @@ impl InstanceOutside for OutsideOf {
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {
         if let Some(mut world) = self.step() {
-            world.begin_for((self.server, self.agent), run, work);
+            world.begin_for((self.of, self.agent), run, work);
         }
     }
 
@@ -299,13 +317,13 @@ impl InstanceOutside for OutsideOf {
             return;
         }
         if let Some(mut world) = self.step() {
-            world.begin((self.server, self.agent), work);
+            world.begin((self.of, self.agent), work);
         }
     }
 
     fn stop_telling(&mut self) {
         if let Some(mut world) = self.alive() {
-            world.servers[self.server].tellings.clear();
+            world.servers[self.of].tellings.clear();
         }
     }
 
@@ -320,7 +338,7 @@ impl InstanceOutside for OutsideOf {
 
     fn run_ended(&mut self, run: &Takeover, end: &End) {
         if let Some(mut world) = self.alive() {
-            world.run_ended(self.server, run, end);
+            world.run_ended(self.of, run, end);
         }
     }
 }
@@ -338,13 +356,16 @@ mod tests {
     #[test]
     fn a_server_of_the_simulation_and_its_lock_manager_keep_their_promises() {
         let world = quiet_world();
-        let begun = || OutsideOf::new(Arc::clone(&world), &entered(&world), 0);
+        a_server_keeps_its_promises(OutsideOf::new(Arc::clone(&world), &entered(&world), 0), |before| {
+            drop(before);
+            OutsideOf::new(Arc::clone(&world), &entered(&world), 0)
+        });
+        let begun = || InstanceOf::new(Arc::clone(&world), &entered(&world), LockManagerAt::first(0));
         let anew = |before| {
             drop(before);
             begun()
         };
-        a_server_keeps_its_promises(begun(), anew);
-        let next = |_: &mut OutsideOf| match entered(&world).next_message().unwrap() {
+        let next = |_: &mut InstanceOf| match entered(&world).next_message().unwrap() {
             Message::Of(_, news) => news,
             _ => panic!("the store does not answer late here"),
         };

@@ -8,16 +8,20 @@ use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use heirlock_agent::{Agent, InstanceNumber, Message, join_alike};
+use heirlock_agent::{Agent, Message, join_alike};
 use heirlock_core::incarnation::Observation;
 
 use crate::Ms;
 use crate::calls::StoreOf;
+use crate::happening::Happening;
+use crate::lock_manager::LockManagerAt;
 use crate::losses::Disturbance;
-use crate::outside::OutsideOf;
+use crate::outside::{InstanceOf, OutsideOf};
 use crate::schedule::Capture;
+use crate::server::Death;
+use crate::service::server_name;
 use crate::settings::settings_of;
-use crate::world::{Death, Happening, World, millis, server_name};
+use crate::world::{World, millis};
 
 /// A store that keeps an agent waiting for so long in one turn is what holds its work up.
 const STORE_HOLDS_UP: Ms = 1_000;
@@ -55,8 +59,8 @@ pub(crate) struct Driven {
     died: Option<Death>,
     /// How long the store kept it waiting.
     delay: Ms,
-    /// It makes its lock manager drop all locks, of the life that it saw last.
-    pub(crate) drops_locks_of: Option<Observation>,
+    /// The lock managers that it makes drop all locks, each of the life that it saw last.
+    pub(crate) drops_locks_of: Vec<(LockManagerAt, Observation)>,
 }
 
 /// An agent is to do something.
@@ -144,7 +148,7 @@ impl World {
     }
 
     fn begin_turn(&mut self, server: usize) {
-        self.driven = Some(Driven { server, died: None, delay: 0, drops_locks_of: None });
+        self.driven = Some(Driven { server, died: None, delay: 0, drops_locks_of: Vec::new() });
     }
 
     /// A turn is over. The agent is given back where it must be dropped: not in here, where it might enter the world again.
@@ -155,15 +159,17 @@ impl World {
             self.died(server, death);
             return Some(it);
         }
-        if let Some(seen) = driven.and_then(|driven| driven.drops_locks_of) {
-            self.check_members(server, &it.agent, &seen);
+        for (of, seen) in driven.into_iter().flat_map(|driven| driven.drops_locks_of) {
+            self.check_members(of, &it.agent, &seen);
         }
         it.busy_until = self.now + delay;
         if delay >= STORE_HOLDS_UP {
             // A turn takes no time in here: what follows from its calls comes when they are over.
             self.after(delay, Happening::Disturbed(Disturbance::Store));
         }
-        self.check_bounds(server, it.agent.run_count());
+        for of in self.servers.lock_managers_of(server) {
+            self.check_bounds(of, it.agent.run_count_of(of.number));
+        }
         self.agents[server] = Some(it);
         self.wake_at(server, self.now + due.max(delay).max(1));
         None
@@ -208,10 +214,12 @@ impl Simulation {
         let (id, started, memory) = (world.servers[server].agent, world.now, world.store.memory.clone());
         let settings = Arc::new(settings_of(&world, server));
         let outside = OutsideOf::new(Arc::clone(&self.world), &world, server);
-        let lock_manager = outside.clone();
+        let lock_managers = world.servers.lock_managers_of(server);
+        let lock_managers = lock_managers.map(|of| InstanceOf::new(Arc::clone(&self.world), &world, of));
+        let lock_managers = lock_managers.collect();
         drop(world);
         let store = StoreOf { world: Arc::clone(&self.world), server, agent: id, memory };
-        let Ok(mut agent) = Agent::new(settings, Box::new(store), outside, vec![lock_manager]) else {
+        let Ok(mut agent) = Agent::new(settings, Box::new(store), outside, lock_managers) else {
             let mut world = entered(&self.world);
             world.driven = None;
             return world.died(server, Death::Agent);
@@ -225,25 +233,24 @@ impl Simulation {
         let mut world = entered(&self.world);
         let dead = world.end_turn(server, it, 1, false);
         if dead.is_none() {
-            world.after(1, Happening::Look { server, agent: id });
+            for of in world.servers.lock_managers_of(server) {
+                world.after(1, Happening::Look { of, agent: id });
+            }
         }
         drop(world);
     }
 
     /// Begins to learn of records in the way that is configured, besides looking at the directory.
     fn begin_capture(&self, server: usize, agent: &mut Agent<OutsideOf>) {
-        let mut world = entered(&self.world);
-        match world.servers[server].capture {
-            Capture::Watch => {}
-            Capture::Callout => {
-                drop(world);
-                agent.take_in_spool();
-            }
-            Capture::Nsm => {
-                let differing = world.begin_monitoring(server);
-                drop(world);
-                agent.monitors(InstanceNumber::FIRST, differing);
-            }
+        let world = || entered(&self.world);
+        let lock_managers: Vec<LockManagerAt> = world().servers.lock_managers_of(server).collect();
+        let mode = |of: LockManagerAt| world().servers[of].capture;
+        if lock_managers.iter().any(|of| mode(*of) == Capture::Callout) {
+            agent.take_in_spool();
+        }
+        for of in lock_managers.into_iter().filter(|of| mode(*of) == Capture::Nsm) {
+            let differing = world().begin_monitoring(of);
+            agent.monitors(of.number, differing);
         }
     }
 
@@ -286,7 +293,7 @@ impl Simulation {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use heirlock_agent::News;
+    use heirlock_agent::{InstanceNumber, News};
 
     use crate::schedule::{Incident, Levels, Schedule};
     use crate::teller::{Teller, Trace};

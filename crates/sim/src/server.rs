@@ -1,38 +1,23 @@
-//! One server: its lock manager and its status monitor, as Linux has them.
+//! One server: its agent, its own disk, and its lock managers.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
+use std::ops::{Deref, DerefMut, Index, IndexMut};
 
+use heirlock_agent::InstanceNumber;
 use heirlock_agent::store_memory::StoreMemory;
 use heirlock_core::ServerName;
-use heirlock_core::grace::Remembered;
-use heirlock_core::incarnation::Observation;
-use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
-use heirlock_nsm::record::{parse_record, render_record};
-use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::Ms;
-use crate::asking::Asking;
-use crate::callout::Callouts;
-use crate::conveying::Conveying;
-use crate::outside::LastLook;
-use crate::schedule::{Capture, ServerPlan};
-use crate::status_monitor::StatusMonitor;
-use crate::telling::Notification;
-use crate::world::Death;
+use crate::lock_manager::{LockManager, LockManagerAt};
+use crate::schedule::ServerPlan;
 
-/// How long a grace period lasts.
-pub(crate) const GRACE_MS: Ms = 12_000;
-
-/// A file of a service.
-pub(crate) type FileAt = (usize, u8);
-
-/// The key that tells one life of a lock manager from another, in truth.
-pub(crate) type Life = (usize, u32, u32, u32);
-
-/// Folders of a status monitor.
-pub(crate) type Files = BTreeMap<MonName, Vec<u8>>;
+/// How an agent ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Death {
+    /// Alone.
+    Agent,
+    /// With its whole server.
+    Server,
+}
 
 /// One server.
 pub(crate) struct Server {
@@ -40,57 +25,11 @@ pub(crate) struct Server {
     pub(crate) name: ServerName,
     pub(crate) on: bool,
     pub(crate) boot: u32,
-    /// 6.12: lockd ignores SIGKILL, and an orderly stop of nfsd unmonitors all clients. Else 6.1.
-    pub(crate) is_newer: bool,
-    /// How its agent notices records, and what it does in mode `nsm` with clients that it can't make durable.
-    pub(crate) capture: Capture,
-    pub(crate) grants_unprotected: bool,
-    /// Its lock manager's wait for the status monitor, where that waits for the agent.
-    pub(crate) asking: Asking,
-    /// heirlock as the status monitor, in mode `nsm`.
-    pub(crate) status_monitor: StatusMonitor,
-    /// rpc.statd's callouts, in mode `callout`.
-    pub(crate) callouts: Callouts,
-    /// lockd's start in this boot; `None` while it doesn't run.
-    pub(crate) lockd: Option<u32>,
-    starts: u32,
-    reopened: u32,
-    /// The texts by which `/proc` shows the boot and lockd's start. Looks are many, and these change seldom.
+    /// The text by which `/proc` shows the boot.
     pub(crate) boot_id: String,
-    lockd_id: String,
-    /// SIGKILL was sent and no request has woken lockd since: until then the files lie.
-    pub(crate) kill_pends: bool,
-    pub(crate) grace_until: Ms,
-    /// Until then nothing that can be seen tells this life from the one before. For the checker.
-    pub(crate) unseen_until: Ms,
-    pub(crate) lockd_started: Ms,
-    /// When the server booted.
+    /// When it booted.
     pub(crate) booted_at: Ms,
-    /// When it was last stopped.
-    pub(crate) stopped_at: Ms,
-    pub(crate) locks: BTreeMap<FileAt, usize>,
-    /// Clients that this life of lockd has registered with the status monitor.
-    pub(crate) registered: BTreeSet<usize>,
-    pub(crate) sm: Files,
-    pub(crate) sm_bak: Files,
-    /// The clients that the status monitor remembers: it writes no file for them.
-    pub(crate) remembered: BTreeSet<usize>,
-    cookies: u64,
-    /// NSM state number.
-    pub(crate) state: u32,
-    /// The conveyor's memory of placed files; on the server's own disk.
-    pub(crate) book: Arc<Files>,
-    /// The tasks of its agent's conveyor, in order.
-    pub(crate) conveying: VecDeque<Conveying>,
-    /// The disk hangs that its conveyor writes to.
-    pub(crate) conveyor_hangs_until: Ms,
-    /// An agent's note on the grace period that it saw open; a boot takes it away.
-    pub(crate) grace: Option<Remembered>,
-    /// An agent's note on the registrations when its lock manager recognised; a boot takes it away.
-    pub(crate) registrations: Option<String>,
-    /// Work on the lock manager is being done: no agent looks at it meanwhile.
-    pub(crate) is_worked_on: bool,
-    /// The server can't reach the store until then.
+    /// It can't reach the store until then.
     pub(crate) cut_off_until: Ms,
     /// Its wall clock is off by so much.
     pub(crate) wall_off_s: i64,
@@ -103,58 +42,28 @@ pub(crate) struct Server {
     pub(crate) fenced_until: Ms,
     /// The run of the agent.
     pub(crate) agent: u64,
-    /// Something changed in the status monitor's directory since its agent last forgot hints.
-    pub(crate) is_hinted: bool,
-    /// The services whose clients its agent tells.
-    pub(crate) tellings: Vec<Notification>,
-    /// Its agent's last look at the status monitor's directory, beside its loop or in it.
-    pub(crate) last_look: Option<LastLook>,
     /// Its memory of the store, on its own disk.
     pub(crate) memory: StoreMemory,
     /// It is being maintained; noted on its own disk.
     pub(crate) is_maintained: bool,
-    /// A filer that this server mounts from.
-    pub(crate) peer: MonName,
+    /// One at least, in the order of its configuration.
+    pub(crate) lock_managers: Vec<LockManager>,
 }
 
 impl Server {
     pub(crate) fn new(index: usize, name: ServerName, plan: &ServerPlan) -> Self {
-        let peer = MonName::from_address(peer_address(index));
+        let lock_managers = plan.lock_managers.iter().enumerate().map(|(place, of)| {
+            let at = LockManagerAt { server: index, number: InstanceNumber::at(place) };
+            LockManager::new(at, name.clone(), plan.is_newer, of)
+        });
         Self {
             index,
+            lock_managers: lock_managers.collect(),
             name,
             on: false,
             boot: 0,
-            is_newer: plan.is_newer,
-            capture: plan.capture,
-            grants_unprotected: plan.grants_unprotected,
-            asking: Asking::default(),
-            status_monitor: StatusMonitor::default(),
-            callouts: Callouts::default(),
-            lockd: None,
-            starts: 0,
-            reopened: 0,
             boot_id: "boot0".to_owned(),
-            lockd_id: String::new(),
-            kill_pends: false,
-            grace_until: 0,
-            unseen_until: 0,
-            lockd_started: 0,
             booted_at: 0,
-            stopped_at: 0,
-            locks: BTreeMap::new(),
-            registered: BTreeSet::new(),
-            sm: Files::new(),
-            sm_bak: Files::new(),
-            remembered: BTreeSet::new(),
-            cookies: 0,
-            state: plan.state,
-            book: Arc::default(),
-            conveying: VecDeque::new(),
-            conveyor_hangs_until: 0,
-            grace: None,
-            registrations: None,
-            is_worked_on: false,
             cut_off_until: 0,
             wall_off_s: 0,
             fatal_step: None,
@@ -162,231 +71,85 @@ impl Server {
             resumed_at: 0,
             fenced_until: 0,
             agent: 0,
-            is_hinted: false,
-            tellings: Vec::new(),
-            last_look: None,
             memory: StoreMemory::default(),
             is_maintained: false,
-            peer,
         }
     }
 
-    /// The life that runs.
-    pub(crate) fn life(&self) -> Life {
-        (self.index, self.boot, self.starts, self.reopened)
+    /// It boots, and its lock managers with it.
+    pub(crate) fn boots(&mut self, now: Ms) {
+        (self.on, self.boot, self.booted_at) = (true, self.boot + 1, now);
+        self.boot_id = format!("boot{}", self.boot);
+        for it in &mut self.lock_managers {
+            it.boots(self.boot, &self.boot_id, now);
+        }
     }
 
     /// All plans for its agent are dropped: another one begins.
     pub(crate) fn forget_agent(&mut self) {
         (self.fatal_step, self.stopped_until) = (None, 0);
-        (self.is_hinted, self.last_look) = (false, None);
-        self.tellings.clear();
-        self.conveying.clear();
-        self.conveyor_hangs_until = 0;
-        self.status_monitor.dies();
-    }
-
-    /// lockd begins another life, with new threads.
-    pub(crate) fn start_lockd(&mut self, now: Ms) {
-        self.starts += 1;
-        self.lockd = Some(self.starts);
-        (self.grace_until, self.lockd_started) = (now + GRACE_MS, now);
-        (self.boot_id, self.lockd_id) = (format!("boot{}", self.boot), format!("{}@{now}", self.starts));
-        (self.kill_pends, self.registered) = (false, BTreeSet::new());
-        self.asking.begin_anew();
-    }
-
-    /// Drops all locks, and answers which client held which.
-    pub(crate) fn drop_locks(&mut self) -> Vec<(FileAt, usize)> {
-        std::mem::take(&mut self.locks).into_iter().collect()
-    }
-
-    /// A request reaches lockd: a SIGKILL that was sent takes effect now.
-    pub(crate) fn wake(&mut self, now: Ms) -> Vec<(FileAt, usize)> {
-        if !std::mem::take(&mut self.kill_pends) {
-            return Vec::new();
-        }
-        self.reopened += 1;
-        self.grace_until = now + GRACE_MS;
-        self.drop_locks()
-    }
-
-    pub(crate) fn serves(&self) -> bool {
-        self.on && self.lockd.is_some()
-    }
-
-    pub(crate) fn in_grace(&self, now: Ms) -> bool {
-        self.serves() && now < self.grace_until
-    }
-
-    /// The result of a look at `/proc`.
-    pub(crate) fn observe(&self, now: Ms) -> Observation {
-        Observation {
-            boot: self.boot_id.clone(),
-            start: self.lockd.map(|_| self.lockd_id.clone()),
-            in_grace: Some(self.in_grace(now) && !self.kill_pends),
-            serving: self.lockd.is_some(),
-        }
-    }
-
-    /// The status monitor creates a client's file; it is empty until [`Server::write_record`].
-    pub(crate) fn create_record(&mut self, client: usize) {
-        self.sm.entry(file_name(client)).or_default();
-    }
-
-    /// The status monitor has written the line of a registration: appended where the file exists.
-    pub(crate) fn write_record(&mut self, client: usize) {
-        let cookie = self.next_cookie();
-        let mon_name = MonName::from_address(client_address(client));
-        let Ok(my_name) = MyName::parse(self.name.as_str()) else { return };
-        let line = MonitorLine { cookie, vers: 3, ..MonitorLine::generated(mon_name, my_name) };
-        line.render(self.sm.entry(file_name(client)).or_default());
-        self.remembered.insert(client);
-    }
-
-    /// The cookie of one registration more.
-    pub(crate) fn next_cookie(&mut self) -> [u8; 16] {
-        self.cookies += 1;
-        let mut cookie = [0; 16];
-        cookie[..8].copy_from_slice(&self.cookies.to_be_bytes());
-        cookie[8] = u8::try_from(self.index).unwrap_or_default();
-        cookie
-    }
-
-    /// The clients that its status monitor knows.
-    pub(crate) fn monitored(&self) -> BTreeSet<usize> {
-        match self.capture {
-            Capture::Watch | Capture::Callout => self.remembered.clone(),
-            Capture::Nsm => self.status_monitor.clients(),
-        }
-    }
-
-    /// The files in the directory for a client, and whether they were placed. For the trace.
-    pub(crate) fn files_of(&self, client: usize) -> String {
-        let named = |name: &&MonName| {
-            name.address() == Some(client_address(client)) || name.as_str() == format!("client{client}")
-        };
-        let show = |files: &Files| {
-            let found = files.iter().filter(|(name, _)| named(name));
-            found
-                .map(|(name, bytes)| format!("{name}={}", String::from_utf8_lossy(bytes)))
-                .collect::<String>()
-        };
-        format!(
-            "remembered {} sm [{}] bak [{}] placed [{}]",
-            self.remembered.contains(&client),
-            show(&self.sm),
-            show(&self.sm_bak),
-            show(&self.book)
-        )
-    }
-
-    /// Whether the status monitor's directory holds the client's own registration.
-    pub(crate) fn has_record(&self, client: usize) -> bool {
-        self.sm.get(&file_name(client)).is_some_and(|bytes| lines(bytes).iter().any(|line| self.is_own(line)))
-    }
-
-    /// SM_UNMON: the line of the registration goes.
-    pub(crate) fn unmonitor(&mut self, client: usize) {
-        if !self.remembered.remove(&client) {
-            return;
-        }
-        self.callouts.forget(client);
-        let name = file_name(client);
-        let own = self.sm.get(&name).map(|bytes| lines(bytes)).unwrap_or_default();
-        let own: Vec<MonitorLine> = own.into_iter().filter(|line| self.is_own(line)).collect();
-        self.take_away(&name, &render_record(&own), 0);
-    }
-
-    /// The status monitor starts: it remembers the clients that its files name as its own.
-    pub(crate) fn start_status_monitor(&mut self) {
-        let own = self.sm.values().flat_map(|bytes| lines(bytes)).filter(|line| self.is_own(line));
-        self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();
-    }
-
-    fn is_own(&self, line: &MonitorLine) -> bool {
-        line.my_name.as_str() == self.name.as_str() && line.vers == 3
-    }
-
-    /// The scan of the detector.
-    pub(crate) fn scan(&self) -> Scan {
-        let mut scan = Scan::default();
-        for (folder, files) in [(Folder::Sm, &self.sm), (Folder::SmBak, &self.sm_bak)] {
-            for (name, bytes) in files {
-                match parse_record(bytes) {
-                    Ok(_) => {
-                        scan.files.push(ScannedFile {
-                            folder,
-                            name: name.clone(),
-                            bytes: bytes.as_slice().into(),
-                        });
-                    }
-                    Err(error) => scan.problems.push(Problem {
-                        path: format!("sm/{name}"),
-                        why: error.to_string(),
-                        may_be_in_the_making: true,
-                    }),
-                }
-            }
-        }
-        scan
-    }
-
-    /// The conveyor adds lines to a file that may be the status monitor's.
-    pub(crate) fn place(&mut self, client: &MonName, bytes: &[u8], now: Ms) {
-        self.status_monitor.wrote(client, now);
-        let there = self.sm.entry(client.clone()).or_default();
-        if !holds(there, bytes) {
-            there.extend(bytes);
-        }
-    }
-
-    /// The conveyor takes its lines away again.
-    pub(crate) fn take_away(&mut self, client: &MonName, bytes: &[u8], now: Ms) {
-        self.status_monitor.wrote(client, now);
-        let Some(there) = self.sm.get(client).and_then(|there| parse_record(there).ok()) else { return };
-        let placed = lines(bytes);
-        let kept: Vec<MonitorLine> = there.lines.into_iter().filter(|line| !placed.contains(line)).collect();
-        match kept.is_empty() {
-            true => drop(self.sm.remove(client)),
-            false => drop(self.sm.insert(client.clone(), render_record(&kept))),
-        }
+        self.lock_managers.iter_mut().for_each(LockManager::forget_agent);
     }
 }
 
-/// Whether all of these lines are there already.
-pub(crate) fn holds(there: &[u8], wanted: &[u8]) -> bool {
-    let there = lines(there);
-    lines(wanted).iter().all(|line| there.contains(line))
-}
+/// All servers of a world, and by [`LockManagerAt`] all lock managers.
+pub(crate) struct Servers(Vec<Server>);
 
-fn lines(bytes: &[u8]) -> Vec<MonitorLine> {
-    parse_record(bytes).map(|parsed| parsed.lines).unwrap_or_default()
-}
+impl Servers {
+    pub(crate) fn new(servers: Vec<Server>) -> Self {
+        Self(servers)
+    }
 
-/// A client's address.
-pub(crate) fn client_address(client: usize) -> IpAddr {
-    Ipv4Addr::new(10, 1, 0, u8::try_from(client + 1).unwrap_or_default()).into()
-}
+    /// The lock managers of a server.
+    pub(crate) fn lock_managers_of(&self, server: usize) -> impl Iterator<Item = LockManagerAt> + use<> {
+        let count = self.0[server].lock_managers.len();
+        (0..count).map(move |place| LockManagerAt { server, number: InstanceNumber::at(place) })
+    }
 
-/// The client that has an address.
-pub(crate) fn client_at(address: IpAddr) -> Option<usize> {
-    match address {
-        IpAddr::V4(v4) if v4.octets()[..3] == [10, 1, 0] => usize::from(v4.octets()[3]).checked_sub(1),
-        _ => None,
+    /// All of them.
+    pub(crate) fn lock_managers(&self) -> Vec<LockManagerAt> {
+        (0..self.0.len()).flat_map(|server| self.lock_managers_of(server)).collect()
     }
 }
 
-/// The address of the filer that a server mounts from.
-pub(crate) fn peer_address(server: usize) -> IpAddr {
-    Ipv4Addr::new(10, 3, 0, u8::try_from(server + 1).unwrap_or_default()).into()
+impl Deref for Servers {
+    type Target = [Server];
+
+    fn deref(&self) -> &[Server] {
+        &self.0
+    }
 }
 
-/// As the resolver calls it: every second client has a name there.
-fn file_name(client: usize) -> MonName {
-    match client % 2 {
-        0 => MonName::from_address(client_address(client)),
-        _ => MonName::parse(&format!("client{client}"))
-            .unwrap_or(MonName::from_address(client_address(client))),
+impl DerefMut for Servers {
+    fn deref_mut(&mut self) -> &mut [Server] {
+        &mut self.0
+    }
+}
+
+impl Index<usize> for Servers {
+    type Output = Server;
+
+    fn index(&self, server: usize) -> &Server {
+        &self.0[server]
+    }
+}
+
+impl IndexMut<usize> for Servers {
+    fn index_mut(&mut self, server: usize) -> &mut Server {
+        &mut self.0[server]
+    }
+}
+
+impl Index<LockManagerAt> for Servers {
+    type Output = LockManager;
+
+    fn index(&self, at: LockManagerAt) -> &LockManager {
+        &self.0[at.server].lock_managers[at.number.place()]
+    }
+}
+
+impl IndexMut<LockManagerAt> for Servers {
+    fn index_mut(&mut self, at: LockManagerAt) -> &mut LockManager {
+        &mut self.0[at.server].lock_managers[at.number.place()]
     }
 }

@@ -5,15 +5,17 @@ use std::time::Duration;
 
 use heirlock_agent::config::{
     CaptureMode, CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
-    InstanceNumber, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings,
+    InstanceSettings, LockManagerKind, LockManagerSettings, Mode, NotifySettings, ServiceSettings, Settings,
     StoreSettings,
 };
+use heirlock_core::LockManagerName;
 use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 
+use crate::lock_manager::{GRACE_MS, LockManager, LockManagerAt};
 use crate::schedule::Capture;
-use crate::server::{GRACE_MS, Server};
-use crate::world::{Service, World, server_name};
+use crate::service::{Service, server_name};
+use crate::world::World;
 
 /// How much of grace must be left for a notification to leave.
 pub(crate) const MARGIN: Duration = Duration::from_secs(3);
@@ -36,9 +38,9 @@ pub(crate) fn grace_length() -> Duration {
     Duration::from_millis(GRACE_MS)
 }
 
-/// How a server makes its lock manager recognise.
-pub(crate) fn strategy_of(server: &Server) -> Strategy {
-    match server.is_newer || server.index == 1 {
+/// How a lock manager is made to recognise.
+fn strategy_of(it: &LockManager) -> Strategy {
+    match it.is_newer || it.at.server + it.at.number.place() == 1 {
         true => Strategy::RestartNfs,
         false => Strategy::RestartLockManager,
     }
@@ -58,26 +60,17 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
         has_hooks.then_some(command)
     };
     let floating = world.services.iter().filter(|service| service.host_of.is_none());
+    let first = instance_settings(&world.servers[LockManagerAt::first(at)]);
+    let further = server.lock_managers.iter().skip(1).map(instance_settings);
     Settings {
         server: server.name.clone(),
-        state_directory: "/var/lib/nfs".into(),
+        state_directory: first.state_directory,
         state_directory_is_set: true,
         runtime_directory: "/run/heirlock".into(),
         local_directory: "/var/lib/heirlock".into(),
         store: StoreSettings { path: "/srv/heirlock".into(), shared: true },
-        capture: capture_of(server),
-        lock_manager: LockManagerSettings {
-            kind: LockManagerKind::Kernel,
-            strategy: strategy_of(server),
-            convey: if at == 0 { Conveyance::Copy } else { Conveyance::Generate },
-            settle_margin: MARGIN,
-            prepared_time: MARGIN * 2,
-            restart_nfs: None,
-            restart_status_monitor: None,
-            recognise: None,
-            incarnation: None,
-            grace_period: None,
-        },
+        capture: first.capture,
+        lock_manager: first.lock_manager,
         control: ControlSettings::default(),
         notify: NotifySettings { rpcbind_port: 111, privileged_port: false },
         heartbeat: HeartbeatSettings { interval: BEAT_INTERVAL, dead_after: DEAD_AFTER },
@@ -96,14 +89,44 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
             address_down: hook("address-down"),
             ..HookSettings::default()
         },
-        services: floating.map(service_settings).collect(),
-        further: Vec::new(),
+        services: floating.map(|service| service_settings(service, at)).collect(),
+        further: further.collect(),
     }
 }
 
-fn capture_of(server: &Server) -> CaptureSettings {
+/// The configuration of one lock manager.
+fn instance_settings(it: &LockManager) -> InstanceSettings {
+    let state_directory = match it.at.number.place() {
+        0 => "/var/lib/nfs".into(),
+        place => format!("/var/lib/nfs{place}").into(),
+    };
+    let name = match it.at.number.place() {
+        0 => Ok(LockManagerName::host()),
+        place => LockManagerName::parse(&place.to_string()),
+    };
+    let name = name.unwrap_or_else(|_| LockManagerName::host());
+    InstanceSettings {
+        name,
+        state_directory,
+        capture: capture_of(it),
+        lock_manager: LockManagerSettings {
+            kind: LockManagerKind::Kernel,
+            strategy: strategy_of(it),
+            convey: if it.at.stream() == 0 { Conveyance::Copy } else { Conveyance::Generate },
+            settle_margin: MARGIN,
+            prepared_time: MARGIN * 2,
+            restart_nfs: None,
+            restart_status_monitor: None,
+            recognise: None,
+            incarnation: None,
+            grace_period: None,
+        },
+    }
+}
+
+fn capture_of(it: &LockManager) -> CaptureSettings {
     CaptureSettings {
-        mode: match server.capture {
+        mode: match it.capture {
             Capture::Watch => CaptureMode::ALL.watch,
             Capture::Callout => CaptureMode::ALL.callout,
             Capture::Nsm => CaptureMode::ALL.nsm,
@@ -111,7 +134,7 @@ fn capture_of(server: &Server) -> CaptureSettings {
         scan_interval: SCAN_INTERVAL,
         tombstone_delay: TOMBSTONE_DELAY,
         mon_timeout: MON_TIMEOUT,
-        when_unprotected: match server.grants_unprotected {
+        when_unprotected: match it.grants_unprotected {
             true => WhenUnprotected::Grant,
             false => WhenUnprotected::Refuse,
         },
@@ -121,7 +144,7 @@ fn capture_of(server: &Server) -> CaptureSettings {
     }
 }
 
-fn service_settings(service: &Service) -> ServiceSettings {
+fn service_settings(service: &Service, server: usize) -> ServiceSettings {
     ServiceSettings {
         name: service.name.clone(),
         addresses: service.address.into_iter().collect(),
@@ -129,6 +152,6 @@ fn service_settings(service: &Service) -> ServiceSettings {
         exports: Vec::new(),
         home: Some(server_name(service.home)),
         mode: if service.automatic { Mode::Automatic } else { Mode::Manual },
-        instance: InstanceNumber::FIRST,
+        instance: service.lock_manager_on(server).number,
     }
 }

@@ -1,4 +1,4 @@
-//! The status monitor of a server in mode `nsm`: heirlock's own. Its machine is a part of the agent's process, and dies with it;
+//! The status monitor of a lock manager in mode `nsm`: heirlock's own. Its machine is a part of the agent's process, and dies with it;
 //! the registrations that it was told outlive that process under /run, and its sockets do as well. Its files follow after its
 //! answers, and are lost with the server as far as they were not synced.
 
@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use heirlock_agent::News;
 use heirlock_agent::status_monitor::Wanted;
+use heirlock_core::claim::Claim;
 use heirlock_core::monitor::{Action, Caller, Event, Monitor, Persist, Rules, Ticket, WhenUnprotected, key};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::record::{parse_record, render_record};
@@ -15,11 +16,13 @@ use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::Ms;
 use crate::chance::Purpose;
+use crate::happening::Happening;
+use crate::lock_manager::{Files, Life, LockManagerAt, client_address, client_at};
 use crate::process::entered;
 use crate::schedule::Capture;
-use crate::server::{Files, Life, client_address, client_at};
 use crate::settings::MON_TIMEOUT;
-use crate::world::{Happening, World, millis};
+use crate::work::AgentAt;
+use crate::world::{World, millis};
 
 /// The status monitor of a server, with all that it leaves to the next agent.
 #[derive(Debug, Default)]
@@ -102,8 +105,8 @@ impl StatusMonitor {
 }
 
 impl World {
-    fn rules_of(&self, server: usize) -> Rules {
-        let when_unprotected = match self.servers[server].grants_unprotected {
+    fn rules_of(&self, of: LockManagerAt) -> Rules {
+        let when_unprotected = match self.servers[of].grants_unprotected {
             true => WhenUnprotected::Grant,
             false => WhenUnprotected::Refuse,
         };
@@ -112,9 +115,9 @@ impl World {
 
     /// An agent begins, and its status monitor with it. The clients whose files are to follow, where its directory was read: an
     /// earlier agent of this boot has left what it was told, and the directory is read afterwards.
-    pub(crate) fn begin_monitoring(&mut self, server: usize) -> Option<BTreeSet<MonName>> {
-        let (now, rules, agent) = (self.now, self.rules_of(server), self.servers[server].agent);
-        let it = &mut self.servers[server].status_monitor;
+    pub(crate) fn begin_monitoring(&mut self, of: LockManagerAt) -> Option<BTreeSet<MonName>> {
+        let (now, rules, agent) = (self.now, self.rules_of(of), self.servers[of.server].agent);
+        let it = &mut self.servers[of].status_monitor;
         let resumes = it.book.is_some();
         let book = it.book.get_or_insert_default();
         let machine = Monitor::resumed(rules, book.lines.clone(), book.owed.clone());
@@ -126,27 +129,27 @@ impl World {
             is_read: false,
             ticks_at: None,
         });
-        let differing = (!resumes).then(|| self.read_directory(server));
+        let differing = (!resumes).then(|| self.read_directory(of));
         if resumes {
-            let after = self.chance(Purpose::StatusMonitor, server).u64(5..400);
-            self.after(after, Happening::DirectoryRead { server, agent });
+            let after = self.chance(Purpose::StatusMonitor, of.stream()).u64(5..400);
+            self.after(after, Happening::DirectoryRead { of, agent });
         }
-        self.after(1, Happening::MonitorReads { server, agent });
+        self.after(1, Happening::MonitorReads { of, agent });
         differing
     }
 
     /// The thread that reads the directory at the start is done.
-    pub(crate) fn directory_was_read(&mut self, server: usize, agent: u64) {
-        if self.servers[server].agent == agent && self.servers[server].status_monitor.runs.is_some() {
-            let differing = self.read_directory(server);
-            self.tell_agent((server, agent), 1, News::DirectoryRead(Box::new(Ok(differing))));
+    pub(crate) fn directory_was_read(&mut self, (of, agent): AgentAt) {
+        if self.servers[of.server].agent == agent && self.servers[of].status_monitor.runs.is_some() {
+            let differing = self.read_directory(of);
+            self.tell_agent((of, agent), 1, News::DirectoryRead(Box::new(Ok(differing))));
         }
     }
 
     /// Makes the machine know what lies in the directory, and answers of which clients the files are to follow.
-    fn read_directory(&mut self, server: usize) -> BTreeSet<MonName> {
-        let booted = self.servers[server].booted_at;
-        let it = &self.servers[server];
+    fn read_directory(&mut self, of: LockManagerAt) -> BTreeSet<MonName> {
+        let booted = self.servers[of.server].booted_at;
+        let it = &self.servers[of];
         let since = it.status_monitor.book.as_ref().map_or(0, |book| book.written);
         let conveyed = conveyed(&it.book);
         let (mut current, mut found) = (BTreeSet::new(), Vec::new());
@@ -166,11 +169,11 @@ impl World {
                 }
             }
         }
-        let first = self.servers[server].status_monitor.runs.as_mut();
+        let first = self.servers[of].status_monitor.runs.as_mut();
         if first.is_some_and(|runs| !std::mem::replace(&mut runs.is_read, true)) {
-            self.monitor_hears(server, Event::Found(found));
+            self.monitor_hears(of, Event::Found(found));
         }
-        let Some(runs) = &self.servers[server].status_monitor.runs else { return BTreeSet::new() };
+        let Some(runs) = &self.servers[of].status_monitor.runs else { return BTreeSet::new() };
         current.extend(runs.machine.all_lines().map(|line| key(&line.mon_name)));
         let differs = |client: &MonName| {
             let own = there.get(client).map(Vec::as_slice).unwrap_or_default();
@@ -180,44 +183,47 @@ impl World {
     }
 
     /// The lock manager registers a client, or the filer that its server mounts from.
-    pub(crate) fn ask_status_monitor_for(&mut self, server: usize, client: Option<usize>) {
-        let it = &mut self.servers[server];
-        let Ok(my_name) = MyName::parse(it.name.as_str()) else { return };
+    pub(crate) fn ask_status_monitor_for(&mut self, of: LockManagerAt, client: Option<usize>) {
+        let it = &mut self.servers[of];
+        let Ok(my_name) = MyName::parse(it.node.as_str()) else { return };
         let mon_name = match client {
             Some(client) => MonName::from_address(client_address(client)),
-            None => it.peer.clone(),
+            None => match it.peer.clone() {
+                Some(peer) => peer,
+                None => return,
+            },
         };
         let line =
             MonitorLine { cookie: it.next_cookie(), vers: 3, ..MonitorLine::generated(mon_name, my_name) };
         let life = it.life();
-        self.ask_status_monitor(server, Request::Mon { client, line, life });
+        self.ask_status_monitor(of, Request::Mon { client, line, life });
     }
 
     /// The lock manager has a client unmonitored.
-    pub(crate) fn ask_status_monitor_to_forget(&mut self, server: usize, client: usize) {
+    pub(crate) fn ask_status_monitor_to_forget(&mut self, of: LockManagerAt, client: usize) {
         let mon_name = MonName::from_address(client_address(client));
-        let Ok(my_name) = MyName::parse(self.servers[server].name.as_str()) else { return };
+        let Ok(my_name) = MyName::parse(self.servers[of].node.as_str()) else { return };
         let line = MonitorLine { vers: 3, ..MonitorLine::generated(mon_name, my_name) };
-        self.ask_status_monitor(server, Request::Unmon(line));
+        self.ask_status_monitor(of, Request::Unmon(line));
     }
 
-    fn ask_status_monitor(&mut self, server: usize, request: Request) {
-        let after = self.chance(Purpose::StatusMonitor, server).u64(1..4);
-        let agent = self.servers[server].agent;
-        self.servers[server].status_monitor.requests.push_back(request);
-        self.after(after, Happening::MonitorReads { server, agent });
+    fn ask_status_monitor(&mut self, of: LockManagerAt, request: Request) {
+        let after = self.chance(Purpose::StatusMonitor, of.stream()).u64(1..4);
+        let agent = self.servers[of.server].agent;
+        self.servers[of].status_monitor.requests.push_back(request);
+        self.after(after, Happening::MonitorReads { of, agent });
     }
 
     /// The status monitor's thread reads what lies in its sockets.
-    pub(crate) fn monitor_reads(&mut self, server: usize, agent: u64) {
-        while self.servers[server].agent == agent {
-            let it = &mut self.servers[server];
+    pub(crate) fn monitor_reads(&mut self, (of, agent): AgentAt) {
+        while self.servers[of.server].agent == agent {
+            let it = &mut self.servers[of];
             let memory = it.life();
             let Some(runs) = &mut it.status_monitor.runs else { return };
             let Some(request) = it.status_monitor.requests.pop_front() else { return };
             let event = match &request {
                 // The lock manager that asked is gone.
-                Request::Mon { life, .. } if (life.1, life.2) != (memory.1, memory.2) => continue,
+                Request::Mon { life, .. } if !life.shares_memory_with(memory) => continue,
                 Request::Mon { client, line, .. } => {
                     runs.tickets += 1;
                     let ticket = Ticket(runs.tickets);
@@ -229,42 +235,40 @@ impl World {
                     Event::Unmon { mon_name, caller: Caller { my_name, prog, vers, proc_ } }
                 }
             };
-            self.monitor_hears(server, event);
-            if self.monitor_dies(server) {
+            self.monitor_hears(of, event);
+            if self.monitor_dies(of) {
                 return;
             }
         }
     }
 
     /// Time has passed.
-    pub(crate) fn monitor_ticks(&mut self, server: usize, agent: u64) {
-        let now = self.now;
-        let it = &mut self.servers[server];
-        let Some(runs) = it.status_monitor.runs.as_mut().filter(|_| it.agent == agent) else { return };
+    pub(crate) fn monitor_ticks(&mut self, (of, agent): AgentAt) {
+        let (now, is_there) = (self.now, self.servers[of.server].agent == agent);
+        let it = &mut self.servers[of];
+        let Some(runs) = it.status_monitor.runs.as_mut().filter(|_| is_there) else { return };
         if runs.ticks_at.take_if(|at| *at <= now).is_some() {
-            self.monitor_hears(server, Event::Tick);
-            self.monitor_dies(server);
+            self.monitor_hears(of, Event::Tick);
+            self.monitor_dies(of);
         }
     }
 
     /// A step of the status monitor's thread may be the last one of its process.
-    fn monitor_dies(&mut self, server: usize) -> bool {
-        let death = self.one_step(server);
+    fn monitor_dies(&mut self, of: LockManagerAt) -> bool {
+        let death = self.one_step(of.server);
         if let Some(death) = death {
-            self.say(|| {
-                format!("{}: its status monitor dies right here: {death:?}", self.servers[server].name)
-            });
-            self.died(server, death);
+            self.say(|| format!("{}: its status monitor dies right here: {death:?}", self.servers[of].name));
+            self.died(of.server, death);
         }
         death.is_some()
     }
 
     /// An event for the machine. Changes that must survive a kill are written down, and then it acts; in the middle of its
     /// agent's turn once the store has done what it was asked for in that turn.
-    pub(crate) fn monitor_hears(&mut self, server: usize, event: Event) {
-        let (now, wait) = (self.now, self.delay_of(server));
-        let agent = self.servers[server].agent;
-        let it = &mut self.servers[server].status_monitor;
+    pub(crate) fn monitor_hears(&mut self, of: LockManagerAt, event: Event) {
+        let (now, wait) = (self.now, self.delay_of(of.server));
+        let agent = self.servers[of.server].agent;
+        let it = &mut self.servers[of].status_monitor;
         let Some(runs) = &mut it.runs else { return };
         let moment = |at: Ms| Moment::of_process(Duration::from_millis(at - runs.started));
         let step = runs.machine.step(moment(now), event);
@@ -285,18 +289,18 @@ impl World {
         let is_news = due.is_some() && runs.ticks_at.is_none_or(|at| due < Some(at));
         if let Some(due) = due.filter(|_| is_news) {
             runs.ticks_at = Some(due);
-            self.after(due - now, Happening::MonitorTicks { server, agent });
+            self.after(due - now, Happening::MonitorTicks { of, agent });
         }
         for action in step.then {
             if let Action::Answer { ticket, granted } = action {
-                self.answer_registration((server, agent), ticket, granted, wait);
+                self.answer_registration((of, agent), ticket, granted, wait);
             } else {
-                self.monitor_acts((server, agent), action, wait);
+                self.monitor_acts((of, agent), action, wait);
             }
         }
     }
 
-    fn monitor_acts(&mut self, at: (usize, u64), action: Action, wait: Ms) {
+    fn monitor_acts(&mut self, at: AgentAt, action: Action, wait: Ms) {
         let wanted = match action {
             Action::Commit { batch, arrivals } => Wanted::Commit { batch, arrivals },
             Action::Probe => Wanted::Probe,
@@ -304,19 +308,19 @@ impl World {
             // No client is restarted in this world.
             _ => return,
         };
-        let after = self.chance(Purpose::StatusMonitor, at.0).u64(1..3);
+        let after = self.chance(Purpose::StatusMonitor, at.0.stream()).u64(1..3);
         self.tell_agent(at, wait + after, News::Monitor(wanted));
     }
 
     /// SM_MON is answered. I1: the client is durable, or it is at risk by the rules and listed as such; and it did not wait long.
-    fn answer_registration(&mut self, at: (usize, u64), ticket: Ticket, granted: bool, wait: Ms) {
-        let server = at.0;
-        let Some(runs) = &mut self.servers[server].status_monitor.runs else { return };
+    fn answer_registration(&mut self, at: AgentAt, ticket: Ticket, granted: bool, wait: Ms) {
+        let of = at.0;
+        let Some(runs) = &mut self.servers[of].status_monitor.runs else { return };
         let Some((Request::Mon { client, line, life }, asked)) = runs.open.remove(&ticket) else { return };
         let at_risk = runs.machine.standing().at_risk.contains(&key(&line.mon_name));
-        let us = self.servers[server].name.clone();
+        let us = self.servers[of].name.clone();
         self.say(|| format!("{us}: SM_MON of {} is answered: granted {granted}", line.mon_name));
-        let was_stopped = self.servers[server].resumed_at >= asked;
+        let was_stopped = self.servers[of.server].resumed_at >= asked;
         if self.now > asked + millis(MON_TIMEOUT) + 1 && !was_stopped {
             let took = self.now - asked;
             self.violated(
@@ -330,8 +334,8 @@ impl World {
             }
             return;
         };
-        let is_at_risk = self.servers[server].grants_unprotected && at_risk;
-        let lacking = self.lacks_record(server, client).filter(|_| granted && !is_at_risk);
+        let is_at_risk = self.servers[of].grants_unprotected && at_risk;
+        let lacking = self.lacks_record(of, client).filter(|_| granted && !is_at_risk);
         if let Some(service) = lacking {
             let what = format!(
                 "{us} grants the SM_MON of client {client}, and its record is not in the store, as a client of {service}"
@@ -339,36 +343,55 @@ impl World {
             self.violated(1, what);
         }
         if granted {
-            self.checks.recorded_at.insert((server, client), self.now);
+            self.checks.recorded_at.insert((of, client), self.now);
         }
-        let acknowledged = granted && !is_at_risk;
-        self.after(wait + 1, Happening::Registered { server, life, client, granted, acknowledged });
+        let acknowledged = granted && !is_at_risk && self.holds_a_service(of);
+        self.after(wait + 1, Happening::Registered { life, client, granted, acknowledged });
     }
 
-    /// A service that this server holds, in whose generation a client is not on record. A service is held once the generation of
-    /// its claim is begun.
-    pub(crate) fn lacks_record(&self, server: usize, client: usize) -> Option<ServiceName> {
-        let (us, key) = (&self.servers[server].name, &self.clients[client].key);
-        let host = ServiceName::host(us);
-        let lacks = |name: &&ServiceName| {
-            let claim = self.store.newest_claim(name).filter(|claim| claim.owner == *us && !claim.released);
-            let is_on_record = claim.and_then(|claim| {
-                self.store.see(name, claim.generation, |contents| contents.records.contains_key(key))
-            });
-            is_on_record == Some(false)
+    /// A service of this lock manager that its server holds, in whose generation a client is not on record. A service is held once
+    /// the generation of its claim is begun.
+    pub(crate) fn lacks_record(&self, of: LockManagerAt, client: usize) -> Option<ServiceName> {
+        let key = &self.clients[client].key;
+        let lacks = |name: &ServiceName, claim: &Claim| {
+            let there = self.store.see(name, claim.generation, |contents| contents.records.contains_key(key));
+            there == Some(false)
         };
-        let mut all = self.services.iter().map(|service| &service.name).chain([&host]);
-        all.find(lacks).cloned()
+        self.held_by(of).find(|(name, claim)| lacks(name, claim)).map(|(name, _)| name)
+    }
+
+    /// Whether a client is on record as one of a service.
+    pub(crate) fn is_client_of(&self, client: usize, service: &ServiceName) -> bool {
+        let key = &self.clients[client].key;
+        self.store.see_newest(service, |contents| contents.records.contains_key(key)) == Some(true)
+    }
+
+    /// Whether a lock manager has a service that its server holds. One whose services have all been claimed by other servers, which
+    /// its agent learns a moment later, promises nothing.
+    pub(crate) fn holds_a_service(&self, of: LockManagerAt) -> bool {
+        self.held_by(of).next().is_some()
+    }
+
+    /// The services of a lock manager that its server holds, as the store says. The first one has that of the server itself.
+    fn held_by(&self, of: LockManagerAt) -> impl Iterator<Item = (ServiceName, Claim)> {
+        let server = &self.servers[of.server].name;
+        let its = self.services.iter().filter(move |service| service.lock_manager_on(of.server) == of);
+        let host = of.is_first().then(|| ServiceName::host(server));
+        let all = its.map(|service| service.name.clone()).chain(host);
+        all.filter_map(move |name| {
+            let claim = self.store.newest_claim(&name)?;
+            (claim.owner == *server && !claim.released).then_some((name, claim))
+        })
     }
 
     /// Once a second. I1: no SM_MON waits longer than it may.
     pub(crate) fn check_waiting_registrations(&mut self) {
-        for server in 0..self.servers.len() {
-            let it = &self.servers[server];
-            if self.is_stopped(server) {
+        for of in self.servers.lock_managers() {
+            let (it, resumed_at) = (&self.servers[of], self.servers[of.server].resumed_at);
+            if self.is_stopped(of.server) {
                 continue;
             }
-            let since = |asked: Ms| asked.max(it.resumed_at) + millis(MON_TIMEOUT) + 1;
+            let since = |asked: Ms| asked.max(resumed_at) + millis(MON_TIMEOUT) + 1;
             let open = it.status_monitor.runs.iter().flat_map(|runs| runs.open.values());
             let late = open.filter(|(_, asked)| self.now > since(*asked)).map(|(request, _)| request).next();
             if let Some(Request::Mon { line, .. }) = late {
@@ -380,9 +403,9 @@ impl World {
     }
 
     /// Makes the files of a client say what is registered. Lines that were conveyed stay.
-    fn write_registrations(&mut self, server: usize, client: &MonName, lines: &[MonitorLine]) {
+    fn write_registrations(&mut self, of: LockManagerAt, client: &MonName, lines: &[MonitorLine]) {
         let now = self.now;
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         let mut files: BTreeSet<MonName> = it
             .sm
             .iter()
@@ -410,53 +433,52 @@ impl World {
     }
 
     /// The server is off: of each file that was not synced, the disk has the older text or the newer one.
-    pub(crate) fn lose_unsynced(&mut self, server: usize) {
-        if self.servers[server].capture != Capture::Nsm {
+    pub(crate) fn lose_unsynced(&mut self, of: LockManagerAt) {
+        if self.servers[of].capture != Capture::Nsm {
             return;
         }
-        let (synced, sm) =
-            (self.servers[server].status_monitor.synced.clone(), self.servers[server].sm.clone());
+        let (synced, sm) = (self.servers[of].status_monitor.synced.clone(), self.servers[of].sm.clone());
         let names: BTreeSet<MonName> = synced.keys().chain(sm.keys()).cloned().collect();
         for name in names.into_iter().filter(|name| synced.get(name) != sm.get(name)) {
-            if self.chance(Purpose::StatusMonitor, server).bool() {
+            if self.chance(Purpose::StatusMonitor, of.stream()).bool() {
                 match synced.get(&name) {
-                    Some(older) => drop(self.servers[server].sm.insert(name, older.clone())),
-                    None => drop(self.servers[server].sm.remove(&name)),
+                    Some(older) => drop(self.servers[of].sm.insert(name, older.clone())),
+                    None => drop(self.servers[of].sm.remove(&name)),
                 }
             }
         }
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         it.status_monitor.synced(&it.sm);
     }
 }
 
 /// The status monitor as its agent deals with it.
-impl crate::outside::OutsideOf {
+impl crate::outside::InstanceOf {
     pub(crate) fn tell_our_monitor(&self, event: Event) {
         if let Some(mut world) = self.alive() {
-            world.monitor_hears(self.server, event);
+            world.monitor_hears(self.of, event);
         }
     }
 
     pub(crate) fn with_machine<T>(&self, otherwise: T, ask: impl FnOnce(&mut Monitor) -> T) -> T {
         let mut world = entered(&self.world);
-        match &mut world.servers[self.server].status_monitor.runs {
+        match &mut world.servers[self.of].status_monitor.runs {
             Some(runs) => ask(&mut runs.machine),
             None => otherwise,
         }
     }
 
     pub(crate) fn read_directory_now(&mut self) -> BTreeSet<MonName> {
-        self.alive().map(|mut world| world.read_directory(self.server)).unwrap_or_default()
+        self.alive().map(|mut world| world.read_directory(self.of)).unwrap_or_default()
     }
 
     pub(crate) fn update_directory(&mut self, client: &MonName, lines: &[MonitorLine]) -> Result<(), String> {
         let Some(mut world) = self.step() else { return Ok(()) };
-        let runs = &world.servers[self.server].status_monitor.runs;
+        let runs = &world.servers[self.of].status_monitor.runs;
         if runs.as_ref().is_some_and(|runs| !runs.is_read) {
             return Err("the status monitor's directory was not read yet".to_owned());
         }
-        world.write_registrations(self.server, client, lines);
+        world.write_registrations(self.of, client, lines);
         Ok(())
     }
 }

@@ -10,8 +10,10 @@ use heirlock_core::{Moment, Outcome, ServiceName, limits};
 use heirlock_nsm::MonName;
 
 use crate::Ms;
+use crate::happening::Happening;
+use crate::lock_manager::LockManagerAt;
 use crate::work::AgentAt;
-use crate::world::{Happening, World, millis};
+use crate::world::{World, millis};
 
 /// Datagrams that leave between two looks at grace.
 const BATCH: usize = 64;
@@ -69,25 +71,25 @@ impl Notification {
 }
 
 impl World {
-    pub(crate) fn begin_notification(&mut self, (server, agent): AgentAt, notification: Notification) {
+    pub(crate) fn begin_notification(&mut self, (of, agent): AgentAt, notification: Notification) {
         self.notifications += 1;
         let number = self.notifications;
-        self.servers[server].tellings.push(Notification { number, ..notification });
-        self.after(0, Happening::Tell { server, agent, number });
+        self.servers[of].tellings.push(Notification { number, ..notification });
+        self.after(0, Happening::Tell { of, agent, number });
     }
 
     /// One turn of the notifier's loop.
     pub(crate) fn tell(&mut self, at: AgentAt, number: u64) {
-        let (server, agent) = at;
+        let (of, agent) = at;
         let Some(started) = self.started(at) else { return };
         let Some(place) =
-            self.servers[server].tellings.iter().position(|notification| notification.number == number)
+            self.servers[of].tellings.iter().position(|notification| notification.number == number)
         else {
             return; // it was stopped
         };
-        let mut notification = self.servers[server].tellings.swap_remove(place);
+        let mut notification = self.servers[of].tellings.swap_remove(place);
         let now = self.moment(started);
-        let is_over = notification.notifier.is_done() || self.is_too_late(server, now, &mut notification);
+        let is_over = notification.notifier.is_done() || self.is_too_late(of, now, &mut notification);
         self.hear_events(at, &mut notification);
         if !is_over {
             if notification.has_just_tried_all(self.now) {
@@ -95,8 +97,8 @@ impl World {
                 self.tell_agent(at, 1, News::Event(notification.run, event));
             }
             let due = notification.notifier.next_timeout().map_or(PATIENCE_MS, |at| millis(at.since(now)));
-            self.servers[server].tellings.push(notification);
-            self.after(due.clamp(1, PATIENCE_MS), Happening::Tell { server, agent, number });
+            self.servers[of].tellings.push(notification);
+            self.after(due.clamp(1, PATIENCE_MS), Happening::Tell { of, agent, number });
             return;
         }
         let Notification { run, service, notifier, untold, .. } = notification;
@@ -106,15 +108,15 @@ impl World {
     }
 
     /// Sends what may leave; whether it is too late for that.
-    fn is_too_late(&mut self, server: usize, now: Moment, notification: &mut Notification) -> bool {
+    fn is_too_late(&mut self, of: LockManagerAt, now: Moment, notification: &mut Notification) -> bool {
         let is_here =
-            self.service(&notification.service).is_some_and(|of| self.address_of(of) == Some(server));
+            self.service(&notification.service).is_some_and(|service| self.serving(service) == Some(of));
         if is_here && !notification.has_source {
             notification.has_source = true;
             notification.notifier.add_source(std::net::Ipv4Addr::UNSPECIFIED.into());
         }
         if notification.grace.leave(now) == Leave::ProveFirst {
-            let answer = self.probe(server);
+            let answer = self.probe(of);
             notification.grace.prove(now, answer);
         }
         match notification.grace.leave(now) {
@@ -125,7 +127,7 @@ impl World {
         for _ in 0..BATCH {
             let Some(transmit) = notification.notifier.poll_transmit(now) else { break };
             match transmit.transport {
-                Transport::Udp => self.send(server, &notification.service, &transmit),
+                Transport::Udp => self.send(of, &notification.service, &transmit),
                 // No client here listens over TCP. A client that names no port over UDP had its answer garbled.
                 Transport::Tcp => {
                     notification.notifier.handle_failure(transmit.xid, "connection refused".into());
@@ -136,15 +138,15 @@ impl World {
     }
 
     /// A datagram came to the service's address.
-    pub(crate) fn heard(&mut self, server: usize, service: &ServiceName, from: SocketAddr, bytes: &[u8]) {
-        let at = (server, self.servers[server].agent);
+    pub(crate) fn heard(&mut self, of: LockManagerAt, service: &ServiceName, from: SocketAddr, bytes: &[u8]) {
+        let at = (of, self.servers[of.server].agent);
         let Some(now) = self.started(at).map(|started| self.moment(started)) else { return };
-        let mut notifications = std::mem::take(&mut self.servers[server].tellings);
+        let mut notifications = std::mem::take(&mut self.servers[of].tellings);
         for notification in notifications.iter_mut().filter(|notification| notification.service == *service) {
             notification.notifier.handle_reply(now, Transport::Udp, from, bytes);
             self.hear_events(at, notification);
         }
-        self.servers[server].tellings = notifications;
+        self.servers[of].tellings = notifications;
     }
 
     fn hear_events(&mut self, at: AgentAt, notification: &mut Notification) {

@@ -10,19 +10,21 @@ use heirlock_nsm::{StateNumber, rpcbind, sm};
 use crate::Ms;
 use crate::chance::Purpose;
 use crate::client::{Ask, Verdict};
+use crate::happening::Happening;
+use crate::lock_manager::{FileAt, Life, LockManagerAt, client_address, client_at};
 use crate::schedule::{Capture, Level};
-use crate::server::{FileAt, Life, client_address, client_at};
-use crate::world::{Happening, World};
+use crate::world::World;
 
 impl World {
-    pub(crate) fn send(&mut self, server: usize, service: &ServiceName, transmit: &Transmit) {
+    pub(crate) fn send(&mut self, of: LockManagerAt, service: &ServiceName, transmit: &Transmit) {
         let Some(at) = self.service(service) else { return };
-        if self.address_of(at) != Some(server) {
+        self.check_sender(of, at);
+        if self.serving(at) != Some(of) {
             return; // no such address here: the call to the kernel fails
         }
-        self.check_datagram(server, at, transmit);
+        self.check_datagram(of, at, transmit);
         let Some(client) = client_at(transmit.to.ip()).filter(|c| *c < self.clients.len()) else { return };
-        let (life, port) = (self.servers[server].life(), transmit.to.port());
+        let (life, port) = (self.servers[of].life(), transmit.to.port());
         for after in self.deliveries(client) {
             let payload = transmit.payload.clone();
             self.after(after, Happening::ToClient { client, service: at, life, port, payload });
@@ -137,28 +139,26 @@ impl World {
         let Some(call) = self.clients[client].calls.get(&file).filter(|c| c.number == number).cloned() else {
             return;
         };
-        let Some(server) = self.address_of(file.0).filter(|server| self.servers[*server].serves()) else {
-            return;
-        };
-        if self.must_wait(server, (client, file, number)) {
+        let Some(of) = self.serving(file.0).filter(|of| self.servers[*of].serves()) else { return };
+        if self.must_wait(of, (client, file, number)) {
             return;
         }
-        self.wake_lockd(server);
-        let (in_grace, life) = (self.servers[server].in_grace(self.now), self.servers[server].life());
+        self.wake_lockd(of);
+        let (in_grace, life) = (self.servers[of].in_grace(self.now), self.servers[of].life());
         let verdict = match call.ask {
             Ask::Lock | Ask::Unlock if in_grace => Verdict::WrongTime,
             Ask::Reclaim if !in_grace => Verdict::WrongTime,
             Ask::Unlock => {
-                if self.servers[server].locks.get(&file) == Some(&client) {
-                    self.servers[server].locks.remove(&file);
+                if self.servers[of].locks.get(&file) == Some(&client) {
+                    self.servers[of].locks.remove(&file);
                 }
-                let after = self.chance(Purpose::LockManager, server).u64(8_000..30_000);
-                self.after(after, Happening::Expire { server, life, client });
+                let after = self.chance(Purpose::LockManager, of.stream()).u64(8_000..30_000);
+                self.after(after, Happening::Expire { life, client });
                 Verdict::Granted
             }
-            Ask::Lock | Ask::Reclaim => match self.grant(server, client, file) {
+            Ask::Lock | Ask::Reclaim => match self.grant(of, client, file) {
                 Some(verdict) => verdict,
-                None if self.servers[server].capture != Capture::Watch => return,
+                None if self.servers[of].capture != Capture::Watch => return,
                 None => return self.after(25, Happening::Call { client, file, number }),
             },
         };
@@ -170,26 +170,27 @@ impl World {
     }
 
     /// `None` while the client is being registered with the status monitor.
-    fn grant(&mut self, server: usize, client: usize, file: FileAt) -> Option<Verdict> {
-        let life = self.servers[server].life();
-        let it = &mut self.servers[server];
+    fn grant(&mut self, of: LockManagerAt, client: usize, file: FileAt) -> Option<Verdict> {
+        let life = self.servers[of].life();
+        let it = &mut self.servers[of];
         if !it.registered.contains(&client) {
+            self.checks.asked_for.insert((of, client));
             // rpc.statd writes no file for a client that it remembers, and runs no callout.
             if it.capture == Capture::Nsm
                 || !it.remembered.contains(&client) && it.capture == Capture::Callout
             {
-                return self.ask_for(server, client, file);
+                return self.ask_for(of, client, file);
             }
             if !it.remembered.contains(&client) {
                 it.create_record(client);
-                self.after(15, Happening::Recorded { server, life, client });
+                self.after(15, Happening::Recorded { life, client });
                 return None;
             }
             it.registered.insert(client);
             it.asking.remembers(client, it.callouts.has_acknowledged(client));
-            self.checks.registered_at.insert((server, client), self.now);
+            self.checks.registered_at.insert((of, client), self.now);
         }
-        let it = &mut self.servers[server];
+        let it = &mut self.servers[of];
         match it.locks.get(&file) {
             Some(holder) if *holder != client => return Some(Verdict::Denied),
             Some(_) => {}
@@ -198,14 +199,14 @@ impl World {
                 self.check_grant(client, file);
             }
         }
-        self.promise(server, client, file);
+        self.promise(of, client, file);
         Some(Verdict::Granted)
     }
 
     pub(crate) fn answer(&mut self, client: usize, file: FileAt, number: u64, verdict: Verdict, life: Life) {
-        let server = &self.servers[life.0];
+        let it = &self.servers[life.of];
         // A connection ends with the life that it leads to, or with the address.
-        if !server.serves() || server.life() != life || self.address_of(file.0) != Some(life.0) {
+        if !it.serves() || it.life() != life || self.serving(file.0) != Some(life.of) {
             return;
         }
         if self.clients[client].away_until > self.now {
@@ -213,10 +214,10 @@ impl World {
             return;
         }
         let lost = self.clients[client].locks.get(&file).and_then(|held| held.loss.as_ref());
-        let lost_on = lost.map(|loss| loss.on);
+        let granted_by = lost.map(|loss| loss.by);
         let asked = self.clients[client].answered(file, number, verdict);
-        if let Some(on) = lost_on.filter(|_| asked == Some(Ask::Reclaim) && verdict == Verdict::Granted) {
-            self.checks.losses.make_good(on);
+        if let Some(by) = granted_by.filter(|_| asked == Some(Ask::Reclaim) && verdict == Verdict::Granted) {
+            self.checks.losses.make_good(by);
         }
         if asked == Some(Ask::Lock) && verdict == Verdict::Granted {
             self.say(|| format!("client {client} has {file:?}"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use heirlock_agent::{Basis, Fit, InstanceNumber, Looked, Message, News, RunNumber, RunWork, Work};
+use heirlock_agent::{Basis, Fit, Looked, Message, News, RunNumber, RunWork, Work};
 use heirlock_core::grace::{Grace, Probe};
 use heirlock_core::ledger::Addresses;
 use heirlock_core::lives::{self, asks_first};
@@ -14,18 +14,19 @@ use heirlock_nsm::MonName;
 use crate::Ms;
 use crate::chance::Purpose;
 use crate::conveying::Conveying;
+use crate::happening::Happening;
+use crate::lock_manager::{LockManagerAt, client_address};
 use crate::losses::Disturbance;
 use crate::schedule::Level;
-use crate::server::client_address;
 use crate::settings::grace_length;
 use crate::telling::Notification;
-use crate::world::{Happening, World};
+use crate::world::World;
 
 /// How long the lock manager is asked whether grace is open.
 const PROVE_MS: Ms = 10_000;
 
-/// Which run of an agent: its server and its number.
-pub(crate) type AgentAt = (usize, u64);
+/// A lock manager, and which run of its server's agent deals with it.
+pub(crate) type AgentAt = (LockManagerAt, u64);
 
 /// The lock manager is being made to recognise.
 #[derive(Debug)]
@@ -52,9 +53,9 @@ fn all_is_here() -> Fit {
 
 impl World {
     /// An agent hears something of its lock manager, after so long.
-    pub(crate) fn tell_agent(&mut self, (server, agent): AgentAt, after: Ms, news: News) {
-        let message = Box::new(Message::Of(InstanceNumber::FIRST, news));
-        self.after(after, Happening::ToAgent { server, agent, message });
+    pub(crate) fn tell_agent(&mut self, (of, agent): AgentAt, after: Ms, news: News) {
+        let message = Box::new(Message::Of(of.number, news));
+        self.after(after, Happening::ToAgent { server: of.server, agent, message });
     }
 
     /// Begins work for a run, which may hang.
@@ -75,16 +76,16 @@ impl World {
                 self.recognise(at, run, strategy, grace_seen, owes);
             }
             RunWork::Prove(grace) => {
-                let (server, agent) = at;
+                let (of, agent) = at;
                 let until = self.now + PROVE_MS;
-                self.after(10, Happening::Prove { server, agent, run, grace, until });
+                self.after(10, Happening::Prove { of, agent, run, grace, until });
             }
             RunWork::BringUp { services, last_call, .. } => {
                 self.begin_to_bring_up(at, run, services, last_call);
             }
             RunWork::Tell { tellings, grace } => {
                 for telling in tellings {
-                    let seed = self.chance(Purpose::Notifier, at.0).u64(..);
+                    let seed = self.chance(Purpose::Notifier, at.0.stream()).u64(..);
                     let notification = Notification::new(run, telling, grace, seed, self.now);
                     self.begin_notification(at, notification);
                 }
@@ -100,14 +101,14 @@ impl World {
     }
 
     pub(crate) fn do_work(&mut self, at: AgentAt, work: Work) {
-        let (server, _) = at;
+        let (of, agent) = at;
         match work {
             Work::CheckHome(service) => {
                 self.tell_agent(at, 20, News::HomeLookedFor(service, all_is_here()));
             }
             Work::GatherFacts => self.tell_agent(at, 5, News::Facts(Ok([].into()))),
             Work::AskGrace(life) => {
-                let answer = (self.probe(server), "so it answers".to_owned());
+                let answer = (self.probe(of), "so it answers".to_owned());
                 self.tell_agent(at, 2, News::GraceAsked(life, answer));
             }
             Work::LookUp(name) => {
@@ -128,31 +129,30 @@ impl World {
             }
             Work::TakeVolumeAway(service) => {
                 if let Some(at) = self.service(&service) {
-                    self.let_go(server, at);
+                    self.let_go(of.server, at);
                 }
                 self.tell_agent(at, 30, News::VolumeGone(service, Ok(())));
             }
             Work::SyncDirectory => {
-                let (server, agent) = at;
-                self.after(20, Happening::DirectorySynced { server, agent });
+                self.after(20, Happening::DirectorySynced { of, agent });
             }
             Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
             Work::Discard(_) => {}
         }
     }
 
-    pub(crate) fn directory_is_synced(&mut self, server: usize, agent: u64) {
-        if self.servers[server].agent == agent {
-            let it = &mut self.servers[server];
+    pub(crate) fn directory_is_synced(&mut self, (of, agent): AgentAt) {
+        if self.servers[of.server].agent == agent {
+            let it = &mut self.servers[of];
             it.status_monitor.synced(&it.sm);
-            self.tell_agent((server, agent), 1, News::DirectorySynced(Ok(())));
+            self.tell_agent((of, agent), 1, News::DirectorySynced(Ok(())));
         }
     }
 
     /// A look beside the loop sees what is there some milliseconds later.
-    pub(crate) fn begin_look(&mut self, server: usize, agent: u64, basis: Basis, addresses: Arc<Addresses>) {
-        let after = self.chance(Purpose::Look, server).u64(1..12);
-        self.after(after, Happening::LookAtDirectory { server, agent, basis: Box::new(basis), addresses });
+    pub(crate) fn begin_look(&mut self, (of, agent): AgentAt, basis: Basis, addresses: Arc<Addresses>) {
+        let after = self.chance(Purpose::Look, of.stream()).u64(1..12);
+        self.after(after, Happening::LookAtDirectory { of, agent, basis: Box::new(basis), addresses });
     }
 
     pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses) {
@@ -162,7 +162,7 @@ impl World {
 
     fn fence(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {
         let fails = self.levels.of(Level::FenceFails);
-        let confirmed = self.chance(Purpose::Fence, at.0).u16(0..100) >= fails;
+        let confirmed = self.chance(Purpose::Fence, at.0.stream()).u16(0..100) >= fails;
         if confirmed {
             self.power_off_all(owners);
         }
@@ -183,67 +183,67 @@ impl World {
 
     fn recognise(
         &mut self,
-        (server, agent): AgentAt,
+        (of, agent): AgentAt,
         run: RunNumber,
         strategy: Strategy,
         grace_seen: Option<Moment>,
         owes: bool,
     ) {
         if strategy.drops_own_locks() {
-            let seen = self.servers[server].observe(self.now);
+            let seen = self.servers[of].observe(self.now);
             if let Some(driven) = &mut self.driven {
-                driven.drops_locks_of = Some(seen);
+                driven.drops_locks_of.push((of, seen));
             }
         }
-        let answer = asks_first(strategy, owes).then(|| self.probe(server));
-        self.servers[server].is_worked_on = true;
+        let answer = asks_first(strategy, owes).then(|| self.probe(of));
+        self.servers[of].is_worked_on = true;
         let takes = match strategy {
             Strategy::RestartNfs => {
-                self.after(150, Happening::StopNfs(server));
-                self.after(600, Happening::StartNfs(server));
+                self.after(150, Happening::StopNfs(of));
+                self.after(600, Happening::StartNfs(of));
                 650
             }
             Strategy::RestartLockManager => {
-                self.after(100, Happening::KillLockd(server));
-                self.after(150, Happening::WakeLockd(server));
+                self.after(100, Happening::KillLockd(of));
+                self.after(150, Happening::WakeLockd(of));
                 160
             }
             Strategy::Notify | Strategy::Command => 5,
         };
         let work = Recognising { strategy, before: self.now, grace_seen, answer };
-        self.after(takes, Happening::Recognised { server, agent, run, work });
+        self.after(takes, Happening::Recognised { of, agent, run, work });
     }
 
     pub(crate) fn recognised(&mut self, at: AgentAt, run: RunNumber, work: &Recognising) {
-        let (server, _) = at;
+        let (of, _) = at;
         let Recognising { strategy, before, grace_seen, answer } = *work;
-        self.servers[server].is_worked_on = false;
+        self.servers[of].is_worked_on = false;
         let Some(started) = self.started(at) else { return };
-        let it = &self.servers[server];
+        let it = &self.servers[of];
         let now = self.moment(started);
         let before = Moment::of_process(Duration::from_millis(before - started));
         let in_place = strategy == Strategy::RestartLockManager;
         let age = it.lockd.is_some().then(|| Duration::from_millis(self.now - it.lockd_started));
         let work = lives::Recognising { strategy, before, grace_seen, answer };
         let done = work.done(now, it.observe(self.now), in_place, age, grace_length());
-        let after = self.chance(Purpose::LockManager, server).u64(1..15);
+        let after = self.chance(Purpose::LockManager, of.stream()).u64(1..15);
         self.tell_agent(at, after, News::Recognised(run, Box::new(done)));
     }
 
-    pub(crate) fn probe(&mut self, server: usize) -> Probe {
-        self.wake_lockd(server);
-        probe(self.servers[server].serves(), self.servers[server].in_grace(self.now))
+    pub(crate) fn probe(&mut self, of: LockManagerAt) -> Probe {
+        self.wake_lockd(of);
+        probe(self.servers[of].serves(), self.servers[of].in_grace(self.now))
     }
 
     pub(crate) fn prove(&mut self, at: AgentAt, run: RunNumber, grace: Grace, until: Ms) {
-        let (server, agent) = at;
+        let (of, agent) = at;
         let Some(started) = self.started(at) else { return };
-        self.wake_lockd(server);
-        let proved = match self.servers[server].in_grace(self.now) {
+        self.wake_lockd(of);
+        let proved = match self.servers[of].in_grace(self.now) {
             true => Ok(()),
             false if grace.is_over(self.moment(started)) => Err("grace is over".to_owned()),
             false if self.now >= until => Err("grace is not open".to_owned()),
-            false => return self.after(100, Happening::Prove { server, agent, run, grace, until }),
+            false => return self.after(100, Happening::Prove { of, agent, run, grace, until }),
         };
         self.tell_agent(at, 2, News::Event(run, Event::Proved(proved)));
     }
@@ -251,13 +251,13 @@ impl World {
     /// Where the agents decide, their hooks move the address; elsewhere the cluster manager does.
     fn begin_to_bring_up(
         &mut self,
-        (server, agent): AgentAt,
+        (of, agent): AgentAt,
         run: RunNumber,
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     ) {
-        self.bring_addresses(server, &services);
-        self.after(100, Happening::BringUp { server, agent, run, services, last_call });
+        self.bring_addresses(of.server, &services);
+        self.after(100, Happening::BringUp { of, agent, run, services, last_call });
     }
 
     pub(crate) fn bring_addresses(&mut self, server: usize, services: &[(ServiceName, Part)]) {
@@ -276,17 +276,17 @@ impl World {
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     ) {
-        let (server, agent) = at;
+        let (of, agent) = at;
         let Some(started) = self.started(at) else { return };
         let is_here = |service: &ServiceName| {
-            self.service(service).is_some_and(|service| self.address_of(service) == Some(server))
+            self.service(service).is_some_and(|service| self.serving(service) == Some(of))
         };
         let here: Vec<ServiceName> =
             services.iter().map(|(service, _)| service).filter(|of| is_here(of)).cloned().collect();
-        let brought = match !here.is_empty() && self.servers[server].serves() {
+        let brought = match !here.is_empty() && self.servers[of].serves() {
             true => Ok(()),
             false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
-            false => return self.after(100, Happening::BringUp { server, agent, run, services, last_call }),
+            false => return self.after(100, Happening::BringUp { of, agent, run, services, last_call }),
         };
         let served = here.into_iter().map(Event::Served).filter(|_| brought.is_ok());
         for event in served.chain([Event::BroughtUp(brought.clone())]) {
@@ -295,17 +295,17 @@ impl World {
     }
 
     /// When this agent was started; nothing where it is not there any more.
-    pub(crate) fn started(&self, (server, agent): AgentAt) -> Option<Ms> {
-        self.agents[server].as_ref().filter(|it| it.id == agent).map(|it| it.started)
+    pub(crate) fn started(&self, (of, agent): AgentAt) -> Option<Ms> {
+        self.agents[of.server].as_ref().filter(|it| it.id == agent).map(|it| it.started)
     }
 
     /// A run of an agent is over.
-    pub(crate) fn run_ended(&mut self, server: usize, run: &Takeover, end: &End) {
-        let name = self.servers[server].name.clone();
+    pub(crate) fn run_ended(&mut self, of: LockManagerAt, run: &Takeover, end: &End) {
+        let name = self.servers[of].name.clone();
         self.say(|| format!("{name}: run {} is over: {}", run.run(), crate::check::in_words(end)));
-        self.check_end(run, end);
+        self.check_end(of, run, end);
         if let End::Failed { hindrance: Hindrance::BringUp | Hindrance::NoClientCalled, .. } = end {
-            self.disturbed(Disturbance::Address);
+            self.disturbed_at(of, Disturbance::Address);
         }
     }
 }

@@ -2,245 +2,31 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use heirlock_agent::{Basis, InstanceNumber, Look, Message, News, RunNumber, RunWork, Work};
-use heirlock_core::grace::Grace;
-use heirlock_core::ledger::Addresses;
-use heirlock_core::takeover::Part;
-use heirlock_core::{Generation, Moment, ServerName, ServiceName};
-use heirlock_nsm::{MonName, MyName};
+use heirlock_agent::{Look, Message, News};
+use heirlock_core::{Generation, Moment, ServiceName};
+use heirlock_nsm::MonName;
 
 use crate::Ms;
 use crate::calls::LateCalls;
 use crate::chance::{Chance, Purpose};
 use crate::check::Checks;
-use crate::client::{Ask, Client, Loss, Verdict};
-use crate::cluster::{Asked, Cluster};
+use crate::client::{Ask, Client, Loss};
+use crate::cluster::Cluster;
+use crate::excuse::GrantedBy;
+use crate::happening::Happening;
+use crate::lock_manager::{FileAt, Life, LockManagerAt};
 use crate::losses::Disturbance;
 use crate::process::{Driven, Process, Turn};
 use crate::queue::Queue;
-use crate::schedule::{Capture, Incident, Level, Levels, Schedule, ServicePlan};
-use crate::server::{FileAt, Life, Server};
+use crate::schedule::{Capture, Level, Levels, Schedule};
+use crate::server::{Death, Server, Servers};
+use crate::service::{Service, server_name};
 use crate::store::SharedStore;
 use crate::teller::Teller;
-use crate::work::Recognising;
-
-/// How an agent ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Death {
-    /// Alone.
-    Agent,
-    /// With its whole server.
-    Server,
-}
-
-/// One service, as all servers have it in their configuration.
-#[derive(Debug)]
-pub(crate) struct Service {
-    pub(crate) name: ServiceName,
-    /// By what name clients mount it.
-    pub(crate) names: Vec<MyName>,
-    /// The address that moves with it.
-    pub(crate) address: Option<IpAddr>,
-    pub(crate) home: usize,
-    pub(crate) automatic: bool,
-    /// The server whose implicit service it is.
-    pub(crate) host_of: Option<usize>,
-}
-
-/// A happening.
-pub(crate) enum Happening {
-    Second,
-    Incident(Incident),
-    /// A disturbance lasted until now.
-    Disturbed(Disturbance),
-    /// A late call is carried out.
-    Lands(usize),
-    Resume {
-        server: usize,
-        agent: u64,
-    },
-    Boot(usize),
-    StartAgent {
-        server: usize,
-        boot: u32,
-    },
-    Look {
-        server: usize,
-        agent: u64,
-    },
-    /// A look at the status monitor's directory, which was begun before.
-    LookAtDirectory {
-        server: usize,
-        agent: u64,
-        basis: Box<Basis>,
-        addresses: Arc<Addresses>,
-    },
-    /// Something has changed in that directory.
-    Hint {
-        server: usize,
-        agent: u64,
-    },
-    ToAgent {
-        server: usize,
-        agent: u64,
-        message: Box<Message>,
-    },
-    /// A request comes to an agent.
-    Asks {
-        server: usize,
-        agent: u64,
-        asked: Asked,
-    },
-    StoreAnswers {
-        server: usize,
-        agent: u64,
-    },
-    Wake {
-        server: usize,
-        agent: u64,
-    },
-    Tell {
-        server: usize,
-        agent: u64,
-        number: u64,
-    },
-    StopNfs(usize),
-    StartNfs(usize),
-    KillLockd(usize),
-    WakeLockd(usize),
-    Recognised {
-        server: usize,
-        agent: u64,
-        run: RunNumber,
-        work: Recognising,
-    },
-    /// The conveyor of an agent goes on.
-    Convey {
-        server: usize,
-        agent: u64,
-    },
-    Prove {
-        server: usize,
-        agent: u64,
-        run: RunNumber,
-        grace: Grace,
-        until: Ms,
-    },
-    BringUp {
-        server: usize,
-        agent: u64,
-        run: RunNumber,
-        services: Vec<(ServiceName, Part)>,
-        last_call: Moment,
-    },
-    Recorded {
-        server: usize,
-        life: Life,
-        client: usize,
-    },
-    /// rpc.statd runs its callout, which ends by itself where no agent answers.
-    CallsOut {
-        server: usize,
-        number: u64,
-    },
-    CalloutAnswered {
-        server: usize,
-        number: u64,
-        is_durable: bool,
-    },
-    CalloutEnds {
-        server: usize,
-        number: u64,
-    },
-    /// Our own status monitor reads its sockets.
-    MonitorReads {
-        server: usize,
-        agent: u64,
-    },
-    MonitorTicks {
-        server: usize,
-        agent: u64,
-    },
-    /// Its directory was read, beside the agent's loop.
-    DirectoryRead {
-        server: usize,
-        agent: u64,
-    },
-    /// Its directory is synced.
-    DirectorySynced {
-        server: usize,
-        agent: u64,
-    },
-    /// An operator ends the maintenance of a server.
-    EndMaintenance(usize),
-    /// Work of a run that hung goes on.
-    GoesOnFor {
-        server: usize,
-        agent: u64,
-        run: RunNumber,
-        work: Box<RunWork>,
-    },
-    /// Other work that hung goes on.
-    GoesOn {
-        server: usize,
-        agent: u64,
-        work: Box<Work>,
-    },
-    /// The lock manager registers the filer that its server mounts from.
-    RegisterPeer {
-        server: usize,
-        life: Life,
-    },
-    /// The status monitor answers the lock manager.
-    Registered {
-        server: usize,
-        life: Life,
-        client: usize,
-        granted: bool,
-        acknowledged: bool,
-    },
-    Expire {
-        server: usize,
-        life: Life,
-        client: usize,
-    },
-    ToClient {
-        client: usize,
-        service: usize,
-        life: Life,
-        port: u16,
-        payload: Vec<u8>,
-    },
-    ToServer {
-        service: usize,
-        from: SocketAddr,
-        payload: Vec<u8>,
-    },
-    Act(usize),
-    Call {
-        client: usize,
-        file: FileAt,
-        number: u64,
-    },
-    /// A call that the lock manager has let wait.
-    Arrives {
-        client: usize,
-        file: FileAt,
-        number: u64,
-    },
-    Answer {
-        client: usize,
-        file: FileAt,
-        number: u64,
-        verdict: Verdict,
-        life: Life,
-    },
-}
+use crate::work::AgentAt;
 
 /// Everything.
 pub(crate) struct World {
@@ -255,7 +41,7 @@ pub(crate) struct World {
     /// The calls of each server's agent that the store makes wait too long.
     pub(crate) late: Vec<LateCalls>,
     pub(crate) services: Vec<Service>,
-    pub(crate) servers: Vec<Server>,
+    pub(crate) servers: Servers,
     /// The agents; not there is the one whose turn it is.
     pub(crate) agents: Vec<Option<Box<Process>>>,
     pub(crate) driven: Option<Driven>,
@@ -284,8 +70,8 @@ impl World {
         let plans = schedule.servers.iter().enumerate();
         let servers: Vec<Server> = plans.map(|(at, plan)| Server::new(at, server_name(at), plan)).collect();
         let plans = schedule.services.iter().enumerate();
-        let mut services: Vec<Service> = plans.map(|(at, plan)| floating_service(at, plan)).collect();
-        services.extend(servers.iter().map(host_service));
+        let mut services: Vec<Service> = plans.map(|(at, plan)| Service::floating(at, plan)).collect();
+        services.extend(servers.iter().map(|server| Service::of_host(server, servers.len())));
         let mut cluster =
             Cluster::new(services.iter().filter(|s| s.host_of.is_none()).map(|s| s.name.clone()));
         cluster.is_hasty = schedule.is_hasty;
@@ -303,7 +89,7 @@ impl World {
             driven: None,
             turns: VecDeque::new(),
             services,
-            servers,
+            servers: Servers::new(servers),
             clients: schedule
                 .clients
                 .iter()
@@ -349,7 +135,7 @@ impl World {
             self.now = at;
             match happening {
                 Happening::ToAgent { message, .. } => return Some(*message),
-                Happening::Convey { server, agent } => self.convey((server, agent)),
+                Happening::Convey { of, agent } => self.convey((of, agent)),
                 _ => {}
             }
         }
@@ -388,24 +174,34 @@ impl World {
         self.servers[at].on.then_some(at)
     }
 
+    /// The lock manager that serves this service now: on the server that has its address.
+    pub(crate) fn serving(&self, service: usize) -> Option<LockManagerAt> {
+        self.address_of(service).map(|server| self.services[service].lock_manager_on(server))
+    }
+
+    /// The lock manager that serves a service on this server.
+    pub(crate) fn lock_manager_of(&self, server: usize, service: &ServiceName) -> Option<LockManagerAt> {
+        Some(self.services[self.service(service)?].lock_manager_on(server))
+    }
+
     /// The server whose agent does this, or takes it in, with a thread of its own.
     fn done_by_agent(&self, happening: &Happening) -> Option<usize> {
         match happening {
-            Happening::Look { server, .. }
-            | Happening::LookAtDirectory { server, .. }
-            | Happening::Tell { server, .. }
-            | Happening::KillLockd(server)
-            | Happening::WakeLockd(server)
-            | Happening::Recognised { server, .. }
-            | Happening::Convey { server, .. }
-            | Happening::MonitorReads { server, .. }
-            | Happening::MonitorTicks { server, .. }
-            | Happening::DirectoryRead { server, .. }
-            | Happening::DirectorySynced { server, .. }
-            | Happening::GoesOnFor { server, .. }
-            | Happening::GoesOn { server, .. }
-            | Happening::Prove { server, .. }
-            | Happening::BringUp { server, .. } => Some(*server),
+            Happening::Look { of, .. }
+            | Happening::LookAtDirectory { of, .. }
+            | Happening::Tell { of, .. }
+            | Happening::KillLockd(of)
+            | Happening::WakeLockd(of)
+            | Happening::Recognised { of, .. }
+            | Happening::Convey { of, .. }
+            | Happening::MonitorReads { of, .. }
+            | Happening::MonitorTicks { of, .. }
+            | Happening::DirectoryRead { of, .. }
+            | Happening::DirectorySynced { of, .. }
+            | Happening::GoesOnFor { of, .. }
+            | Happening::GoesOn { of, .. }
+            | Happening::Prove { of, .. }
+            | Happening::BringUp { of, .. } => Some(of.server),
             Happening::ToServer { service, .. } => self.address_of(*service),
             _ => None,
         }
@@ -424,11 +220,11 @@ impl World {
             Happening::Resume { server, agent } => self.resume(server, agent),
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
-            Happening::Look { server, agent } => self.look(server, agent),
-            Happening::LookAtDirectory { server, agent, basis, addresses } => {
-                self.look_beside((server, agent), *basis, &addresses);
+            Happening::Look { of, agent } => self.look((of, agent)),
+            Happening::LookAtDirectory { of, agent, basis, addresses } => {
+                self.look_beside((of, agent), *basis, &addresses);
             }
-            Happening::Hint { server, agent } => self.hinted(server, agent),
+            Happening::Hint { of, agent } => self.hinted((of, agent)),
             Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, *message),
             Happening::Asks { server, agent, asked } => self.asks(server, agent, asked),
             Happening::StoreAnswers { server, agent } => {
@@ -437,40 +233,36 @@ impl World {
             // It looks for itself what is due when it goes on.
             Happening::Wake { server, .. } if self.is_stopped(server) => {}
             Happening::Wake { server, agent } => self.wake(server, agent),
-            Happening::Tell { server, agent, number } => self.tell((server, agent), number),
-            Happening::StopNfs(server) => self.stop_nfs(server),
-            Happening::StartNfs(server) if self.servers[server].on => {
+            Happening::Tell { of, agent, number } => self.tell((of, agent), number),
+            Happening::StopNfs(of) => self.stop_nfs(of),
+            Happening::StartNfs(of) if self.servers[of.server].on => {
                 let now = self.now;
-                self.servers[server].start_lockd(now);
-                self.register_peer_soon(server);
+                self.servers[of].start_lockd(now);
+                self.register_peer_soon(of);
             }
             Happening::StartNfs(_) => {}
-            Happening::KillLockd(server) => self.kill_lockd(server),
-            Happening::WakeLockd(server) => self.wake_lockd(server),
-            Happening::Recognised { server, agent, run, work } => {
-                self.recognised((server, agent), run, &work);
+            Happening::KillLockd(of) => self.kill_lockd(of),
+            Happening::WakeLockd(of) => self.wake_lockd(of),
+            Happening::Recognised { of, agent, run, work } => self.recognised((of, agent), run, &work),
+            Happening::Convey { of, agent } => self.convey((of, agent)),
+            Happening::Prove { of, agent, run, grace, until } => {
+                self.prove((of, agent), run, grace, until);
             }
-            Happening::Convey { server, agent } => self.convey((server, agent)),
-            Happening::Prove { server, agent, run, grace, until } => {
-                self.prove((server, agent), run, grace, until);
+            Happening::BringUp { of, agent, run, services, last_call } => {
+                self.bring_up((of, agent), run, services, last_call);
             }
-            Happening::BringUp { server, agent, run, services, last_call } => {
-                self.bring_up((server, agent), run, services, last_call);
-            }
-            Happening::Recorded { server, life, client } => self.recorded(server, life, client),
+            Happening::Recorded { life, client } => self.recorded(life, client),
             Happening::EndMaintenance(server) => self.operator_ends_maintenance(server),
-            Happening::GoesOnFor { server, agent, run, work } => {
-                self.go_on_for((server, agent), run, *work);
-            }
-            Happening::GoesOn { server, agent, work } => self.go_on_with((server, agent), *work),
-            Happening::Expire { server, life, client } => self.expire(server, life, client),
+            Happening::GoesOnFor { of, agent, run, work } => self.go_on_for((of, agent), run, *work),
+            Happening::GoesOn { of, agent, work } => self.go_on_with((of, agent), *work),
+            Happening::Expire { life, client } => self.expire(life, client),
             Happening::ToClient { client, service, life, port, payload } => {
                 self.arrive_at_client(client, service, life, port, &payload);
             }
             Happening::ToServer { service, from, payload } => {
-                let Some(server) = self.address_of(service) else { return };
+                let Some(of) = self.serving(service) else { return };
                 let name = self.services[service].name.clone();
-                self.heard(server, &name, from, &payload);
+                self.heard(of, &name, from, &payload);
             }
             Happening::Act(client) => self.act(client),
             Happening::Call { client, file, number } => self.call(client, file, number),
@@ -498,14 +290,15 @@ impl World {
         self.turns.push_back(Turn::Start { server });
     }
 
-    fn look(&mut self, server: usize, agent: u64) {
-        let Some(started) = self.started((server, agent)) else { return };
-        if !self.servers[server].is_worked_on {
-            self.notice_ends(server);
-            let look = Look { at: self.moment(started), observation: self.servers[server].observe(self.now) };
-            self.tell_agent((server, agent), 1, News::Observed(Box::new(Ok(look))));
+    fn look(&mut self, at: AgentAt) {
+        let (of, agent) = at;
+        let Some(started) = self.started(at) else { return };
+        if !self.servers[of].is_worked_on {
+            self.notice_ends(of);
+            let look = Look { at: self.moment(started), observation: self.servers[of].observe(self.now) };
+            self.tell_agent(at, 1, News::Observed(Box::new(Ok(look))));
         }
-        self.after(500, Happening::Look { server, agent });
+        self.after(500, Happening::Look { of, agent });
     }
 
     pub(crate) fn died(&mut self, server: usize, death: Death) {
@@ -522,7 +315,7 @@ impl World {
     }
 
     fn forget_agent(&mut self, server: usize) {
-        self.hang_up_on_callouts(server);
+        self.servers.lock_managers_of(server).for_each(|of| self.hang_up_on_callouts(of));
         self.agents[server] = None;
         self.servers[server].forget_agent();
         self.cluster.forget_authority_given_to(server);
@@ -539,20 +332,12 @@ impl World {
         }
         self.say(|| format!("{} boots", server_name(server)));
         let now = self.now;
-        let it = &mut self.servers[server];
-        (it.on, it.boot, it.is_worked_on) = (true, it.boot + 1, false);
-        (it.grace, it.registrations, it.booted_at) = (None, None, now);
-        it.start_lockd(now);
-        it.start_status_monitor();
-        let peer = it.peer.clone();
-        if it.capture == Capture::Nsm {
-            self.register_peer_soon(server);
-        } else if let Ok(name) = MyName::parse(it.name.as_str()) {
-            let line = heirlock_nsm::MonitorLine::generated(peer.clone(), name);
-            it.sm.insert(peer, heirlock_nsm::record::render_record(&[line]));
-        }
-        if self.has_garbage {
-            self.plant_hostile_texts(server);
+        self.servers[server].boots(now);
+        for of in self.servers.lock_managers_of(server) {
+            self.register_peer_soon(of);
+            if self.has_garbage {
+                self.plant_hostile_texts(of);
+            }
         }
         let (after, boot) =
             (self.chance(Purpose::AgentStart, server).u64(100..2_500), self.servers[server].boot);
@@ -560,10 +345,10 @@ impl World {
     }
 
     /// Plants the names of a hostile client, and the words of a hostile server in the store.
-    fn plant_hostile_texts(&mut self, server: usize) {
+    fn plant_hostile_texts(&mut self, of: LockManagerAt) {
         const LINE: &str = "0100007f 000186b5 00000003 00000010 00000000000000000000000000000000";
         if let Ok(file) = MonName::parse("hostile") {
-            self.servers[server].sm.insert(file, format!("{LINE} ../../etc/passwd nfs-a\n").into_bytes());
+            self.servers[of].sm.insert(file, format!("{LINE} ../../etc/passwd nfs-a\n").into_bytes());
         }
         for text in ["../../etc", "a/b", ".hidden", "a\n", ""] {
             let name = ServiceName::try_from(text.to_owned());
@@ -579,19 +364,21 @@ impl World {
         }
         self.say(|| format!("{} is off", server_name(server)));
         self.disturbed(Disturbance::Failure);
-        let dropped = self.servers[server].drop_locks();
-        self.lose(server, dropped, false, None);
-        let it = &mut self.servers[server];
-        (it.on, it.lockd) = (false, None);
-        it.asking.begin_anew();
-        // A file that was being written is cut short, or not there at all.
-        it.sm.retain(|_, bytes| !bytes.is_empty());
+        let all: Vec<LockManagerAt> = self.servers.lock_managers_of(server).collect();
+        for of in &all {
+            let dropped = self.servers[*of].drop_locks();
+            self.lose(*of, dropped, false, None);
+        }
+        self.servers[server].on = false;
+        all.iter().for_each(|of| self.servers[*of].loses_power());
         self.forget_agent(server);
-        self.lose_unsynced(server);
-        let keeps_notes =
-            self.servers[server].capture != Capture::Callout || self.chance(Purpose::Callout, server).bool();
-        self.servers[server].callouts.lose_power(keeps_notes);
-        self.servers[server].status_monitor.loses_power();
+        for of in all {
+            self.lose_unsynced(of);
+            let keeps_notes = self.servers[of].capture != Capture::Callout
+                || self.chance(Purpose::Callout, of.stream()).bool();
+            self.servers[of].callouts.lose_power(keeps_notes);
+            self.servers[of].status_monitor.loses_power();
+        }
         for address in &mut self.addresses {
             address.take_if(|at| *at == server);
         }
@@ -600,12 +387,12 @@ impl World {
     }
 
     /// An orderly stop: the status monitor forgets the clients that the kernel unmonitors on the way.
-    pub(crate) fn stop_nfs(&mut self, server: usize) {
-        if self.servers[server].lockd.is_none() {
+    pub(crate) fn stop_nfs(&mut self, of: LockManagerAt) {
+        if self.servers[of].lockd.is_none() {
             return;
         }
-        self.say(|| format!("NFS stops on {}", server_name(server)));
-        let it = &mut self.servers[server];
+        self.say(|| format!("NFS stops on {}", self.servers[of].name));
+        let it = &mut self.servers[of];
         let holding: Vec<usize> = it.locks.values().copied().collect();
         let gone: Vec<usize> =
             it.registered.iter().copied().filter(|c| it.is_newer || !holding.contains(c)).collect();
@@ -613,14 +400,14 @@ impl World {
         it.lockd = None;
         it.stopped_at = self.now;
         let ended = it.life();
-        gone.into_iter().for_each(|client| self.unmonitor(server, client));
-        self.lose(server, dropped, false, Some(ended));
-        self.servers[server].asking.begin_anew();
-        self.hint(server);
+        gone.into_iter().for_each(|client| self.unmonitor(of, client));
+        self.lose(of, dropped, false, Some(ended));
+        self.servers[of].asking.begin_anew();
+        self.hint(of);
     }
 
-    pub(crate) fn kill_lockd(&mut self, server: usize) {
-        let it = &mut self.servers[server];
+    pub(crate) fn kill_lockd(&mut self, of: LockManagerAt) {
+        let it = &mut self.servers[of];
         if it.lockd.is_some() && !it.is_newer {
             if it.capture != Capture::Nsm {
                 it.start_status_monitor();
@@ -629,28 +416,30 @@ impl World {
         }
     }
 
-    pub(crate) fn wake_lockd(&mut self, server: usize) {
+    pub(crate) fn wake_lockd(&mut self, of: LockManagerAt) {
         let now = self.now;
         // lockd that is killed while grace is open, or was at the last look, opens another: from outside they can't be
         // told apart.
-        let grace_before = self.servers[server].grace_until;
-        let has_agent = self.agents[server].is_some() && !self.is_stopped(server);
+        let grace_before = self.servers[of].grace_until;
+        let has_agent = self.agents[of.server].is_some() && !self.is_stopped(of.server);
         let unseen = now < grace_before + 1_000 || !has_agent;
-        let (by_us, reopened) = (self.servers[server].is_worked_on, self.servers[server].kill_pends);
-        let dropped = self.servers[server].wake(now);
+        let (by_us, reopened) = (self.servers[of].is_worked_on, self.servers[of].kill_pends);
+        let dropped = self.servers[of].wake(now);
         if unseen && !by_us && reopened {
-            let it = &mut self.servers[server];
+            let it = &mut self.servers[of];
             it.unseen_until = if has_agent { grace_before + 1_000 } else { it.grace_until };
         }
-        self.lose(server, dropped, unseen && !by_us, None);
+        self.lose(of, dropped, unseen && !by_us, None);
     }
 
+    /// The lock manager of a service on this server drops the locks of that service.
     pub(crate) fn let_go(&mut self, server: usize, service: usize) {
-        let it = &mut self.servers[server];
+        let of = self.services[service].lock_manager_on(server);
+        let it = &mut self.servers[of];
         let gone: Vec<(FileAt, usize)> =
             it.locks.iter().filter(|(file, _)| file.0 == service).map(|(f, c)| (*f, *c)).collect();
         it.locks.retain(|file, _| file.0 != service);
-        self.lose(server, gone, false, None);
+        self.lose(of, gone, false, None);
     }
 
     pub(crate) fn lift_address(&mut self, service: usize) {
@@ -675,11 +464,12 @@ impl World {
         self.clients[client].calls.get(&file).is_some_and(|call| call.ask == Ask::Unlock)
     }
 
-    /// These locks of a server are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
-    fn lose(&mut self, server: usize, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
+    /// These locks of a lock manager are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
+    fn lose(&mut self, of: LockManagerAt, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
         for (file, client) in dropped {
             // Locks that were left behind by a service that has moved on are no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
+            let holder = holder.map(|server| self.services[file.0].lock_manager_on(server));
             if holder.is_some_and(|at| self.servers[at].locks.get(&file) == Some(&client)) {
                 continue;
             }
@@ -687,51 +477,52 @@ impl World {
             let captured = self.store.see_newest(name, |contents| contents.records.contains_key(key));
             let captured = captured.unwrap_or_default();
             let at = self.now;
-            let is_promised = self.servers[server].asking.has_promised(file, client);
+            let is_promised = self.servers[of].asking.has_promised(file, client);
             if is_promised && !captured && !self.is_leaving(client, file) {
                 let what = format!(
                     "client {client} loses {file:?} of {name}: it was said to be on record, and is not"
                 );
                 self.violated(1, what);
             }
-            let on = self.servers[server].capture;
+            let (mode, count) = (self.servers[of].capture, self.servers[of.server].lock_managers.len());
+            let by = GrantedBy { mode, of: count };
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, on, captured, unseen, ended });
+                held.loss.get_or_insert(Loss { at, by, captured, unseen, ended });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }
     }
 
-    pub(crate) fn hint(&mut self, server: usize) {
-        if self.servers[server].capture == Capture::Nsm {
+    pub(crate) fn hint(&mut self, of: LockManagerAt) {
+        if self.servers[of].capture == Capture::Nsm {
             return; // nothing watches its directory
         }
         let hints_lost = self.levels.of(Level::HintsLost);
-        let rng = self.chance(Purpose::Hint, server);
+        let rng = self.chance(Purpose::Hint, of.stream());
         let (is_lost, after, is_doubled) = (rng.u16(0..100) < hints_lost, rng.u64(1..20), rng.u8(0..10) == 0);
         if !is_lost {
-            let agent = self.servers[server].agent;
+            let agent = self.servers[of.server].agent;
             for _ in 0..1 + u8::from(is_doubled) {
-                self.after(after, Happening::Hint { server, agent });
+                self.after(after, Happening::Hint { of, agent });
             }
         }
     }
 
     /// However many hints come, they are one until they are forgotten.
-    fn hinted(&mut self, server: usize, agent: u64) {
-        let it = &mut self.servers[server];
-        if it.agent == agent && !mem::replace(&mut it.is_hinted, true) {
-            self.hand_to_agent(server, agent, Message::Of(InstanceNumber::FIRST, News::Changed));
+    fn hinted(&mut self, (of, agent): AgentAt) {
+        if self.servers[of.server].agent == agent && !mem::replace(&mut self.servers[of].is_hinted, true) {
+            self.hand_to_agent(of.server, agent, Message::Of(of.number, News::Changed));
         }
     }
 
     /// lockd forgets a client that holds nothing, and has it unmonitored.
-    fn expire(&mut self, server: usize, life: Life, client: usize) {
-        let it = &mut self.servers[server];
+    fn expire(&mut self, life: Life, client: usize) {
+        let of = life.of;
+        let it = &mut self.servers[of];
         let holds = it.locks.values().any(|holder| *holder == client);
         if it.life() == life && it.serves() && !holds && it.registered.remove(&client) {
-            self.unmonitor(server, client);
-            self.hint(server);
+            self.unmonitor(of, client);
+            self.hint(of);
         }
     }
 
@@ -741,43 +532,6 @@ impl World {
         self.after(1_000, Happening::Second);
         self.manage();
         self.check_each_second();
-    }
-}
-
-pub(crate) fn server_name(at: usize) -> ServerName {
-    ServerName::try_from(format!("nfs-{}", ["a", "b", "c"][at])).unwrap_or_else(|_| server_name(at))
-}
-
-fn my_names(names: &[String]) -> Vec<MyName> {
-    names.iter().filter_map(|name| MyName::parse(name).ok()).collect()
-}
-
-/// The name of a service that moves.
-pub(crate) fn floating_name(at: usize) -> ServiceName {
-    ServiceName::try_from(format!("svc{at}")).unwrap_or_else(|_| ServiceName::host(&server_name(0)))
-}
-
-fn floating_service(at: usize, plan: &ServicePlan) -> Service {
-    let address = IpAddr::from(Ipv4Addr::new(10, 2, 0, u8::try_from(at + 1).unwrap_or_default()));
-    let name = floating_name(at);
-    Service {
-        names: my_names(&[format!("{name}.example.org")]),
-        address: Some(address),
-        name,
-        home: plan.home,
-        automatic: plan.is_automatic,
-        host_of: None,
-    }
-}
-
-fn host_service(server: &Server) -> Service {
-    Service {
-        name: ServiceName::host(&server.name),
-        names: my_names(&[server.name.to_string()]),
-        address: None,
-        home: server.index,
-        automatic: false,
-        host_of: Some(server.index),
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Asked, Place, Store};
 use heirlock_core::{LockManagerName, Moment, ServiceName};
 use heirlock_nsm::MonName;
@@ -15,7 +16,7 @@ use super::beat::Condition;
 use super::common::{Beat, Common};
 use super::health::Protection;
 use super::instance::Instance;
-use super::message::Message;
+use super::message::{Message, News};
 use super::outside::{InstanceOutside, Outside};
 use super::put_off::Later;
 use super::status;
@@ -164,6 +165,7 @@ impl<O: Outside> Server<O> {
         let now = self.common.now();
         match message {
             Message::Of(number, news) => {
+                let number = self.taken_for_the_one_of(number, now, &news);
                 if let Some((instance, common)) = self.parts(number) {
                     instance.hear(common, now, news);
                 }
@@ -174,6 +176,30 @@ impl<O: Outside> Server<O> {
             // See `Server::stop`.
             Message::Stop => {}
         }
+    }
+
+    /// The lock manager that a message is taken to be from, which is another one where such a bug is planted.
+    fn taken_for_the_one_of(&mut self, number: InstanceNumber, now: Moment, news: &News) -> InstanceNumber {
+        let is_taken_wrong = match news {
+            News::Looked(_) => planted(Bug::DirectoryOfAnother),
+            News::Observed(_) => planted(Bug::LifeOfAnother),
+            News::Monitor(_) | News::Callout(..) => planted(Bug::RegisteredWithAnother),
+            _ => false,
+        };
+        if is_taken_wrong {
+            return InstanceNumber::at((number.place() + 1) % self.instances.len());
+        }
+        if planted(Bug::RecognisedByAll)
+            && let News::Recognised(run, done) = news
+        {
+            let others = (0..self.instances.len()).map(InstanceNumber::at).filter(|other| *other != number);
+            for other in others.collect::<Vec<_>>() {
+                if let Some((instance, common)) = self.parts(other) {
+                    instance.hear(common, now, News::Recognised(*run, done.clone()));
+                }
+            }
+        }
+        number
     }
 
     /// When there is something to do without a message.
@@ -328,7 +354,10 @@ impl<O: Outside> Server<O> {
             | Request::Forget { service, .. }
             | Request::Report { service } => service,
         };
-        let number = self.common.settings().instance_of(service);
+        let number = match planted(Bug::AskFirst) {
+            true => InstanceNumber::FIRST,
+            false => self.common.settings().instance_of(service),
+        };
         if let Some((instance, common)) = self.parts(number) {
             instance.requested(common, now, request, responder);
         }

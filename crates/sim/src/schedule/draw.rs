@@ -2,10 +2,11 @@
 //! fault would excuse is still tested without it.
 
 use fastrand::Rng;
+use heirlock_agent::InstanceNumber;
 
 use super::{
-    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
-    ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, LOCK_MANAGERS_MAX, Level, Levels, LockManagerPlan,
+    SERVERS_MAX, SERVICES_MAX, Schedule, ServerPlan, ServicePlan,
 };
 use crate::Ms;
 use crate::chance::named;
@@ -17,27 +18,25 @@ impl Schedule {
     pub fn draw(seed: u64) -> Self {
         let mut rng = named(seed, "servers", 0);
         let mut servers: Vec<ServerPlan> = (0..rng.usize(2..=SERVERS_MAX))
-            .map(|_| ServerPlan {
-                is_newer: rng.bool(),
-                state: 3 + 2 * rng.u32(0..20),
-                capture: Capture::Watch,
-                grants_unprotected: false,
+            .map(|_| {
+                let is_newer = rng.bool();
+                ServerPlan { is_newer, lock_managers: vec![draw_lock_manager(&mut rng)] }
             })
             .collect();
         let mut rng = named(seed, "capture", 0);
-        for server in &mut servers {
-            server.capture = Capture::ALL[rng.usize(0..Capture::ALL.len())];
-            server.grants_unprotected = rng.u8(0..4) == 0 && server.capture == Capture::Nsm;
+        for it in servers.iter_mut().flat_map(|server| &mut server.lock_managers) {
+            draw_capture(&mut rng, it);
         }
         let mut rng = named(seed, "services", 0);
-        let services: Vec<ServicePlan> = (0..rng.usize(1..=2))
-            .map(|_| ServicePlan { home: rng.usize(0..servers.len()), is_automatic: rng.bool() })
-            .collect();
+        let count = servers.len();
+        let mut services: Vec<ServicePlan> =
+            (0..rng.usize(1..=2)).map(|_| draw_service(&mut rng, count)).collect();
+        draw_further_lock_managers(seed, &mut servers, &mut services);
         let clients = draw_clients(seed, servers.len() + services.len());
         let mut rng = named(seed, "manner", 0);
         let is_hasty = rng.u8(0..5) == 0;
         let mut drawing = Drawing { seed, incidents: Vec::new() };
-        drawing.harm_servers(servers.len());
+        drawing.harm_servers(&servers);
         drawing.freeze(servers.len());
         drawing.harm_others(clients.len());
         drawing.maintain(servers.len());
@@ -56,6 +55,48 @@ impl Schedule {
             levels: draw_levels(seed),
             incidents: drawing.incidents,
         }
+    }
+}
+
+/// Of a lock manager all but how records are noticed.
+fn draw_lock_manager(rng: &mut Rng) -> LockManagerPlan {
+    LockManagerPlan { state: 3 + 2 * rng.u32(0..20), capture: Capture::Watch, grants_unprotected: false }
+}
+
+fn draw_capture(rng: &mut Rng, it: &mut LockManagerPlan) {
+    it.capture = Capture::ALL[rng.usize(0..Capture::ALL.len())];
+    it.grants_unprotected = rng.u8(0..4) == 0 && it.capture == Capture::Nsm;
+}
+
+/// A service, which the first lock manager of each server serves.
+fn draw_service(rng: &mut Rng, servers: usize) -> ServicePlan {
+    let (home, is_automatic) = (rng.usize(0..servers), rng.bool());
+    ServicePlan { home, is_automatic, served_by: vec![InstanceNumber::FIRST; servers] }
+}
+
+/// In a third of all seeds servers have two or three lock managers, and there are two services at the least. Where each is
+/// served differs from server to server.
+fn draw_further_lock_managers(seed: u64, servers: &mut [ServerPlan], services: &mut Vec<ServicePlan>) {
+    let mut rng = named(seed, "lock-managers", 0);
+    if rng.u8(0..3) > 0 {
+        return;
+    }
+    let has_several = rng.usize(0..servers.len());
+    for (at, server) in servers.iter_mut().enumerate() {
+        let count = rng.usize(1..=LOCK_MANAGERS_MAX).max(if at == has_several { 2 } else { 1 });
+        while server.lock_managers.len() < count {
+            let mut further = draw_lock_manager(&mut rng);
+            draw_capture(&mut rng, &mut further);
+            server.lock_managers.push(further);
+        }
+    }
+    let count = rng.usize(2..=SERVICES_MAX);
+    while services.len() < count {
+        services.push(draw_service(&mut rng, servers.len()));
+    }
+    for service in services {
+        let draw = |server: &ServerPlan| InstanceNumber::at(rng.usize(0..server.lock_managers.len()));
+        service.served_by = servers.iter().map(draw).collect();
     }
 }
 
@@ -127,14 +168,14 @@ impl Drawing {
         }
     }
 
-    fn harm_servers(&mut self, servers: usize) {
+    fn harm_servers(&mut self, servers: &[ServerPlan]) {
         let rate = |name, one_in, most| sometimes(self.seed, name, one_in, most);
         let (crashes, kills) = (3 + rate("crash", 2, 12), rate("kill-agent", 2, 30));
         let stops = rate("stop-agent", 4, 10);
         let (restarts, lockd_kills) = (rate("restart-nfs", 2, 15), rate("kill-lockd", 3, 10));
         let (cuts, clocks, baks) =
             (rate("cut-off", 3, 10), rate("set-clock", 3, 20), rate("move-to-bak", 4, 10));
-        for server in 0..servers {
+        for (server, plan) in servers.iter().enumerate() {
             // Not now, but in the midst of something.
             self.now_and_then("crash", server, crashes, |rng| Incident::Crash {
                 server,
@@ -148,11 +189,13 @@ impl Drawing {
                 server,
                 ms: rng.u64(500..30_000),
             });
-            self.now_and_then("restart-nfs", server, restarts, |rng| Incident::RestartNfs {
-                server,
-                ms: rng.u64(100..3_000),
-            });
-            self.now_and_then("kill-lockd", server, lockd_kills, |_| Incident::KillLockd { server });
+            for of in plan.lock_managers_at(server) {
+                self.now_and_then("restart-nfs", of.stream(), restarts, |rng| Incident::RestartNfs {
+                    of,
+                    ms: rng.u64(100..3_000),
+                });
+                self.now_and_then("kill-lockd", of.stream(), lockd_kills, |_| Incident::KillLockd { of });
+            }
             self.now_and_then("cut-off", server, cuts, |rng| Incident::CutOff {
                 server,
                 ms: lasting(rng, 6),
@@ -161,7 +204,9 @@ impl Drawing {
                 server,
                 seconds: rng.i64(-40 * 86_400..40 * 86_400),
             });
-            self.now_and_then("move-to-bak", server, baks, |_| Incident::MoveToBak { server });
+            for of in plan.lock_managers_at(server) {
+                self.now_and_then("move-to-bak", of.stream(), baks, |_| Incident::MoveToBak { of });
+            }
         }
     }
 

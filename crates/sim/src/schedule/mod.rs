@@ -8,7 +8,10 @@ mod draw;
 mod shrink;
 mod text;
 
+use heirlock_agent::InstanceNumber;
+
 use crate::Ms;
+use crate::lock_manager::LockManagerAt;
 
 pub use shrink::shrink;
 
@@ -16,6 +19,10 @@ pub use shrink::shrink;
 pub(crate) const INCIDENTS_END: Ms = 110_000;
 /// Servers of a world.
 pub(crate) const SERVERS_MAX: usize = 3;
+/// Services of a world that move.
+pub(crate) const SERVICES_MAX: usize = 3;
+/// Lock managers of a server.
+pub(crate) const LOCK_MANAGERS_MAX: usize = 3;
 
 /// All that decides a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,9 +44,23 @@ pub struct Schedule {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerPlan {
-    /// See [`crate::server::Server::is_newer`].
+    /// See [`crate::lock_manager::LockManager::is_newer`].
     pub(crate) is_newer: bool,
-    /// Its NSM state number.
+    /// One at least.
+    pub(crate) lock_managers: Vec<LockManagerPlan>,
+}
+
+impl ServerPlan {
+    /// The lock managers of this server, which is at that place.
+    pub(crate) fn lock_managers_at(&self, server: usize) -> impl Iterator<Item = LockManagerAt> + use<> {
+        let places = 0..self.lock_managers.len();
+        places.map(move |place| LockManagerAt { server, number: InstanceNumber::at(place) })
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LockManagerPlan {
+    /// The NSM state number of its status monitor.
     pub(crate) state: u32,
     /// How its agent notices records.
     pub(crate) capture: Capture,
@@ -47,7 +68,7 @@ pub(crate) struct ServerPlan {
     pub(crate) grants_unprotected: bool,
 }
 
-/// How the agent of a server notices records: `capture.mode` in its configuration.
+/// How an agent notices the records of a lock manager: `capture.mode` in its configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Capture {
     /// It watches rpc.statd's directory.
@@ -88,6 +109,8 @@ pub(crate) struct ServicePlan {
     pub(crate) home: usize,
     /// Agents take it over by themselves.
     pub(crate) is_automatic: bool,
+    /// The lock manager that serves it, by server.
+    pub(crate) served_by: Vec<InstanceNumber>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -175,16 +198,16 @@ pub(crate) enum Incident {
     KillAgent { server: usize, steps: u32 },
     /// The agent is stopped (SIGSTOP) and goes on later, with its old knowledge. Messages for it wait meanwhile.
     StopAgent { server: usize, ms: Ms },
-    /// NFS is stopped in order, and started again.
-    RestartNfs { server: usize, ms: Ms },
+    /// The NFS of a lock manager is stopped in order, and started again.
+    RestartNfs { of: LockManagerAt, ms: Ms },
     /// lockd gets a SIGKILL: it drops its locks in place at the next request.
-    KillLockd { server: usize },
+    KillLockd { of: LockManagerAt },
     /// The server can't reach the store.
     CutOff { server: usize, ms: Ms },
     /// Its wall clock is off by so much from now on.
     SetClock { server: usize, seconds: i64 },
-    /// Something moves all files of its status monitor to `sm.bak`.
-    MoveToBak { server: usize },
+    /// Something moves all files of a lock manager's status monitor to `sm.bak`.
+    MoveToBak { of: LockManagerAt },
     /// No server can reach the store.
     StoreAway { ms: Ms },
     /// The client and the servers can't reach each other.
@@ -201,11 +224,30 @@ pub(crate) enum Incident {
     Maintain { server: usize, ms: Ms },
 }
 
+impl Incident {
+    /// The lock manager that it happens to, where it happens to one.
+    pub(crate) fn lock_manager(&self) -> Option<LockManagerAt> {
+        match self {
+            Incident::RestartNfs { of, .. } | Incident::KillLockd { of } | Incident::MoveToBak { of } => {
+                Some(*of)
+            }
+            _ => None,
+        }
+    }
+}
+
 impl Schedule {
-    /// The same with all servers in one mode.
+    /// The same with all lock managers in one mode.
     #[must_use]
     pub fn in_mode(mut self, capture: Capture) -> Self {
-        self.servers.iter_mut().for_each(|server| server.capture = capture);
+        let servers = self.servers.iter_mut();
+        servers.flat_map(|server| &mut server.lock_managers).for_each(|it| it.capture = capture);
         self
+    }
+
+    /// Whether any server has more than one lock manager.
+    #[must_use]
+    pub fn has_several_lock_managers(&self) -> bool {
+        self.servers.iter().any(|server| server.lock_managers.len() > 1)
     }
 }

@@ -1,5 +1,7 @@
 //! Leaves out of a schedule what a broken promise does not need.
 
+use heirlock_agent::InstanceNumber;
+
 use super::{Levels, Schedule};
 use crate::{Trace, run};
 
@@ -62,6 +64,23 @@ fn without_manner(schedule: &Schedule) -> Vec<Schedule> {
         fewer.clients[at].loss = 0;
         all.push(fewer);
     }
+    all.extend((0..schedule.servers.len()).filter_map(|server| schedule.with_fewer_lock_managers(server)));
     all.retain(|fewer| fewer != schedule);
     all
+}
+
+impl Schedule {
+    /// The same without the last lock manager of a server, where it has several: the first one serves what that one did.
+    fn with_fewer_lock_managers(&self, server: usize) -> Option<Self> {
+        let mut fewer = self.clone();
+        let last = self.servers[server].lock_managers_at(server).last().filter(|last| !last.is_first())?;
+        fewer.servers[server].lock_managers.pop();
+        fewer.incidents.retain(|(_, incident)| incident.lock_manager() != Some(last));
+        for by in fewer.services.iter_mut().map(|service| &mut service.served_by[server]) {
+            if *by == last.number {
+                *by = InstanceNumber::FIRST;
+            }
+        }
+        Some(fewer)
+    }
 }

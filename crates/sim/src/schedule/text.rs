@@ -5,12 +5,14 @@
 //! streams 188                          # what is drawn during the run
 //! server nfs-a kernel=6.1 state=7      # 6.1 or 6.12; capture=nsm or capture=callout, and in mode nsm grants-unprotected
 //! service svc0 home=nfs-a automatic
+//! lock-manager nfs-a instance=1 state=9 capture=nsm serves=svc0    # one more of a server; what none of these serves the first does
 //! client 0 mounts=svc0,nfs-a loss=12   # of 100 datagrams
 //! hasty                                # two servers may adopt at the same moment
 //! garbage                              # hostile texts
 //! level hints-lost 40
 //!
 //! 12.250 crash server=nfs-a steps=13   # seconds since the world began
+//! 14.300 kill-lockd server=nfs-a instance=1    # without `instance` the first lock manager
 //! ```
 //!
 //! Text behind a `#` is for people.
@@ -18,12 +20,15 @@
 use std::fmt;
 use std::str::FromStr;
 
+use heirlock_agent::InstanceNumber;
+
 use super::{
-    Capture, ClientPlan, INCIDENTS_END, Incident, Level, Levels, SERVERS_MAX, Schedule, ServerPlan,
-    ServicePlan,
+    Capture, ClientPlan, INCIDENTS_END, Incident, LOCK_MANAGERS_MAX, Level, Levels, LockManagerPlan,
+    SERVERS_MAX, SERVICES_MAX, Schedule, ServerPlan, ServicePlan,
 };
 use crate::Ms;
-use crate::world::{floating_name, server_name};
+use crate::lock_manager::LockManagerAt;
+use crate::service::{floating_name, server_name};
 
 const HEAD: &str = "heirlock-sim history 1";
 
@@ -32,15 +37,23 @@ impl fmt::Display for Schedule {
         writeln!(f, "{HEAD}\nstreams {}", self.streams)?;
         for (at, server) in self.servers.iter().enumerate() {
             let kernel = if server.is_newer { "6.12" } else { "6.1" };
-            write!(f, "server {} kernel={kernel} state={}", server_name(at), server.state)?;
-            if server.capture != Capture::Watch {
-                write!(f, " capture={}", server.capture.name())?;
-            }
-            writeln!(f, "{}", if server.grants_unprotected { " grants-unprotected" } else { "" })?;
+            write!(f, "server {} kernel={kernel}", server_name(at))?;
+            server.lock_managers.first().map_or(Ok(()), |first| writeln!(f, "{first}"))?;
         }
         for (at, service) in self.services.iter().enumerate() {
             let automatic = if service.is_automatic { " automatic" } else { "" };
             writeln!(f, "service {} home={}{automatic}", floating_name(at), server_name(service.home))?;
+        }
+        for (at, server) in self.servers.iter().enumerate() {
+            for (of, plan) in server.lock_managers_at(at).zip(&server.lock_managers).skip(1) {
+                let serves = self.services.iter().enumerate();
+                let serves = serves.filter(|(_, service)| service.served_by[at] == of.number);
+                let serves: Vec<String> = serves.map(|(at, _)| floating_name(at).to_string()).collect();
+                let place = of.number.place();
+                write!(f, "lock-manager {} instance={place}{plan}", server_name(at))?;
+                let is_idle = serves.is_empty();
+                writeln!(f, "{}{}", if is_idle { "" } else { " serves=" }, serves.join(","))?;
+            }
         }
         for (at, client) in self.clients.iter().enumerate() {
             let mounts: Vec<String> = client.mounts.iter().map(|mount| self.service_called(*mount)).collect();
@@ -61,18 +74,32 @@ impl fmt::Display for Schedule {
     }
 }
 
+impl fmt::Display for LockManagerPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, " state={}", self.state)?;
+        if self.capture != Capture::Watch {
+            write!(f, " capture={}", self.capture.name())?;
+        }
+        f.write_str(if self.grants_unprotected { " grants-unprotected" } else { "" })
+    }
+}
+
 impl fmt::Display for Incident {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let on = |server: &usize| format!("server={}", server_name(*server));
+        let to = |of: &LockManagerAt| match of.is_first() {
+            true => on(&of.server),
+            false => format!("{} instance={}", on(&of.server), of.number.place()),
+        };
         match self {
             Incident::Crash { server, steps } => write!(f, "crash {} steps={steps}", on(server)),
             Incident::KillAgent { server, steps } => write!(f, "kill-agent {} steps={steps}", on(server)),
             Incident::StopAgent { server, ms } => write!(f, "stop-agent {} ms={ms}", on(server)),
-            Incident::RestartNfs { server, ms } => write!(f, "restart-nfs {} ms={ms}", on(server)),
-            Incident::KillLockd { server } => write!(f, "kill-lockd {}", on(server)),
+            Incident::RestartNfs { of, ms } => write!(f, "restart-nfs {} ms={ms}", to(of)),
+            Incident::KillLockd { of } => write!(f, "kill-lockd {}", to(of)),
             Incident::CutOff { server, ms } => write!(f, "cut-off {} ms={ms}", on(server)),
             Incident::SetClock { server, seconds } => write!(f, "set-clock {} seconds={seconds}", on(server)),
-            Incident::MoveToBak { server } => write!(f, "move-to-bak {}", on(server)),
+            Incident::MoveToBak { of } => write!(f, "move-to-bak {}", to(of)),
             Incident::StoreAway { ms } => write!(f, "store-away ms={ms}"),
             Incident::ClientAway { client, ms } => write!(f, "client-away client={client} ms={ms}"),
             Incident::Adopt { service, server } => {
@@ -138,17 +165,19 @@ impl Schedule {
                     "6.12" => true,
                     other => return Err(format!("expected kernel=6.1 or kernel=6.12, found {other:?}")),
                 };
-                let capture = fields.text("capture").map_or(Ok(Capture::Watch), Capture::parse)?;
-                let grants_unprotected = fields.0.contains(&"grants-unprotected");
-                let state = fields.number("state")?;
-                self.servers.push(ServerPlan { is_newer, state, capture, grants_unprotected });
+                self.servers.push(ServerPlan { is_newer, lock_managers: vec![fields.lock_manager()?] });
+                self.services.iter_mut().for_each(|service| service.served_by.push(InstanceNumber::FIRST));
             }
             ["service", name, ..] => {
                 fields.are(2, &["home", "automatic"])?;
                 is_next(name, &floating_name(self.services.len()))?;
-                let plan =
-                    ServicePlan { home: self.server(fields)?, is_automatic: fields.0.contains(&"automatic") };
-                self.services.push(plan);
+                let served_by = vec![InstanceNumber::FIRST; self.servers.len()];
+                let is_automatic = fields.0.contains(&"automatic");
+                self.services.push(ServicePlan { home: self.server(fields)?, is_automatic, served_by });
+            }
+            ["lock-manager", name, ..] => {
+                fields.are(2, &["instance", "state", "capture", "grants-unprotected", "serves"])?;
+                self.take_in_lock_manager(name, fields)?;
             }
             ["client", number, ..] => {
                 fields.are(2, &["mounts", "loss"])?;
@@ -177,6 +206,27 @@ impl Schedule {
         Ok(())
     }
 
+    /// One more lock manager of a server, and the services that it serves there.
+    fn take_in_lock_manager(&mut self, on: &str, fields: &Fields<'_>) -> Result<(), String> {
+        let server = self.server_called(on)?;
+        let lock_managers = &mut self.servers[server].lock_managers;
+        let place = lock_managers.len();
+        is_next(fields.text("instance")?, &place)?;
+        if place >= LOCK_MANAGERS_MAX {
+            return Err(format!(
+                "expected {LOCK_MANAGERS_MAX} lock managers of a server at most, found more"
+            ));
+        }
+        lock_managers.push(fields.lock_manager()?);
+        for name in fields.text("serves").into_iter().flat_map(|names| names.split(',')) {
+            let service = self.service_at(name)?;
+            let plan = self.services.get_mut(service);
+            let plan = plan.ok_or_else(|| format!("expected a service that moves, found {name:?}"))?;
+            plan.served_by[server] = InstanceNumber::at(place);
+        }
+        Ok(())
+    }
+
     fn incident(&self, what: &str, fields: &Fields<'_>) -> Result<Incident, String> {
         let server = || self.server(fields);
         let are = |names: &[&str]| fields.are(2, names);
@@ -194,12 +244,12 @@ impl Schedule {
                 Incident::StopAgent { server: server()?, ms: fields.number("ms")? }
             }
             "restart-nfs" => {
-                are(&["server", "ms"])?;
-                Incident::RestartNfs { server: server()?, ms: fields.number("ms")? }
+                are(&["server", "instance", "ms"])?;
+                Incident::RestartNfs { of: self.lock_manager(fields)?, ms: fields.number("ms")? }
             }
             "kill-lockd" => {
-                are(&["server"])?;
-                Incident::KillLockd { server: server()? }
+                are(&["server", "instance"])?;
+                Incident::KillLockd { of: self.lock_manager(fields)? }
             }
             "cut-off" => {
                 are(&["server", "ms"])?;
@@ -210,8 +260,8 @@ impl Schedule {
                 Incident::SetClock { server: server()?, seconds: fields.number("seconds")? }
             }
             "move-to-bak" => {
-                are(&["server"])?;
-                Incident::MoveToBak { server: server()? }
+                are(&["server", "instance"])?;
+                Incident::MoveToBak { of: self.lock_manager(fields)? }
             }
             "store-away" => {
                 are(&["ms"])?;
@@ -244,9 +294,26 @@ impl Schedule {
 
     /// The server that a line names, as its home or its place.
     fn server(&self, fields: &Fields<'_>) -> Result<usize, String> {
-        let name = fields.text("server").or_else(|_| fields.text("home"))?;
+        self.server_called(fields.text("server").or_else(|_| fields.text("home"))?)
+    }
+
+    fn server_called(&self, name: &str) -> Result<usize, String> {
         let found = (0..self.servers.len()).find(|at| server_name(*at).as_str() == name);
         found.ok_or_else(|| format!("expected a server that was named before, found {name:?}"))
+    }
+
+    /// The lock manager that a line names: the first one where it says no more than the server.
+    fn lock_manager(&self, fields: &Fields<'_>) -> Result<LockManagerAt, String> {
+        let server = self.server(fields)?;
+        let place = if fields.text("instance").is_ok() { fields.number("instance")? } else { 0 };
+        let count = self.servers[server].lock_managers.len();
+        if place >= count {
+            return Err(format!(
+                "expected an instance below {count} of {}, found {place}",
+                server_name(server)
+            ));
+        }
+        Ok(LockManagerAt { server, number: InstanceNumber::at(place) })
     }
 
     /// The service that is called so.
@@ -258,11 +325,11 @@ impl Schedule {
 
     fn checked(self) -> Result<Self, String> {
         if !(1..=SERVERS_MAX).contains(&self.servers.len())
-            || self.services.is_empty()
+            || !(1..=SERVICES_MAX).contains(&self.services.len())
             || self.clients.is_empty()
         {
             return Err(format!(
-                "expected one to {SERVERS_MAX} servers, a service and a client, found {}, {} and {}",
+                "expected one to {SERVERS_MAX} servers, one to {SERVICES_MAX} services and a client, found {}, {} and {}",
                 self.servers.len(),
                 self.services.len(),
                 self.clients.len()
@@ -308,6 +375,15 @@ impl Fields<'_> {
         found.ok_or_else(|| format!("expected {name}=…, found {:?}", self.0.join(" ")))
     }
 
+    /// What is said of a lock manager.
+    fn lock_manager(&self) -> Result<LockManagerPlan, String> {
+        Ok(LockManagerPlan {
+            state: self.number("state")?,
+            capture: self.text("capture").map_or(Ok(Capture::Watch), Capture::parse)?,
+            grants_unprotected: self.0.contains(&"grants-unprotected"),
+        })
+    }
+
     fn number<T: FromStr>(&self, name: &str) -> Result<T, String> {
         parsed(&format!("{name}=NUMBER"), self.text(name)?)
     }
@@ -338,10 +414,26 @@ mod tests {
 
     #[test]
     fn a_schedule_that_was_written_down_is_read_as_it_was() {
+        let mut several = 0;
         for seed in 0..500 {
             let schedule = Schedule::draw(seed);
+            several += u32::from(schedule.has_several_lock_managers());
             assert_eq!(Schedule::parse(&schedule.to_string()), Ok(schedule), "{seed}");
         }
+        assert!((125..210).contains(&several), "of 500 seeds a third has several lock managers: {several}");
+    }
+
+    #[test]
+    fn a_lock_manager_that_an_incident_does_not_name_is_the_first_one() {
+        let text = "heirlock-sim history 1\nserver nfs-a kernel=6.1 state=7\nservice svc0 home=nfs-a\n\
+                    lock-manager nfs-a instance=1 state=9 serves=svc0\nclient 0 mounts=svc0,nfs-a loss=0\n\
+                    12.000 kill-lockd server=nfs-a\n13.000 kill-lockd server=nfs-a instance=1\n";
+        let schedule = Schedule::parse(text).unwrap();
+        let hit: Vec<LockManagerAt> =
+            schedule.incidents.iter().filter_map(|(_, it)| it.lock_manager()).collect();
+        let second = LockManagerAt { server: 0, number: InstanceNumber::at(1) };
+        assert_eq!(hit, [LockManagerAt::first(0), second]);
+        assert_eq!(schedule.services[0].served_by, [second.number]);
     }
 
     #[test]
@@ -361,6 +453,9 @@ mod tests {
             ("12.000 move service=nfs-a server=nfs-a", "expected a client or a service"),
             ("110.000 store-away ms=1", "expected incidents before"),
             ("server nfs-b kernel=5 state=7", "line 5: expected kernel=6.1"),
+            ("12.000 kill-lockd server=nfs-a instance=1", "line 5: expected an instance below 1 of nfs-a"),
+            ("lock-manager nfs-a instance=2 state=9", "line 5: expected \"1\" next"),
+            ("lock-manager nfs-a instance=1 state=9 serves=nfs-a", "line 5: expected a service that moves"),
         ] {
             let why = Schedule::parse(&format!("{good}{line}\n")).unwrap_err();
             assert!(why.contains(said), "{line}: {why}");
