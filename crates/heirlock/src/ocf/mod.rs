@@ -117,7 +117,7 @@ pub(crate) fn run(agent: Agent, action: &str, config: &Path) -> u8 {
         ),
     };
     if let Some(why) = &verdict.why {
-        eprintln!("ocf-exit-reason:{}", why.replace('\n', " "));
+        eprintln!("ocf-exit-reason:{}", code::in_one_line(why));
     }
     verdict.code.number()
 }
