@@ -126,10 +126,11 @@ impl Shared {
     /// Whether the guest is off now.
     fn switch(&self, action: &str, guest: &str) -> bool {
         let Some(kernel) = lock(&self.kernels).get(guest).cloned() else { return false };
-        if matches!(action, "off" | "reboot") && !self.is_broken.load(Ordering::Relaxed) {
-            if let Err(error) = kernel.kill_all() {
-                eprintln!("heirlock-lab: {guest} can't be switched off: {error:#}");
-            }
+        if matches!(action, "off" | "reboot")
+            && !self.is_broken.load(Ordering::Relaxed)
+            && let Err(error) = kernel.kill_all()
+        {
+            eprintln!("heirlock-lab: {guest} can't be switched off: {error:#}");
         }
         kernel.members().is_empty() && !self.is_broken.load(Ordering::Relaxed)
     }
