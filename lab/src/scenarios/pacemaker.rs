@@ -33,6 +33,16 @@ pub const PACEMAKER_CRASH_CONTROL: Scenario = Scenario {
     run: crash_control,
 };
 
+/// Moved by an administrator, and back while the clients are being told.
+pub const PACEMAKER_MOVE: Scenario = Scenario {
+    name: "pacemaker-move",
+    about: "a service is moved to the other node of Pacemaker, and back before its clients have settled; no node is fenced",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: moves,
+};
+
 /// The fence of the dead node fails, until a person confirms that it is off.
 pub const PACEMAKER_FENCE_FAILS: Scenario = Scenario {
     name: "pacemaker-fence-fails",
@@ -97,6 +107,32 @@ fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     expect_lock_count(lab, NFS_B, 1)?;
     lab.expect_no_failure(NFS_B)?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn moves(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Pcs)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    // It is on record and has no lock to get back, so it is waited for until grace ends.
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)?;
+
+    for (from, to) in [(NFS_A, NFS_B), (NFS_B, NFS_A)] {
+        lab.ok(from, &format!("crm_resource --resource homes --move --node {to}"))?;
+        lab.wait_until_runs(to, LAST, to)?;
+        lab.wait_for_locks(to, 1, RECLAIM_TIME_MAX)?;
+        lab.ok(to, "crm_resource --resource homes --clear")?;
+        // So the way back begins while the clients of the way there are settling.
+        let phase = lab.status(to)?.of(&HOMES)?.phase.clone();
+        ensure!(phase.as_deref() == Some("settling"), "expected to be quicker than grace, found {phase:?}");
+    }
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_A, 1)?;
+    lab.expect_no_failure(NFS_A)?;
+    lab.expect_no_fence()?;
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
 }
