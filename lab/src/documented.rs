@@ -2,7 +2,7 @@
 //! scenario proves what an administrator types.
 //!
 //! The listing is fed to the tool that it is written for, on this machine and without a cluster, as both tools work on a file
-//! too. What differs in the lab is replaced: addresses, the device, the fence.
+//! too. The lab puts its own addresses, device and fence in the place of the guide's.
 
 use std::fs;
 use std::path::Path;
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_lab_replaces_must_be_in_the_guide() {
+    fn a_text_that_the_lab_replaces_must_be_in_the_guide() {
         let found = Documented { tool: Tool::Crmsh, statements: listing(TEXT, Tool::Crmsh, "x").unwrap() };
         assert!(found.clone().with("z", "y").is_err());
         assert!(found.clone().without("z").is_err());

@@ -20,6 +20,13 @@ pub const GRACE_SECONDS: u64 = 15;
 /// 20 s and more where this machine does much else.
 pub const NODE_GRACE_SECONDS: u64 = 90;
 
+/// How long corosync waits for a node that is silent, where this machine does little else. Guests that wait for a busy machine
+/// are silent for seconds, and a node that is taken for dead is fenced.
+pub const TOKEN_TIME: Duration = Duration::from_millis(2500);
+
+/// The same at most.
+pub const TOKEN_TIME_MAX: Duration = Duration::from_secs(15);
+
 /// How long Pacemaker may take to bring a group of resources to a node: a dozen actions, each of some dozen processes.
 pub const GROUP_TIME_MAX: Duration = Duration::from_secs(300);
 

@@ -37,6 +37,33 @@ fn the_sample_is_the_one_that_is_shipped_and_a_configuration() {
 }
 
 #[test]
+fn the_configuration_that_the_guide_gives_for_pacemaker_is_one_that_its_agents_take() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/pacemaker.md");
+    let guide = fs::read_to_string(guide).unwrap();
+    let (_, below) = guide.split_once("\n## heirlock.toml\n").unwrap();
+    let is_part = |line: &&str| line.is_empty() || line.starts_with("    ");
+    let listing: Vec<&str> =
+        below.lines().skip_while(|line| !line.starts_with("    ")).take_while(is_part).collect();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("heirlock.toml");
+    for strategy in ["restart-nfs", "notify"] {
+        let text = listing.join("\n").replace("\"restart-nfs\"", &format!("\"{strategy}\""));
+        assert!(text.contains(&format!("strategy = \"{strategy}\"")), "{text}");
+        fs::write(&path, &text).unwrap();
+        let validated = Command::new(env!("CARGO_BIN_EXE_heirlock"))
+            .args(["ocf", "service", "validate-all"])
+            .env("HEIRLOCK_CONFIG", &path)
+            .env("OCF_RESKEY_service", "homes")
+            .env("OCF_RESKEY_CRM_meta_on_node", "nfs-a")
+            // The cluster's tools are not asked.
+            .env("PATH", folder.path())
+            .output()
+            .unwrap();
+        assert_eq!(validated.status.code(), Some(0), "{validated:?}\n{text}");
+    }
+}
+
+#[test]
 fn each_shell_gets_completions_that_it_can_read_and_that_know_the_verbs() {
     for shell in ["bash", "zsh", "fish"] {
         let script = text(&["completions", shell]);

@@ -13,9 +13,10 @@ mod left_out;
 mod network;
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use harness::{Server, Site};
 use network::Network;
@@ -179,6 +180,28 @@ fn a_stop_releases_the_service_and_where_no_agent_answers_it_fails() {
     let stopped = node.does("service", "stop");
     assert!(stopped.code == 1 && stopped.reason.contains("address"), "{stopped:?}");
     assert_eq!(node.codes("service", &["monitor"]), [0], "it is still here");
+}
+
+/// A start that fails keeps the service off this node, and a disk is busiest when a node has just died.
+#[test]
+fn a_start_waits_for_a_store_that_fails_for_a_moment() {
+    let site = Site::new();
+    let (b, node, _network) = after_a_death(&site, 2);
+    node.cluster_says(FENCED, true);
+    let (store, away) = (site.store(), site.store().with_extension("away"));
+    fs::rename(&store, &away).unwrap();
+    b.wait_for("a store that fails", |b| (b.try_status()?["store"]["well"] == false).then_some(()));
+    let mut start = node.command("service", "start").stderr(Stdio::piped()).spawn().unwrap();
+    let said = BufReader::new(start.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let said: Vec<String> = said
+        .inspect(|line| {
+            if line.starts_with("waiting: the store fails") {
+                fs::rename(&away, &store).unwrap();
+            }
+        })
+        .collect();
+    assert!(start.wait().unwrap().success() && store.exists(), "{said:?}");
+    assert_eq!(node.codes("service", &["monitor"]), [0]);
 }
 
 #[test]

@@ -2,13 +2,15 @@
 //! resource agents, the configuration of the guide, and a fence that kills the kernel of the other node.
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
 
 use super::power::{PowerSwitch, Switched};
 use super::{Cluster, Name, Service, write_executable};
+use crate::busy::stretched;
 use crate::documented::{Documented, expect_pacemaker};
-use crate::limits::{GROUP_TIME_MAX, NODE_GRACE_SECONDS};
+use crate::limits::{GROUP_TIME_MAX, NODE_GRACE_SECONDS, TOKEN_TIME, TOKEN_TIME_MAX};
 
 /// Tells a guest's init that it is a node.
 pub(super) const WORD: &str = "lab_cluster=pacemaker";
@@ -32,7 +34,8 @@ impl Cluster {
         for node in nodes {
             members.push((*node, self.address(node)?));
         }
-        fs::write(self.folder.join("corosync.conf"), corosync(&members))?;
+        let token = stretched(TOKEN_TIME).min(TOKEN_TIME_MAX);
+        fs::write(self.folder.join("corosync.conf"), corosync(&members, token))?;
         write_executable(&self.folder.join("start-pacemaker"), START)?;
         write_executable(&self.folder.join("nfs-server"), NFS_SERVER)?;
         self.switch = Some(PowerSwitch::new(self.store().join("fence"))?);
@@ -182,8 +185,8 @@ fn failures(shown: &str) -> Vec<&str> {
         .collect()
 }
 
-/// As the guide's clusters have it, two nodes or more. Guests that wait for a busy machine are silent for seconds.
-fn corosync(members: &[(Name, String)]) -> String {
+/// As the guide's clusters have it, two nodes or more. A node whose token is away for that long is taken for dead.
+fn corosync(members: &[(Name, String)], token: Duration) -> String {
     let mut nodes = String::new();
     for (index, (name, address)) in members.iter().enumerate() {
         nodes.push_str(&format!(
@@ -191,10 +194,11 @@ fn corosync(members: &[(Name, String)]) -> String {
             index + 1
         ));
     }
+    let token = token.as_millis();
     let two_node = if members.len() == 2 { "    two_node: 1\n" } else { "" };
     format!(
         "totem {{\n    version: 2\n    cluster_name: lab\n    transport: knet\n    crypto_cipher: none\n    crypto_hash: none\n    \
-         token: 5000\n}}\nnodelist {{\n{nodes}}}\nquorum {{\n    provider: corosync_votequorum\n{two_node}}}\nlogging {{\n    \
+         token: {token}\n}}\nnodelist {{\n{nodes}}}\nquorum {{\n    provider: corosync_votequorum\n{two_node}}}\nlogging {{\n    \
          to_stderr: no\n    to_syslog: no\n    to_logfile: yes\n    logfile: /var/log/corosync/corosync.log\n    timestamp: hires\n}}\n"
     )
 }
@@ -220,13 +224,14 @@ mod tests {
             (crate::cluster::NFS_A, "10.99.0.1".to_owned()),
             (crate::cluster::NFS_B, "10.99.0.2".to_owned()),
         ];
-        let text = corosync(&two);
+        let text = corosync(&two, TOKEN_TIME);
         assert!(
             text.contains("two_node: 1")
                 && text.contains("ring0_addr: 10.99.0.2")
                 && text.contains("nodeid: 2")
+                && text.contains("token: 2500")
         );
         assert_eq!(text.matches('{').count(), text.matches('}').count());
-        assert!(!corosync(&two[..1]).contains("two_node"));
+        assert!(!corosync(&two[..1], TOKEN_TIME).contains("two_node"));
     }
 }

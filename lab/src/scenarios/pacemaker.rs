@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
 use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
-use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, SETUP, Setup};
+use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, SETUP, Setup};
 use crate::documented::{Documented, Tool};
 use crate::limits::GROUP_TIME_MAX;
 use crate::release::Release;
@@ -33,6 +33,16 @@ pub const PACEMAKER_CRASH_CONTROL: Scenario = Scenario {
     run: crash_control,
 };
 
+/// Moved by an administrator, and back while the clients are being told.
+pub const PACEMAKER_MOVE: Scenario = Scenario {
+    name: "pacemaker-move",
+    about: "a service is moved to the other node of Pacemaker, and back before its clients have settled; no node is fenced",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: moves,
+};
+
 /// The fence of the dead node fails, until a person confirms that it is off.
 pub const PACEMAKER_FENCE_FAILS: Scenario = Scenario {
     name: "pacemaker-fence-fails",
@@ -51,6 +61,16 @@ pub const PACEMAKER_AGENT_DIES: Scenario = Scenario {
     releases: &[Release::Bookworm],
     captures: WATCH_ALONE,
     run: agent_dies,
+};
+
+/// Two deaths, one after the other.
+pub const PACEMAKER_THREE_NODES: Scenario = Scenario {
+    name: "pacemaker-three-nodes",
+    about: "of three nodes of Pacemaker the one with the service dies, and then the one that took it over; the lock is kept",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: three_nodes,
 };
 
 /// Pacemaker places the service and fences.
@@ -87,6 +107,32 @@ fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     expect_lock_count(lab, NFS_B, 1)?;
     lab.expect_no_failure(NFS_B)?;
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+fn moves(lab: &mut Cluster) -> Result<()> {
+    lab.with_pacemaker(&NODES, &form_a(Tool::Pcs)?)?;
+    begin(lab, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    // It is on record and has no lock to get back, so it is waited for until grace ends.
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)?;
+
+    for (from, to) in [(NFS_A, NFS_B), (NFS_B, NFS_A)] {
+        lab.ok(from, &format!("crm_resource --resource homes --move --node {to}"))?;
+        lab.wait_until_runs(to, LAST, to)?;
+        lab.wait_for_locks(to, 1, RECLAIM_TIME_MAX)?;
+        lab.ok(to, "crm_resource --resource homes --clear")?;
+        // So the way back begins while the clients of the way there are settling.
+        let phase = lab.status(to)?.of(&HOMES)?.phase.clone();
+        ensure!(phase.as_deref() == Some("settling"), "expected to be quicker than grace, found {phase:?}");
+    }
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, NFS_A, 1)?;
+    lab.expect_no_failure(NFS_A)?;
+    lab.expect_no_fence()?;
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
 }
@@ -176,6 +222,54 @@ fn crash_control(lab: &mut Cluster) -> Result<()> {
     lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
     lab.say("two clients hold the same exclusive lock, and neither was told");
     Ok(())
+}
+
+fn three_nodes(lab: &mut Cluster) -> Result<()> {
+    const ALL: [Name; 3] = [NFS_A, NFS_B, NFS_C];
+    lab.with_pacemaker(&ALL, &form_a(Tool::Crmsh)?.with_node(NFS_C, NFS_B)?)?;
+    begin_on(lab, &ALL, Some(&PLACED), LAST)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    lab.wait_until_protected(NFS_A, &HOMES, 2)?;
+
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    let (second, third) = taken_by(lab, [NFS_B, NFS_C])?;
+    lab.wait_for_locks(second, 1, RECLAIM_TIME_MAX)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+
+    // Two of three must be members for the cluster to go on: the first one is back, and has nothing.
+    lab.switch_on(&[NFS_A])?;
+    lab.start_nfs(NFS_A)?;
+    lab.protect(NFS_A, &PLACED)?;
+    lab.ok(third, &format!("crm_standby --node {NFS_A} --update on"))?;
+    lab.start_pacemaker(&[NFS_A])?;
+    lab.power_loss(second)?;
+    lab.wait_until_runs(third, LAST, third)?;
+    lab.wait_for_locks(third, 1, RECLAIM_TIME_MAX)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    expect_lock_count(lab, third, 1)?;
+    let fenced: Vec<_> = lab.switched().into_iter().filter(|one| one.is_fence() && one.is_off).collect();
+    ensure!(
+        fenced.iter().all(|one| one.guest == NFS_A || one.guest == second),
+        "expected the dead nodes alone to be fenced, found {fenced:?}"
+    );
+    lab.let_go(CLIENT1, &HOMES, "f")?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")
+}
+
+/// Which of two nodes has taken the service over, and the other one.
+fn taken_by(lab: &Cluster, [one, other]: [Name; 2]) -> Result<(Name, Name)> {
+    lab.wait_for(&format!("{LAST} elsewhere"), GROUP_TIME_MAX, || {
+        let nodes = lab.runs_on(one, LAST)?;
+        Ok(match nodes.as_slice() {
+            [node] if node == one => Some((one, other)),
+            [node] if node == other => Some((other, one)),
+            _ => None,
+        })
+    })
 }
 
 /// The group of the guide in which the NFS server is always on.

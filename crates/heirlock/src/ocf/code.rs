@@ -58,3 +58,29 @@ impl Verdict {
         Self::of(Code::Failed, why)
     }
 }
+
+/// The reason in one line, the cause first: lines that are set in say what is missing, and stand before the sentence that they
+/// belong to.
+pub(crate) fn in_one_line(why: &str) -> String {
+    let (causes, sentences): (Vec<&str>, Vec<&str>) =
+        why.lines().filter(|line| !line.trim().is_empty()).partition(|line| line.starts_with("  "));
+    let sentences = sentences.iter().map(|line| line.trim_end_matches(':'));
+    causes.iter().map(|line| line.trim()).chain(sentences).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_begins_with_its_cause() {
+        assert_eq!(in_one_line("nfs-a owns homes"), "nfs-a owns homes");
+        let refused = "homes can't be adopted here now; nothing was changed:\n  /srv/homes is not mounted\n  it is not \
+                       exported\n--force adopts all the same, and locks may be lost";
+        assert_eq!(
+            in_one_line(refused),
+            "/srv/homes is not mounted; it is not exported; homes can't be adopted here now; nothing was changed; --force adopts \
+             all the same, and locks may be lost"
+        );
+    }
+}

@@ -39,6 +39,10 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// How long systemd has to bring an agent back that a stop needs.
 const AGENT_START_TIME_MAX: Duration = Duration::from_secs(20);
 
+/// How long a start waits for a store that fails. A start that fails keeps the service off this node, and a disk is busiest when
+/// a node has just died.
+const STORE_FAILS_TIME_MAX: Duration = Duration::from_secs(30);
+
 /// Which of the two resource agents.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Agent {
@@ -101,6 +105,26 @@ struct Asked {
     settings: Settings,
 }
 
+/// A start that came to nothing.
+struct NotStarted {
+    verdict: Verdict,
+    /// The agent refused it, so nothing was changed.
+    is_refused: bool,
+}
+
+impl From<Verdict> for NotStarted {
+    fn from(verdict: Verdict) -> Self {
+        Self { verdict, is_refused: false }
+    }
+}
+
+impl From<AskError> for NotStarted {
+    fn from(error: AskError) -> Self {
+        let is_refused = matches!(&error, AskError::Failed(failure) if failure.refused);
+        Self { verdict: Verdict::failed(error.to_string()), is_refused }
+    }
+}
+
 /// Does an action, and answers as the standard says: the reason goes to standard error, the number is the exit code.
 pub(crate) fn run(agent: Agent, action: &str, config: &Path) -> u8 {
     if action == "meta-data" {
@@ -117,7 +141,7 @@ pub(crate) fn run(agent: Agent, action: &str, config: &Path) -> u8 {
         ),
     };
     if let Some(why) = &verdict.why {
-        eprintln!("ocf-exit-reason:{}", why.replace('\n', " "));
+        eprintln!("ocf-exit-reason:{}", code::in_one_line(why));
     }
     verdict.code.number()
 }
@@ -209,16 +233,52 @@ impl Asked {
     }
 
     fn start_service(&self) -> Result<(), Verdict> {
+        let until = Instant::now() + STORE_FAILS_TIME_MAX;
+        loop {
+            let status = self.wait_for_store(until)?;
+            match self.prepare(&status) {
+                // The store has begun to fail meanwhile, and that may be the reason.
+                Err(not) if not.is_refused && Instant::now() < until && !self.is_store_well() => {}
+                done => return done.map_err(|not| not.verdict),
+            }
+        }
+    }
+
+    fn is_store_well(&self) -> bool {
+        self.status().is_ok_and(|status| status.store.well)
+    }
+
+    /// The status, when the store works again or the time is over. A service that is prepared already waits for nothing.
+    fn wait_for_store(&self, until: Instant) -> Result<StatusReport, Verdict> {
+        let mut is_said = false;
+        loop {
+            let status = self.status().map_err(|error| Verdict::failed(error.to_string()))?;
+            let is_prepared = decide::before_start(&status, self.service.as_str()) == Before::Prepared;
+            if status.store.well || is_prepared || Instant::now() >= until {
+                return Ok(status);
+            }
+            if !is_said {
+                is_said = true;
+                let why = status.store.error.unwrap_or_default();
+                eprintln!(
+                    "waiting: the store fails, for {} s at most: {why}",
+                    STORE_FAILS_TIME_MAX.as_secs()
+                );
+            }
+            thread::sleep(LOOK_INTERVAL);
+        }
+    }
+
+    fn prepare(&self, status: &StatusReport) -> Result<(), NotStarted> {
         let service = &self.service;
-        let status = self.status().map_err(|error| Verdict::failed(error.to_string()))?;
-        let fenced = match decide::before_start(&status, service.as_str()) {
+        let fenced = match decide::before_start(status, service.as_str()) {
             Before::Unknown => {
                 let why = format!(
                     "the agent knows no service {service}: restart it, its configuration has changed"
                 );
-                return Err(Verdict::of(Code::Arguments, why));
+                return Err(Verdict::of(Code::Arguments, why).into());
             }
-            Before::Prepared => return self.mark().set().map_err(Verdict::failed),
+            Before::Prepared => return Ok(self.mark().set().map_err(Verdict::failed)?),
             Before::Free => None,
             Before::Owned(owner) => Some(self.confirm_off(&owner)?),
         };
@@ -234,10 +294,10 @@ impl Asked {
         };
         match self.ask(&request) {
             Ok(Answer::Adoption(report)) if report.failure.is_some() => {
-                Err(Verdict::failed(report.failure.unwrap_or_default()))
+                Err(Verdict::failed(report.failure.unwrap_or_default()).into())
             }
             Ok(_) => Ok(()),
-            Err(error) => Err(Verdict::failed(error.to_string())),
+            Err(error) => Err(error.into()),
         }
     }
 
