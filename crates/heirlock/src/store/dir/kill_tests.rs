@@ -38,7 +38,7 @@ fn round_of(bytes: &[u8]) -> u64 {
 }
 
 fn outcome_of(round: u64) -> OutcomeLine {
-    let client = format!("outcome of round {round}");
+    let client = format!("outcome-of-round-{round}");
     OutcomeLine::new(RecordKey::parse(&client).unwrap(), Outcome::Acknowledged, 7)
 }
 
