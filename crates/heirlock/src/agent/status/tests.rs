@@ -229,7 +229,7 @@ fn a_run_that_the_store_holds_up_says_so() {
     let settings = Arc::clone(place().agent.settings());
     let wait = |store| progress(Moment::START, &machine(&["nfs"]), &settings, store).wait.unwrap().for_what;
     assert!(wait(None).contains("to be looked for"));
-    assert_eq!(wait(Some("no volume")), "the store to work again (no volume)");
+    assert_eq!(wait(Some(("no volume", None))), "the store to work again (no volume)");
 }
 
 /// The directory belongs to another user, which may fill it.
