@@ -145,7 +145,7 @@ fn gather(host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
         Err(problem) => {
             report.store.well = false;
             report.store.error.clone_from(&problem.error);
-            report.problems.push(problem);
+            report.problems.push(*problem);
         }
     }
     if report.agent.is_empty() {
@@ -157,7 +157,7 @@ fn gather(host: &Host, settings: &Settings) -> Result<StatusReport, Failed> {
 }
 
 /// A store that hangs, as a volume may whose server is gone, does not hold `status` up for long.
-fn look(host: &Host, settings: &Settings) -> Result<Present, Problem> {
+fn look(host: &Host, settings: &Settings) -> Result<Present, Box<Problem>> {
     let (store, local, server) =
         (store::open(host, settings), settings.local_directory.clone(), settings.server.clone());
     let place = store.place(Place::Store);
@@ -168,11 +168,11 @@ fn look(host: &Host, settings: &Settings) -> Result<Present, Problem> {
             (_, None) => present::look(store.as_ref(), &server),
         }
     });
-    let fails = |why: String| Problem::new(ProblemKind::StoreFails).saying(&why);
+    let fails = |why: String| Box::new(Problem::new(ProblemKind::StoreFails).saying(&why));
     match found {
         Ok(found) => found.map_err(|error| fails(error.to_string())),
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Err(Problem::new(ProblemKind::StoreSilent).at(&place))
+            Err(Box::new(Problem::new(ProblemKind::StoreSilent).at(&place)))
         }
         Err(error) => Err(fails(error.to_string())),
     }
