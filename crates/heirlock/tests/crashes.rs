@@ -216,16 +216,14 @@ fn ask(server: &Server, verb: &[&str]) -> Output {
         output.status.code() == Some(3)
             && String::from_utf8_lossy(&output.stderr).contains("takes longer than")
     };
-    let answers = std::iter::repeat_with(|| server.run(verb)).take(TRIES_MAX);
-    let mut last = None;
-    for answer in answers {
-        let is_over = !is_kept_waiting(&answer);
-        last = Some(answer);
-        if is_over {
+    let mut answer = server.run(verb);
+    for _ in 0..TRIES_MAX {
+        if !is_kept_waiting(&answer) {
             break;
         }
+        answer = server.run(verb);
     }
-    last.expect("it was said")
+    answer
 }
 
 /// An interrupted adoption goes on by itself, and `adopt` waits for its end; one that was not begun is asked for.
