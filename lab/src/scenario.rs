@@ -65,6 +65,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::pacemaker::PACEMAKER_THREE_NODES,
     scenarios::pacemaker::PACEMAKER_MOVE,
     scenarios::pacemaker::PACEMAKER_TWO_GROUPS,
+    scenarios::pacemaker::PACEMAKER_NFSSERVER,
     scenarios::pacemaker::PACEMAKER_FENCE_FAILS,
     scenarios::pacemaker::PACEMAKER_AGENT_DIES,
     scenarios::pacemaker::PACEMAKER_CRASH,
@@ -83,6 +84,7 @@ pub const LONG: &[&str] = &[
     "pacemaker-three-nodes",
     "pacemaker-move",
     "pacemaker-two-groups",
+    "pacemaker-nfsserver",
     "pacemaker-fence-fails",
     "pacemaker-agent-dies",
 ];

@@ -73,6 +73,16 @@ pub const PACEMAKER_TWO_GROUPS: Scenario = Scenario {
     run: two_groups,
 };
 
+/// The NFS server is one of the group's resources.
+pub const PACEMAKER_NFSSERVER: Scenario = Scenario {
+    name: "pacemaker-nfsserver",
+    about: "the NFS server moves with the service, as the stock resource agent has it; the lock is kept over a crash",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: nfsserver,
+};
+
 /// Two deaths, one after the other.
 pub const PACEMAKER_THREE_NODES: Scenario = Scenario {
     name: "pacemaker-three-nodes",
@@ -268,6 +278,31 @@ fn two_groups(lab: &mut Cluster) -> Result<()> {
         lab.expect_locked(CLIENT2, service, "f")?;
     }
     Ok(())
+}
+
+fn nfsserver(lab: &mut Cluster) -> Result<()> {
+    let documented = Documented::listings(Tool::Crmsh, &["fence", "homes, form B"])?
+        .for_service(&HOMES)?
+        .with_power_switch(&NODES)?
+        // No systemd runs in these guests.
+        .with(
+            "nfs_no_notify=true",
+            "nfs_no_notify=true nfs_init_script=/opt/nfs-server rpcpipefs_dir=/run/rpc_pipefs",
+        )?;
+    lab.with_pacemaker(&NODES, &documented)?;
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    lab.prepare_volume(NFS_A, &HOMES)?;
+    for node in NODES {
+        lab.set_grace(node)?;
+        lab.protect(node, &Setup { strategy: "notify", ..PLACED })?;
+    }
+    lab.start_pacemaker(&NODES)?;
+    lab.wait_until_runs(NFS_A, LAST, NFS_A)?;
+    lab.expect_no_fence()?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)?;
+    lose_and_keep(lab)
 }
 
 fn three_nodes(lab: &mut Cluster) -> Result<()> {
