@@ -268,6 +268,12 @@ mod tests {
     }
 
     #[test]
+    fn both_forms_of_the_guide_differ_in_the_nfs_server_alone() {
+        let form = |title| Documented::listings(Tool::Crmsh, &[title]).unwrap();
+        assert_eq!(form("homes, form B").without("homes-server").unwrap(), form("homes"));
+    }
+
+    #[test]
     fn the_guide_has_the_same_resources_for_both_tools() {
         let parameters = |tool| {
             let documented = Documented::listings(tool, &["fence", "homes"]).unwrap();

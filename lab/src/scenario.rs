@@ -64,6 +64,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,
     scenarios::pacemaker::PACEMAKER_THREE_NODES,
     scenarios::pacemaker::PACEMAKER_MOVE,
+    scenarios::pacemaker::PACEMAKER_TWO_GROUPS,
+    scenarios::pacemaker::PACEMAKER_NFSSERVER,
     scenarios::pacemaker::PACEMAKER_FENCE_FAILS,
     scenarios::pacemaker::PACEMAKER_AGENT_DIES,
     scenarios::pacemaker::PACEMAKER_CRASH,
@@ -78,8 +80,14 @@ pub const ALL: &[Scenario] = &[
 
 /// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, and what they show of
 /// heirlock is shown without it as well.
-pub const LONG: &[&str] =
-    &["pacemaker-three-nodes", "pacemaker-move", "pacemaker-fence-fails", "pacemaker-agent-dies"];
+pub const LONG: &[&str] = &[
+    "pacemaker-three-nodes",
+    "pacemaker-move",
+    "pacemaker-two-groups",
+    "pacemaker-nfsserver",
+    "pacemaker-fence-fails",
+    "pacemaker-agent-dies",
+];
 
 /// Finds one by name.
 #[must_use]

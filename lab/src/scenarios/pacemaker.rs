@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
 use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
-use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, SETUP, Setup};
+use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, PROJECTS, SETUP, Setup};
 use crate::documented::{Documented, Tool};
 use crate::limits::GROUP_TIME_MAX;
 use crate::release::Release;
@@ -61,6 +61,26 @@ pub const PACEMAKER_AGENT_DIES: Scenario = Scenario {
     releases: &[Release::Bookworm],
     captures: WATCH_ALONE,
     run: agent_dies,
+};
+
+/// Both groups of a node that dies.
+pub const PACEMAKER_TWO_GROUPS: Scenario = Scenario {
+    name: "pacemaker-two-groups",
+    about: "a node of Pacemaker dies that has two services; both are started elsewhere at the same time, and each lock is kept",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: MOSTLY_WATCH,
+    run: two_groups,
+};
+
+/// The NFS server is one of the group's resources.
+pub const PACEMAKER_NFSSERVER: Scenario = Scenario {
+    name: "pacemaker-nfsserver",
+    about: "the NFS server moves with the service, as the stock resource agent has it; the lock is kept over a crash",
+    needs_heirlock: true,
+    releases: &[Release::Bookworm],
+    captures: WATCH_ALONE,
+    run: nfsserver,
 };
 
 /// Two deaths, one after the other.
@@ -222,6 +242,67 @@ fn crash_control(lab: &mut Cluster) -> Result<()> {
     lab.ok(CLIENT1, "kill -0 \"$(cat /run/lab/hold.homes.f.pid)\" && grep -q LOCKED /run/lab/hold.homes.f")?;
     lab.say("two clients hold the same exclusive lock, and neither was told");
     Ok(())
+}
+
+fn two_groups(lab: &mut Cluster) -> Result<()> {
+    let second = Documented::listings(Tool::Crmsh, &["homes"])?.for_service(&PROJECTS)?;
+    lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?.and(second)?)?;
+    let setup = Setup { services: &[HOMES, PROJECTS], ..PLACED };
+    begin(lab, Some(&setup), LAST)?;
+    lab.wait_until_runs(NFS_A, "projects-notify", NFS_A)?;
+    lab.end_grace(NFS_A)?;
+    for service in [&HOMES, &PROJECTS] {
+        if service == &PROJECTS {
+            lab.mount(CLIENT1, service)?;
+            lab.mount(CLIENT2, service)?;
+        }
+        lab.hold(CLIENT1, service, "f")?;
+        lab.expect_denied(CLIENT2, service, "f")?;
+        lab.wait_until_protected(NFS_A, service, 2)?;
+    }
+
+    lab.power_loss(NFS_A)?;
+    lab.wait_until_fenced(NFS_A)?;
+    for last in [LAST, "projects-notify"] {
+        lab.wait_until_runs(NFS_B, last, NFS_B)?;
+    }
+    lab.wait_for_locks(NFS_B, 2, RECLAIM_TIME_MAX)?;
+    for service in [&HOMES, &PROJECTS] {
+        lab.wait_until_grace_is_over(service)?;
+        lab.expect_denied(CLIENT2, service, "f")?;
+    }
+    expect_lock_count(lab, NFS_B, 2)?;
+    lab.expect_no_failure(NFS_B)?;
+    for service in [&HOMES, &PROJECTS] {
+        lab.let_go(CLIENT1, service, "f")?;
+        lab.expect_locked(CLIENT2, service, "f")?;
+    }
+    Ok(())
+}
+
+fn nfsserver(lab: &mut Cluster) -> Result<()> {
+    let documented = Documented::listings(Tool::Crmsh, &["fence", "homes, form B"])?
+        .for_service(&HOMES)?
+        .with_power_switch(&NODES)?
+        // No systemd runs in these guests.
+        .with(
+            "nfs_no_notify=true",
+            "nfs_no_notify=true nfs_init_script=/opt/nfs-server rpcpipefs_dir=/run/rpc_pipefs",
+        )?;
+    lab.with_pacemaker(&NODES, &documented)?;
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    lab.prepare_volume(NFS_A, &HOMES)?;
+    for node in NODES {
+        lab.set_grace(node)?;
+        lab.protect(node, &Setup { strategy: "notify", ..PLACED })?;
+    }
+    lab.start_pacemaker(&NODES)?;
+    lab.wait_until_runs(NFS_A, LAST, NFS_A)?;
+    lab.expect_no_fence()?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)?;
+    lose_and_keep(lab)
 }
 
 fn three_nodes(lab: &mut Cluster) -> Result<()> {
