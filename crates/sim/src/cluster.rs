@@ -14,7 +14,7 @@ use crate::chance::Purpose;
 use crate::check::is_at_rest;
 use crate::happening::Happening;
 use crate::process::{Shared, entered};
-use crate::schedule::Level;
+use crate::schedule::{INCIDENTS_END, Level};
 use crate::world::World;
 
 /// A request to an agent.
@@ -352,7 +352,12 @@ impl World {
         let insists = matches!(&asked, Asked::Adopt { authority, .. } if authority.insisted);
         // A person who insists has looked, and says it once. Maintenance is switched on and off in order.
         if is_repeated && !insists && !matches!(asked, Asked::Maintain(_)) {
-            self.after(after + later, Happening::Asks { server, agent, asked: asked.clone() });
+            // All faults are over with the repair: an adoption that is prepared by such a word is finished by no other one.
+            let until_repair = INCIDENTS_END.saturating_sub(self.now);
+            self.after(
+                (after + later).min(until_repair),
+                Happening::Asks { server, agent, asked: asked.clone() },
+            );
         }
         self.after(after, Happening::Asks { server, agent, asked });
     }

@@ -96,6 +96,9 @@ impl World {
                         Task::Place { .. } => self.servers[of].place(&client, &lines, now),
                         Task::TakeAway => self.servers[of].take_away(&client, &lines, now),
                     }
+                    // Else a line that was taken away would be there again after a loss of power, in no conveyor's memory.
+                    let it = &mut self.servers[of];
+                    it.status_monitor.synced_file(&client, it.sm.get(&client));
                 }
             }
         }

@@ -35,8 +35,14 @@ pub(crate) enum Happening {
         boot: u32,
     },
     Look {
-        of: LockManagerAt,
+        server: usize,
         agent: u64,
+    },
+    /// What such a look showed comes to the agent.
+    Observed {
+        server: usize,
+        agent: u64,
+        seen: Vec<Message>,
     },
     /// A look at the status monitor's directory, which was begun before.
     LookAtDirectory {

@@ -40,9 +40,9 @@ impl World {
             Incident::SetClock { server, seconds } => self.servers[server].wall_off_s = seconds,
             Incident::MoveToBak { of } => {
                 if self.is_untouched(of) {
-                    let it = &mut self.servers[of];
-                    let moved = std::mem::take(&mut it.sm);
-                    it.sm_bak.extend(moved);
+                    // There each line counts as a registration, also one that was placed.
+                    let moved = self.servers[of].move_to_bak();
+                    self.checks.asked_for.extend(moved.into_iter().map(|client| (of, client)));
                 }
             }
             Incident::StoreAway { ms } => {

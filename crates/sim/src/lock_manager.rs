@@ -339,6 +339,15 @@ impl LockManager {
         self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();
     }
 
+    /// Something moves all files of the status monitor to `sm.bak`. The clients that lines in them are of.
+    pub(crate) fn move_to_bak(&mut self) -> BTreeSet<usize> {
+        let moved = std::mem::take(&mut self.sm);
+        let all = moved.values().flat_map(|bytes| lines(bytes));
+        let clients = all.filter_map(|line| client_at(line.mon_name.address()?)).collect();
+        self.sm_bak.extend(moved);
+        clients
+    }
+
     fn is_own(&self, line: &MonitorLine) -> bool {
         line.my_name.as_str() == self.node.as_str() && line.vers == 3
     }

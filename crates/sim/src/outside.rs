@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use crate::world::World;
 pub(crate) struct OutsideOf {
     world: Shared,
     server: usize,
+    clock: Arc<AtomicU64>,
     started: Ms,
 }
 
@@ -56,7 +58,7 @@ pub(crate) struct LastLook {
 impl OutsideOf {
     /// That of the agent which begins now.
     pub(crate) fn new(shared: Shared, world: &World, server: usize) -> Self {
-        Self { world: shared, server, started: world.now }
+        Self { world: shared, server, clock: Arc::clone(&world.clock), started: world.now }
     }
 
     /// The world that it shows.
@@ -129,7 +131,8 @@ impl Outside for OutsideOf {
     type Instance = InstanceOf;
 
     fn now(&self) -> Moment {
-        self.world().moment(self.started)
+        let now = self.clock.load(Ordering::Relaxed);
+        Moment::of_process(Duration::from_millis(now - self.started))
     }
 
     fn wall_s(&self) -> u64 {

@@ -115,9 +115,19 @@ impl World {
 
     /// Something comes for an agent.
     pub(crate) fn hand_to_agent(&mut self, server: usize, agent: u64, message: Message) {
+        self.hand_all_to_agent(server, agent, [message]);
+    }
+
+    /// The same for several that come together, and are taken in by one turn.
+    pub(crate) fn hand_all_to_agent(
+        &mut self,
+        server: usize,
+        agent: u64,
+        messages: impl IntoIterator<Item = Message>,
+    ) {
         let is_stopped = self.is_stopped(server);
         let Some(it) = self.agents[server].as_mut().filter(|it| it.id == agent) else { return };
-        it.inbox.push_back(message);
+        it.inbox.extend(messages);
         if is_stopped {
             return;
         }
@@ -233,9 +243,7 @@ impl Simulation {
         let mut world = entered(&self.world);
         let dead = world.end_turn(server, it, 1, false);
         if dead.is_none() {
-            for of in world.servers.lock_managers_of(server) {
-                world.after(1, Happening::Look { of, agent: id });
-            }
+            world.after(1, Happening::Look { server, agent: id });
         }
         drop(world);
     }

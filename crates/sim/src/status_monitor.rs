@@ -88,6 +88,14 @@ impl StatusMonitor {
         self.synced.clone_from(sm);
     }
 
+    /// One file is durable as it is, or is gone for good.
+    pub(crate) fn synced_file(&mut self, file: &MonName, bytes: Option<&Vec<u8>>) {
+        match bytes {
+            Some(bytes) => drop(self.synced.insert(file.clone(), bytes.clone())),
+            None => drop(self.synced.remove(file)),
+        }
+    }
+
     /// Its agent's process is gone. Requests that it has read and not answered are repeated by the lock manager.
     pub(crate) fn dies(&mut self) {
         let Some(runs) = self.runs.take() else { return };
@@ -345,7 +353,8 @@ impl World {
         if granted {
             self.checks.recorded_at.insert((of, client), self.now);
         }
-        let acknowledged = granted && !is_at_risk && self.holds_a_service(of);
+        // Of a commit that failed a part may be in the store: a client that is listed as at risk is promised nothing.
+        let acknowledged = granted && !at_risk && self.holds_a_service(of);
         self.after(wait + 1, Happening::Registered { life, client, granted, acknowledged });
     }
 

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
@@ -31,6 +33,8 @@ use crate::work::AgentAt;
 /// Everything.
 pub(crate) struct World {
     pub(crate) now: Ms,
+    /// The same, for agents: each asks for it many times in a turn.
+    pub(crate) clock: Arc<AtomicU64>,
     queue: Queue<Happening>,
     chance: Chance,
     pub(crate) levels: Levels,
@@ -77,6 +81,7 @@ impl World {
         cluster.is_hasty = schedule.is_hasty;
         let mut world = Self {
             now: 0,
+            clock: Arc::default(),
             queue: Queue::default(),
             chance: Chance::new(schedule.streams),
             addresses: vec![None; services.len()],
@@ -119,12 +124,17 @@ impl World {
     pub(crate) fn happen_next(&mut self, end: Ms) -> bool {
         let goes_on = self.checks.violation.is_none();
         let Some((at, happening)) = goes_on.then(|| self.queue.pop_until(end)).flatten() else {
-            self.now = self.now.max(end);
+            self.becomes(self.now.max(end));
             return false;
         };
-        self.now = at;
+        self.becomes(at);
         self.happen(happening);
         true
+    }
+
+    fn becomes(&mut self, now: Ms) {
+        self.now = now;
+        self.clock.store(now, Ordering::Relaxed);
     }
 
     /// Lets conveyors work until there is a message for an agent, and nothing else happen.
@@ -132,7 +142,7 @@ impl World {
     pub(crate) fn next_message(&mut self) -> Option<Message> {
         loop {
             let (at, happening) = self.queue.pop_until(Ms::MAX)?;
-            self.now = at;
+            self.becomes(at);
             match happening {
                 Happening::ToAgent { message, .. } => return Some(*message),
                 Happening::Convey { of, agent } => self.convey((of, agent)),
@@ -187,8 +197,8 @@ impl World {
     /// The server whose agent does this, or takes it in, with a thread of its own.
     fn done_by_agent(&self, happening: &Happening) -> Option<usize> {
         match happening {
-            Happening::Look { of, .. }
-            | Happening::LookAtDirectory { of, .. }
+            Happening::Look { server, .. } => Some(*server),
+            Happening::LookAtDirectory { of, .. }
             | Happening::Tell { of, .. }
             | Happening::KillLockd(of)
             | Happening::WakeLockd(of)
@@ -220,7 +230,8 @@ impl World {
             Happening::Resume { server, agent } => self.resume(server, agent),
             Happening::Boot(server) => self.boot(server),
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
-            Happening::Look { of, agent } => self.look((of, agent)),
+            Happening::Look { server, agent } => self.look(server, agent),
+            Happening::Observed { server, agent, seen } => self.hand_all_to_agent(server, agent, seen),
             Happening::LookAtDirectory { of, agent, basis, addresses } => {
                 self.look_beside((of, agent), *basis, &addresses);
             }
@@ -290,15 +301,22 @@ impl World {
         self.turns.push_back(Turn::Start { server });
     }
 
-    fn look(&mut self, at: AgentAt) {
-        let (of, agent) = at;
-        let Some(started) = self.started(at) else { return };
-        if !self.servers[of].is_worked_on {
-            self.notice_ends(of);
-            let look = Look { at: self.moment(started), observation: self.servers[of].observe(self.now) };
-            self.tell_agent(at, 1, News::Observed(Box::new(Ok(look))));
+    /// An agent's thread looks at all lock managers of its server.
+    fn look(&mut self, server: usize, agent: u64) {
+        let Some(started) = self.started((LockManagerAt::first(server), agent)) else { return };
+        let at = self.moment(started);
+        let mut seen = Vec::new();
+        for of in self.servers.lock_managers_of(server) {
+            if !self.servers[of].is_worked_on {
+                self.notice_ends(of);
+                let look = Look { at, observation: self.servers[of].observe(self.now) };
+                seen.push(Message::Of(of.number, News::Observed(Box::new(Ok(look)))));
+            }
         }
-        self.after(500, Happening::Look { of, agent });
+        if !seen.is_empty() {
+            self.after(1, Happening::Observed { server, agent, seen });
+        }
+        self.after(500, Happening::Look { server, agent });
     }
 
     pub(crate) fn died(&mut self, server: usize, death: Death) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::journal::{Cause, Stamp, Trouble};
+use super::journal::{Cause, OutcomeLine, Stamp, Trouble};
 use super::member::{Member, Summary};
 use super::phase::Phase;
 use super::{Strategy, Takeover};
@@ -10,6 +10,7 @@ use crate::claim::Authority;
 use crate::grace::Grace;
 use crate::moment::Moment;
 use crate::names::{ServerName, ServiceName};
+use crate::outcome::Outcome;
 
 impl Takeover {
     /// How far it is.
@@ -128,6 +129,24 @@ impl Takeover {
         let is_restarting =
             self.cause() != Cause::OwnRestart && matches!(self.phase, Phase::Claimed | Phase::Conveyed);
         self.has_member(service) && (begins || self.is_unclaimed() || is_restarting)
+    }
+
+    /// The clients of a service that are lost where it leaves this run now, for it is given away: nothing is known of them, and grace is
+    /// over, so that others may have their locks. The next owner tells them of another number, and does not know that.
+    #[must_use]
+    pub fn lost_by_leaving(&self, now: Moment, service: &ServiceName) -> Vec<OutcomeLine> {
+        const WHY: &str = "it was not told before grace ended, and then its service was given away";
+        if self.grace.is_none_or(|grace| now < grace.ends()) {
+            return Vec::new();
+        }
+        let at_ms = self.since_began(now);
+        let summaries = self.summaries().into_iter().filter(|summary| summary.service == *service);
+        let silent = summaries.flat_map(|summary| summary.clients).filter(|client| client.outcome.is_none());
+        let line = |client| OutcomeLine {
+            why: Some(WHY.to_owned()),
+            ..OutcomeLine::new(client, Outcome::Lost, at_ms)
+        };
+        silent.map(|client| line(client.client)).collect()
     }
 
     /// Whether it was asked for, or follows from a death, and tells this service's clients still. A move that can wait, waits for

@@ -397,8 +397,14 @@ impl<O: Outside> Instance<O> {
         }
         // In its own generation, while it is ours: when it went is what makes a planned move's gap known.
         let journal = Journal { released_at_s: Some(server.wall_s()), ..held.journal.clone() };
-        let note = [Change::PutJournal(Box::new(journal))];
-        server.store().commit(service, &held.claim, &note)?;
+        let lost = self.run.as_ref().map(|running| running.machine.lost_by_leaving(now, service));
+        let lost = lost.unwrap_or_default();
+        if !lost.is_empty() {
+            tracing::warn!(%service, clients = lost.len(), "{service}: grace has ended, and {} could not be told before: their locks may be others' by now", counted(lost.len(), "client"));
+        }
+        let mut notes = vec![Change::PutJournal(Box::new(journal))];
+        notes.extend(lost.into_iter().map(Change::AppendOutcome));
+        server.store().commit(service, &held.claim, &notes)?;
         server.store().release(service, held.claim.generation)?;
         tracing::info!(%service, generation = %held.claim.generation, records = contents.records.len(), "{service}: generation {} is released, with {} on record", held.claim.generation, counted(contents.records.len(), "client"));
         let generation = held.claim.generation;

@@ -236,3 +236,43 @@ fn clients_of_a_service_whose_address_is_gone_are_told_of_a_restart_of_nfs_by_it
     assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
     assert!(store.load(&service("new"), adopted).unwrap().records.contains_key(&clients()[0]));
 }
+
+/// Messages are taken in and time passes, until this is so.
+fn until(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
+    for _ in 0..5_000 {
+        agent.do_what_is_due();
+        if is_so(agent) {
+            return;
+        }
+        match agent.outside().next() {
+            Some(message) => agent.handle(message),
+            None => {
+                let due = agent.next_due();
+                agent.outside().pass(due);
+            }
+        }
+    }
+    panic!("never: {what}");
+}
+
+#[test]
+fn a_release_after_grace_says_of_clients_that_a_hanging_notifier_did_not_tell_that_they_are_lost() {
+    let (store, mut agent) = begun();
+    agent.outside().world_mut().notifier_hangs = true;
+    until(&mut agent, "it knows what it holds", |agent| agent.is_at_rest() && agent.knows_its_holdings());
+    ask(&mut agent);
+    let phase = |agent: &Agent<Here>| agent.journal_of(&service("new")).map(|journal| journal.phase);
+    until(&mut agent, "it tells", |agent| phase(agent) == Some(Phase::Notifying));
+    let generation = agent.claim_of(&service("new")).unwrap().generation;
+    let grace_ends = agent.outside().world().life_began + GRACE;
+    until(&mut agent, "grace is over", |agent| agent.outside().now() >= grace_ends);
+    assert_eq!(phase(&agent), Some(Phase::Notifying), "the notifier may report yet");
+    // From now on another client can have their locks, and the next owner does not know that.
+    let released = release(&mut agent);
+    until(&mut agent, "it is released", |_| released.answer().is_some());
+    let Contents { outcomes, records, .. } = store.load(&service("new"), generation).unwrap();
+    let lost = outcomes.iter().filter(|line| line.outcome == Outcome::Lost && line.why.is_some());
+    let told: BTreeSet<MonName> = lost.map(|line| line.client.client().clone()).collect();
+    assert_eq!(told, records.clients().cloned().collect(), "{outcomes:?}");
+    assert_eq!((told.len(), outcomes.len()), (2, 2));
+}
