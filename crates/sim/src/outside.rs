@@ -359,9 +359,10 @@ mod tests {
     #[test]
     fn a_server_of_the_simulation_and_its_lock_manager_keep_their_promises() {
         let world = quiet_world();
-        a_server_keeps_its_promises(OutsideOf::new(Arc::clone(&world), &entered(&world), 0), |before| {
+        let begun = || OutsideOf::new(Arc::clone(&world), &entered(&world), 0);
+        a_server_keeps_its_promises(begun(), |before| {
             drop(before);
-            OutsideOf::new(Arc::clone(&world), &entered(&world), 0)
+            begun()
         });
         let begun = || InstanceOf::new(Arc::clone(&world), &entered(&world), LockManagerAt::first(0));
         let anew = |before| {
