@@ -229,7 +229,7 @@ fn an_agent_that_cannot_begin_ends_also_where_its_log_has_no_reader() {
 /// Clients of the control socket that do not read what they are told: some ask for half of something, some for the status,
 /// some for an adoption that hangs.
 fn deaf_clients(server: &Server) -> Vec<UnixStream> {
-    let adopt = json!({"verb": "adopt", "service": "new", "prepare": false, "finish": false, "fenced": null, "force": false});
+    let adopt = json!({"verb": "adopt", "service": "nfs", "prepare": false, "finish": false, "fenced": null, "force": true});
     let words = [format!("{adopt}\n"), "{\"verb\":\"status\"}\n".to_owned(), "{\"verb\":".to_owned()];
     words.iter().flat_map(|words| (0..200).map(|_| say(server, words)).collect::<Vec<_>>()).collect()
 }
@@ -366,7 +366,7 @@ fn an_agent_goes_on_while_its_volume_comes_up_for_ever() {
     let site = Site::new();
     let (mut server, hook) = with_hook(&site, "volume-up");
     server.up();
-    let _adopt = verb(&server, &["adopt", "new"]);
+    let _adopt = verb(&server, &["adopt", "nfs", "--force"]);
     goes_on_while(&site, &server, "nfs-a", &hook);
 }
 
@@ -377,7 +377,7 @@ fn an_agent_goes_on_while_its_lock_manager_recognises_for_ever() {
     let hook = Hook::new(&server, "recognise");
     server.configure("[\"true\"]", &hook.command());
     server.up();
-    let _adopt = verb(&server, &["adopt", "new"]);
+    let _adopt = verb(&server, &["adopt", "nfs", "--force"]);
     goes_on_while(&site, &server, "nfs-a", &hook);
 }
 

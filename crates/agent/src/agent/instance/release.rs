@@ -145,11 +145,10 @@ impl<O: Outside> Instance<O> {
             }
             let (responders, _) = self.releases.end(&service);
             if waits {
-                let why = format!(
-                    "{service} was not released: the lock manager is still being restarted for it, or the store does not say \
-                     whether it was claimed; 'heirlock status' says for what its adoption waits"
-                );
-                tracing::error!(%service, why, "{why}");
+                let why = "the lock manager is still being restarted for it, or the store does not say whether it was claimed; \
+                           'heirlock status' says for what its adoption waits";
+                tracing::error!(%service, why, "{service} was not released: {why}");
+                let why = format!("{service} was not released: {why}");
                 responders.into_iter().for_each(|responder| responder.failed(&why, false));
             } else if self.held.contains_key(&service) {
                 self.release(server, &service, responders, None);

@@ -2,6 +2,7 @@
 
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
+use heirlock_core::store::StoreError;
 use heirlock_core::takeover::{Admission, Event, Milestone, Order};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
@@ -165,9 +166,10 @@ impl<O: Outside> Instance<O> {
     /// The authority for the claim, or why it would be refused: the owner of the service is known before anything is touched.
     fn authority_for(&mut self, server: &mut Common<O>, adoption: &Adoption) -> Result<Authority, String> {
         let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
-        let (newest, _) =
-            server.newest_or_lost(&adoption.service, &insists).map_err(|error| error.to_string())?;
-        let heart = server.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
+        let newest = server.newest_or_lost(&adoption.service, &insists);
+        let (newest, _) = newest.map_err(|error| store_refuses(server, &error))?;
+        let heart = server.heart_of_owner(newest.as_ref());
+        let heart = heart.map_err(|error| store_refuses(server, &error))?;
         // The owner of this moment, and none that becomes it before the claim.
         let owner = newest.as_ref().map(|claim| claim.owner.clone());
         let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
@@ -290,4 +292,13 @@ impl<O: Outside> Instance<O> {
             Err(error) => responder.failed(&error.to_string(), false),
         }
     }
+}
+
+/// The words for a caller who is refused since the store fails. The status says so from then on, and not only after the next
+/// heartbeat: a caller that waits for the store to work again looks there.
+fn store_refuses<O: Outside>(server: &mut Common<O>, error: &StoreError) -> String {
+    if !error.kind().is_of_one_entry() {
+        server.fails(server.now(), error);
+    }
+    error.to_string()
 }
