@@ -65,6 +65,8 @@ pub(crate) struct Checks {
     /// Locks that were granted to another while their holder believed to have them.
     pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
+    /// When a release took the address of a service away (true), and when that address was moved otherwise (false), in order.
+    pub(crate) taken_away: Vec<(Ms, usize, bool)>,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(LockManagerAt, u64), (Ms, u64)>,
     /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.

@@ -132,6 +132,13 @@ impl World {
         lost
     }
 
+    /// Whether a release had taken the address of a service away, and it came back to no server until then: no notification could
+    /// leave from it. Where the agent that was to release it has died, a person or a cluster manager brings the address back.
+    fn was_without_address(&self, service: usize, from: Ms, until: Ms) -> bool {
+        let moves = self.checks.taken_away.iter().filter(|(at, of, _)| *of == service && *at < until);
+        moves.last().is_some_and(|(at, _, is_taken_away)| *is_taken_away && *at <= from)
+    }
+
     /// The evidence of a loss, and when its outcomes were stored.
     fn evidence_of(&self, lost: &Lost) -> (Evidence, Vec<Ms>) {
         let (name, loss) = (&self.services[lost.file.0].name, &lost.loss);
@@ -155,7 +162,8 @@ impl World {
             has_shown: !loss.unseen,
             was_away: self.clients[lost.client].kept_off.iter().any(|at| away.contains(at)),
             is_told: told.iter().any(|stored| !stored.is_good),
-            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0),
+            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0)
+                || self.was_without_address(lost.file.0, loss.at, until),
             store_failed: between.contains(&Disturbance::Store),
             failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };
