@@ -135,8 +135,9 @@ impl World {
     /// Whether a release had taken the address of a service away, and it came back to no server until then: no notification could
     /// leave from it. Where the agent that was to release it has died, a person or a cluster manager brings the address back.
     fn was_without_address(&self, service: usize, from: Ms, until: Ms) -> bool {
-        let moves = self.checks.taken_away.iter().filter(|(at, of, _)| *of == service && *at < until);
-        moves.last().is_some_and(|(at, _, is_taken_away)| *is_taken_away && *at <= from)
+        let mut moves =
+            self.checks.taken_away.iter().rev().filter(|(at, of, _)| *of == service && *at < until);
+        moves.next().is_some_and(|(at, _, is_taken_away)| *is_taken_away && *at <= from)
     }
 
     /// The evidence of a loss, and when its outcomes were stored.
