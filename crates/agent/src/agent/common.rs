@@ -54,6 +54,8 @@ pub struct Common<O> {
 pub(crate) enum Beat {
     /// The store did not take it.
     Unwritten,
+    /// The store did not take it in time, as it happens on a busy disk: what was known a moment ago holds good until the next.
+    Late,
     /// Another agent lives under this server's name, and this one ends.
     GivesWay,
     /// All other servers' were read. `met`: the store was recognised, so that more of it may be read. `seen`: the claims of
@@ -224,8 +226,7 @@ impl<O: Outside> Common<O> {
         let (namesake, seen) = match beaten {
             Ok(beaten) => beaten,
             Err(error) => {
-                self.health.beat_failed(now, &error);
-                return Beat::Unwritten;
+                return if self.health.beat_failed(now, &error) { Beat::Unwritten } else { Beat::Late };
             }
         };
         self.health.beat_was_written();

@@ -28,8 +28,8 @@ impl Health {
     }
 
     /// A heartbeat was not written. One that is late alone is no failure of the store: a busy disk keeps one waiting now and then,
-    /// and no other call has failed by that. The store fails where the next one is not written either.
-    pub(crate) fn beat_failed(&mut self, now: Moment, error: &StoreError) {
+    /// and no other call has failed by that. The store fails where the next one is not written either. Answers whether it fails.
+    pub(crate) fn beat_failed(&mut self, now: Moment, error: &StoreError) -> bool {
         let is_first = error.is_late() && self.error.is_none() && !self.beat_is_late;
         self.beat_is_late = error.is_late();
         if is_first {
@@ -37,6 +37,7 @@ impl Health {
         } else {
             self.failed(now, &error.to_string());
         }
+        !is_first
     }
 
     /// A heartbeat was written.
@@ -128,16 +129,16 @@ mod tests {
         let (late, full) = (error(StoreErrorKind::TimedOut), error(StoreErrorKind::Unavailable));
         let mut health = Health::default();
         for _ in 0..2 {
-            health.beat_failed(Moment::START, &late);
+            assert!(!health.beat_failed(Moment::START, &late));
             assert_eq!(health.error(), None);
             health.beat_was_written();
         }
-        health.beat_failed(Moment::START, &late);
-        health.beat_failed(Moment::START, &late);
+        assert!(!health.beat_failed(Moment::START, &late));
+        assert!(health.beat_failed(Moment::START, &late));
         assert_eq!(health.error(), Some("the heartbeat"), "two in a row");
         health.worked();
         health.beat_was_written();
-        health.beat_failed(Moment::START, &full);
+        assert!(health.beat_failed(Moment::START, &full));
         assert_eq!(health.error(), Some("the heartbeat"), "a store that refuses it fails at once");
     }
 }

@@ -86,9 +86,6 @@ impl<O: Outside> Instance<O> {
         if let Err(why) = self.check_known(server, service) {
             return responder.failed(&why, true);
         }
-        if let Err(why) = self.knows_its_own(server, adoption.insisted) {
-            return responder.failed(&why, true);
-        }
         if self.is_releasing(service) {
             let (why, _) = self.release_waits_for(now, service);
             let text = format!("{service} is being released; adopt it when that is done ({why})");
@@ -97,10 +94,15 @@ impl<O: Outside> Instance<O> {
         let being_adopted = self.being_adopted();
         let is_adopted = self.is_adopted_already(service);
         let is_told = self.tells_its_own(service);
-        match Admission::of(service, &being_adopted, is_told, is_adopted, adoption.insisted) {
-            Admission::Joins => {
-                return self.join(server, &adoption.service, adoption.prepare, Waiting { responder, until });
-            }
+        let admission = Admission::of(service, &being_adopted, is_told, is_adopted, adoption.insisted);
+        if admission == Admission::Joins {
+            // The run knew what this server holds when it began, and claims nothing for this caller.
+            return self.join(server, &adoption.service, adoption.prepare, Waiting { responder, until });
+        }
+        if let Err(why) = self.knows_its_own(server, adoption.insisted) {
+            return responder.failed(&why, true);
+        }
+        match admission {
             Admission::Busy => {
                 let targets = status::names(&being_adopted);
                 let text = format!("{targets} is being adopted right now; ask again when that has settled");
@@ -109,7 +111,7 @@ impl<O: Outside> Instance<O> {
             Admission::Adopted => {
                 return self.answer_of_adopted(server, service, responder, "is held by this server already");
             }
-            Admission::Begins => {}
+            Admission::Joins | Admission::Begins => {}
         }
         let primary_lost = self.last_sign_of(server, service, now);
         let authority = match self.authority_for(server, &adoption) {
