@@ -546,6 +546,39 @@ fn goes_on(agent: &mut Agent<Here>, for_time: Duration) {
     }
 }
 
+/// A message is taken in; where there is none, time passes until something is due.
+fn take_in_next(agent: &mut Agent<Here>) {
+    match agent.outside().next() {
+        Some(message) => agent.handle(message),
+        None => {
+            let due = agent.next_due();
+            agent.outside().pass(due);
+        }
+    }
+}
+
+/// The work that is due is done, and the next message taken in, until this is so.
+fn until(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
+    for _ in 0..5_000 {
+        agent.do_what_is_due();
+        if is_so(agent) {
+            return;
+        }
+        take_in_next(agent);
+    }
+    panic!("never: {what}; {:?}", agent.outside().world().begun);
+}
+
+/// The phase that the run for `new` has reached.
+fn phase(agent: &Agent<Here>) -> Option<Phase> {
+    agent.journal_of(&service("new")).map(|journal| journal.phase)
+}
+
+/// The service that nfs-b has under its own name.
+fn host() -> ServiceName {
+    ServiceName::host(&"nfs-b".parse().unwrap())
+}
+
 /// A caller that waits for its answer, a success or a failure.
 #[derive(Debug)]
 struct Waits;

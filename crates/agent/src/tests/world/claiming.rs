@@ -113,7 +113,7 @@ fn a_claim_that_can_not_get_better_by_waiting_is_refused_at_once() {
     for kind in
         [StoreErrorKind::Wrong, StoreErrorKind::Older, StoreErrorKind::Entry, StoreErrorKind::Unexpected]
     {
-        let of_host = ServiceName::host(&"nfs-b".parse().unwrap());
+        let of_host = host();
         // Whatever else fails meanwhile.
         let other = Fault::of(&of_host, &["check_records"]);
         let faults = [Fault { kind: kind.clone(), ..fails(&["check_records"]) }, other];

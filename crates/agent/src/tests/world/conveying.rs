@@ -86,10 +86,6 @@ fn hanging(restarts_nfs: bool) -> (InMemory, Agent<Here>) {
     (store, agent)
 }
 
-fn phase(agent: &Agent<Here>) -> Option<Phase> {
-    agent.journal_of(&service("new")).map(|journal| journal.phase)
-}
-
 fn heartbeat(store: &InMemory) -> u64 {
     store.hearts().unwrap().reports.get(&"nfs-b".parse().unwrap()).map_or(0, |report| report.beat)
 }

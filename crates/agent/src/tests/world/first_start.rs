@@ -14,33 +14,12 @@ fn begun_with_a_client() -> (InMemory, Agent<Here>) {
     let mut agent = taken_up(&store, world);
     // Its grace is over long since.
     agent.outside().pass(Moment::of_process(GRACE * 10));
-    turns(&mut agent, "it has captured its client, and knows that its locks live", |agent| {
+    until(&mut agent, "it has captured its client, and knows that its locks live", |agent| {
         let is_known = |journal: &Journal| journal.life.is_some();
         agent.ledger_of(&host()).is_some_and(|ledger| ledger.stored().len() == 1)
             && agent.journal_of(&host()).is_some_and(is_known)
     });
     (store, agent)
-}
-
-fn host() -> ServiceName {
-    ServiceName::host(&"nfs-b".parse().unwrap())
-}
-
-fn turns(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
-    for _ in 0..20_000 {
-        agent.do_what_is_due();
-        if is_so(agent) {
-            return;
-        }
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => {
-                let due = agent.next_due();
-                agent.outside().pass(due);
-            }
-        }
-    }
-    panic!("never: {what}; {:?}", agent.outside().world().begun);
 }
 
 fn report(heard: &Heard) -> crate::control::report::AdoptionReport {
@@ -55,10 +34,10 @@ fn a_first_start_restarts_no_lock_manager_and_leaves_its_clients_in_peace() {
     let (store, mut agent) = begun_with_a_client();
     let held = agent.claim_of(&host()).unwrap().generation;
     let prepared = asked(&mut agent, adoption_of_new(true, false));
-    turns(&mut agent, "it is prepared", |_| prepared.answer().is_some());
+    until(&mut agent, "it is prepared", |_| prepared.answer().is_some());
     assert_eq!(report(&prepared).phase, "prepared");
     let finished = asked(&mut agent, adoption_of_new(false, true));
-    turns(&mut agent, "it settles", |_| finished.answer().is_some());
+    until(&mut agent, "it settles", |_| finished.answer().is_some());
     let report = report(&finished);
     assert_eq!((report.phase.as_str(), report.failure, report.clients), ("settled", None, 0));
     let world = agent.outside();
@@ -66,7 +45,7 @@ fn a_first_start_restarts_no_lock_manager_and_leaves_its_clients_in_peace() {
     assert_eq!(world.world().told, [] as [MonName; 0]);
     assert_eq!(agent.claim_of(&host()).unwrap().generation, held, "it was not claimed anew");
     let [client, _] = clients();
-    turns(&mut agent, "the client is on record for the new service", |agent| {
+    until(&mut agent, "the client is on record for the new service", |agent| {
         let held = agent.claim_of(&service("new")).unwrap().generation;
         store.record(&service("new"), held, &client.clone().into()).is_some()
     });
@@ -90,7 +69,7 @@ fn an_agent_that_is_killed_in_a_first_start_leaves_one_that_loses_no_client() {
         let mut world = agent.outside().take();
         world.said.clear();
         let mut agent = taken_up(&store, world);
-        turns(&mut agent, "all is settled", |agent| {
+        until(&mut agent, "all is settled", |agent| {
             agent.knows_its_holdings() && agent.is_at_rest() && agent.owes_nothing()
         });
         for held in agent.held().cloned().collect::<Vec<_>>() {

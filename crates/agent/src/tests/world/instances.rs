@@ -150,10 +150,6 @@ fn each_its_own() -> [BTreeSet<MonName>; 2] {
     ["one", "two"].map(|name| [client_of(name)].into())
 }
 
-fn host() -> ServiceName {
-    ServiceName::host(&"nfs-b".parse().unwrap())
-}
-
 #[test]
 fn a_service_is_adopted_to_each_of_two_lock_managers_at_the_same_time() {
     let mut pair = pair();

@@ -13,10 +13,7 @@ fn waiting_in_grace(look_takes: Duration) -> Agent<Here> {
             return agent;
         }
         agent.do_what_is_due();
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => agent.outside().pass(agent.next_due()),
-        }
+        take_in_next(&mut agent);
     }
     panic!("its clients are never told: {:?}", agent.outside().world().begun);
 }

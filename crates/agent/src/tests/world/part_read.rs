@@ -9,10 +9,6 @@ use super::troubled::{Fault, Faults, Troubled};
 use super::*;
 use crate::status_monitor::Wanted;
 
-fn host() -> ServiceName {
-    ServiceName::host(&"nfs-b".parse().unwrap())
-}
-
 fn newcomer() -> MonName {
     MonName::parse("10.0.0.9").unwrap()
 }

@@ -3,27 +3,6 @@
 
 use super::*;
 
-fn host() -> ServiceName {
-    ServiceName::host(&"nfs-b".parse().unwrap())
-}
-
-fn turns(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
-    for _ in 0..20_000 {
-        agent.do_what_is_due();
-        if is_so(agent) {
-            return;
-        }
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => {
-                let due = agent.next_due();
-                agent.outside().pass(due);
-            }
-        }
-    }
-    panic!("never: {what}; {:?}", agent.outside().world().begun);
-}
-
 /// nfs-b had `new` with its clients; nfs-a has it now, with all of its records but those of these clients, and nfs-b begins another
 /// life in which it exports nothing. Answers what its own service knows of each client then.
 fn rebooted_without(left_out: &[MonName]) -> (Agent<Here>, BTreeMap<MonName, Outcome>) {
@@ -32,7 +11,7 @@ fn rebooted_without(left_out: &[MonName]) -> (Agent<Here>, BTreeMap<MonName, Out
     let registered = clients().map(|client| (client.clone(), record(&client))).into();
     agent.outside().world_mut().registered = registered;
     agent.outside().world_mut().hinted = true;
-    turns(&mut agent, "its own service knows both", |agent| {
+    until(&mut agent, "its own service knows both", |agent| {
         agent.ledger_of(&host()).is_some_and(|ledger| ledger.stored().len() == 2)
     });
     let held = agent.claim_of(&service("new")).unwrap().generation;
@@ -41,7 +20,7 @@ fn rebooted_without(left_out: &[MonName]) -> (Agent<Here>, BTreeMap<MonName, Out
     contents.records.retain(|key, _| !left_out.contains(key.client()));
     store.claim(&service("new"), &claim).unwrap();
     store.begin_generation(&service("new"), held.next(), &contents).unwrap();
-    turns(&mut agent, "it is not held any more", |agent| agent.claim_of(&service("new")).is_none());
+    until(&mut agent, "it is not held any more", |agent| agent.claim_of(&service("new")).is_none());
     {
         let mut world = agent.outside().world_mut();
         (world.life, world.life_began) = (world.life + 1, world.now);
@@ -50,10 +29,10 @@ fn rebooted_without(left_out: &[MonName]) -> (Agent<Here>, BTreeMap<MonName, Out
         world.begun.clear();
         world.look_at_lock_manager();
     }
-    turns(&mut agent, "it has asked for grace", |agent| {
+    until(&mut agent, "it has asked for grace", |agent| {
         agent.outside().world().begun.iter().any(|work| work == "prove")
     });
-    turns(&mut agent, "it is at rest", Agent::is_at_rest);
+    until(&mut agent, "it is at rest", Agent::is_at_rest);
     let generation = agent.claim_of(&host()).unwrap().generation;
     let outcomes = store.account(&host(), generation).unwrap().outcomes;
     let known = outcomes.iter().map(|line| (line.client.client().clone(), line.outcome)).collect();

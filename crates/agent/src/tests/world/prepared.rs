@@ -4,23 +4,6 @@ use super::verbs::{Heard, adoption_of_new, asked};
 use super::*;
 use crate::control::report::{AdoptionReport, TenureReport};
 
-fn turns(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
-    for _ in 0..20_000 {
-        agent.do_what_is_due();
-        if is_so(agent) {
-            return;
-        }
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => {
-                let due = agent.next_due();
-                agent.outside().pass(due);
-            }
-        }
-    }
-    panic!("never: {what}; {:?}", agent.outside().world().begun);
-}
-
 /// `new` is prepared; the store knows no client of it unless it is said to.
 fn prepared(has_clients: bool) -> (InMemory, Agent<Here>, Heard) {
     let (store, mut agent) = begun();
@@ -40,7 +23,7 @@ fn prepared(has_clients: bool) -> (InMemory, Agent<Here>, Heard) {
         answer_when: AnswerWhen::Settled,
     };
     let heard = asked(&mut agent, request);
-    turns(&mut agent, "it is prepared", |_| heard.answer().is_some());
+    until(&mut agent, "it is prepared", |_| heard.answer().is_some());
     (store, agent, heard)
 }
 
@@ -64,7 +47,7 @@ fn a_prepared_adoption_says_how_long_grace_stays_open_and_until_when_it_waits() 
     let again = report(&asked(&mut agent, adoption_of_new(true, false)));
     assert_eq!(again.grace_left_ms.map(u128::from), Some(grace - 3_000));
     let finished = asked(&mut agent, adoption_of_new(false, true));
-    turns(&mut agent, "it settles", |_| finished.answer().is_some());
+    until(&mut agent, "it settles", |_| finished.answer().is_some());
     let settled = report(&finished);
     assert_eq!((settled.grace_left_ms, settled.finish_within_ms), (None, None));
 }
@@ -73,7 +56,7 @@ fn a_prepared_adoption_says_how_long_grace_stays_open_and_until_when_it_waits() 
 fn an_adoption_that_was_never_finished_has_failed_wherever_it_is_shown() {
     for has_clients in [true, false] {
         let (store, mut agent, _) = prepared(has_clients);
-        turns(&mut agent, "its time is up", Agent::is_at_rest);
+        until(&mut agent, "its time is up", Agent::is_at_rest);
         let journal = agent.journal_of(&service("new")).unwrap();
         assert!(journal.failure.is_some(), "{journal:?}");
         let status = agent.status();

@@ -19,7 +19,7 @@ fn clients_of_a_recovery_that_hangs_have_an_outcome_and_are_told_after_the_next_
     assert!(agent.outside().world().told.is_empty() && agent.is_at_rest() && agent.owes_nothing());
     let hangs = "the lock manager was not made to recognise in time";
     let status = agent.status();
-    for of in [service("new"), ServiceName::host(&"nfs-b".parse().unwrap())] {
+    for of in [service("new"), host()] {
         let held = agent.claim_of(&of).unwrap().generation;
         let account = store.account(&of, held).unwrap();
         let line = last_outcomes(&account.outcomes)[&client.as_key()].clone();

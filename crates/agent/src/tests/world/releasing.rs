@@ -87,18 +87,7 @@ fn a_release_whose_address_hangs_fails_and_an_address_that_goes_later_gives_noth
 /// Time passes, or a message comes.
 fn turn(agent: &mut Agent<Here>) {
     agent.do_what_is_due();
-    match agent.outside().next() {
-        Some(message) => agent.handle(message),
-        None => {
-            let due = agent.next_due();
-            agent.outside().pass(due);
-        }
-    }
-}
-
-/// The phase that the run for `new` has reached.
-fn phase(agent: &Agent<Here>) -> Option<Phase> {
-    agent.journal_of(&service("new")).map(|journal| journal.phase)
+    take_in_next(agent);
 }
 
 /// An adoption of `new` that has come so far, and its caller.
@@ -237,31 +226,12 @@ fn clients_of_a_service_whose_address_is_gone_are_told_of_a_restart_of_nfs_by_it
     assert!(store.load(&service("new"), adopted).unwrap().records.contains_key(&clients()[0]));
 }
 
-/// Messages are taken in and time passes, until this is so.
-fn until(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
-    for _ in 0..5_000 {
-        agent.do_what_is_due();
-        if is_so(agent) {
-            return;
-        }
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => {
-                let due = agent.next_due();
-                agent.outside().pass(due);
-            }
-        }
-    }
-    panic!("never: {what}");
-}
-
 #[test]
 fn a_release_after_grace_says_of_clients_that_a_hanging_notifier_did_not_tell_that_they_are_lost() {
     let (store, mut agent) = begun();
     agent.outside().world_mut().notifier_hangs = true;
     until(&mut agent, "it knows what it holds", |agent| agent.is_at_rest() && agent.knows_its_holdings());
     ask(&mut agent);
-    let phase = |agent: &Agent<Here>| agent.journal_of(&service("new")).map(|journal| journal.phase);
     until(&mut agent, "it tells", |agent| phase(agent) == Some(Phase::Notifying));
     let generation = agent.claim_of(&service("new")).unwrap().generation;
     let grace_ends = agent.outside().world().life_began + GRACE;

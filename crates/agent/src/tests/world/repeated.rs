@@ -8,30 +8,8 @@ fn insisting(prepare: bool, answer_when: AnswerWhen) -> Request {
     Request::Adopt { service: service("new"), prepare, finish: false, fenced: None, force: true, answer_when }
 }
 
-/// Messages come, and time passes where none does, until it is so.
-fn until(agent: &mut Agent<Here>, what: &str, is_so: impl Fn(&Agent<Here>) -> bool) {
-    for _ in 0..20_000 {
-        agent.do_what_is_due();
-        if is_so(agent) {
-            return;
-        }
-        match agent.outside().next() {
-            Some(message) => agent.handle(message),
-            None => {
-                let due = agent.next_due();
-                agent.outside().pass(due);
-            }
-        }
-    }
-    panic!("never: {what}; {:?}", agent.outside().world().begun);
-}
-
 fn has_begun(agent: &Agent<Here>, work: &str) -> usize {
     agent.outside().world().begun.iter().filter(|begun| *begun == work).count()
-}
-
-fn phase(agent: &Agent<Here>) -> Option<Phase> {
-    agent.journal_of(&service("new")).map(|journal| journal.phase)
 }
 
 /// The phase that the caller is told of, once it is answered.
