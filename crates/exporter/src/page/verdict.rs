@@ -1,6 +1,7 @@
 //! The answer to the first question: would a failover work now?
 
 use heirlock_agent::control::report::{Heart, Level, ServerStatus, StatusReport};
+use heirlock_agent::words::counted;
 
 use super::level_of;
 use crate::html::Html;
@@ -117,5 +118,5 @@ pub(super) fn is_ready(server: &ServerStatus) -> bool {
 
 /// A number of clients.
 pub(super) fn clients(count: usize) -> String {
-    if count == 1 { "1 client".to_owned() } else { format!("{count} clients") }
+    counted(count, "client")
 }

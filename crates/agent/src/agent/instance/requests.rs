@@ -299,7 +299,7 @@ impl<O: Outside> Instance<O> {
 /// The words for a caller who is refused since the store fails. The status says so from then on, and not only after the next
 /// heartbeat: a caller that waits for the store to work again looks there.
 fn store_refuses<O: Outside>(server: &mut Common<O>, error: &StoreError) -> String {
-    if !error.kind().is_of_one_entry() {
+    if !error.is_of_one_entry() {
         server.fails(server.now(), error);
     }
     error.to_string()

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{ClientStatus, ServiceStatus, StatusReport};
 use crate::limits::{ALERT_CLIENTS_MAX, UNPROTECTED_ALERT_AFTER_S};
+use crate::words::counted;
 
 /// The kinds of alert.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -154,7 +155,7 @@ impl Alerts {
         let message = format!(
             "{}: {} hold locks and are not on record: {}",
             report.server,
-            clients(count),
+            counted(count, "client"),
             named(&report.at_risk, count)
         );
         let alert = of_server(AlertKind::AtRisk, report, message);
@@ -196,8 +197,7 @@ impl Told {
             self.settled = Some(generation);
             let outcome = match service.lost + service.unreachable {
                 0 => "every client was told".to_owned(),
-                1 => "1 client was not told".to_owned(),
-                missed => format!("{missed} clients were not told"),
+                missed => format!("{} {} not told", counted(missed, "client"), was(missed)),
             };
             let message = format!("the adoption of {name} by {server} is over: {outcome}");
             let alert = of_service(AlertKind::Settled, report, service, message);
@@ -227,10 +227,10 @@ impl Told {
         let now: BTreeSet<String> = service.missed.iter().map(|client| client.client.clone()).collect();
         let has_new = !now.is_subset(&self.missed) || count > self.missed_count;
         (self.missed, self.missed_count) = (now, count);
-        let (name, verb) = (&service.service, if count == 1 { "was" } else { "were" });
+        let (name, verb) = (&service.service, was(count));
         let message = format!(
             "{} of {name} {verb} not told: {}; see 'heirlock report {name} --clients'",
-            clients(count),
+            counted(count, "client"),
             named(&service.missed, count)
         );
         let alert = of_service(AlertKind::ClientsLost, report, service, message);
@@ -260,8 +260,8 @@ fn of_service(alert: AlertKind, report: &StatusReport, service: &ServiceStatus, 
     Alert { service: name, generation, ..of_server(alert, report, message) }
 }
 
-fn clients(count: usize) -> String {
-    if count == 1 { "1 client".to_owned() } else { format!("{count} clients") }
+fn was(count: usize) -> &'static str {
+    if count == 1 { "was" } else { "were" }
 }
 
 fn keys(of: &[ClientStatus]) -> Vec<String> {
