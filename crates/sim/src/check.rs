@@ -22,7 +22,7 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
 use heirlock_core::takeover::{End, Hindrance, Part, Phase, Takeover};
-use heirlock_core::{Generation, ServiceName, limits};
+use heirlock_core::{Generation, Outcome, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
 
@@ -217,11 +217,38 @@ impl World {
 
     // I2, I8
 
+    /// A client that is reported to have registered again was registered in the life of its lock manager that runs.
+    fn check_registered(&mut self, server: usize, service: &ServiceName, client: &MonName) {
+        let at = client.address().and_then(client_at).zip(self.service(service));
+        let Some((number, at)) = at.filter(|_| self.is_of_the_life_that_runs(server, service)) else {
+            return;
+        };
+        let of = self.services[at].lock_manager_on(server);
+        let began = self.servers[of].grace_until.saturating_sub(GRACE_MS);
+        // It registered in the life before, whose end its server has yet to see: then it did so for this adoption.
+        let is_seen = self.now > self.servers[of].unseen_until.max(began + REPEATED_MS_MAX);
+        let newest = self.store.newest_claim(service).map(|claim| (service.clone(), claim.generation));
+        let claimed = newest.and_then(|claim| self.claimed_at.get(&claim)).copied().unwrap_or_default();
+        let since = if is_seen { began } else { began.min(claimed) };
+        let Checks { registered_at, recorded_at, .. } = &self.checks;
+        let last = [registered_at, recorded_at].into_iter().filter_map(|seen| seen.get(&(of, number))).max();
+        if last.is_none_or(|last| *last < since) {
+            let what = format!(
+                "{} reports of {service} that {client} registered again, which last did so at {last:?}, before {since}",
+                self.servers[of].name
+            );
+            self.violated(8, what);
+        }
+    }
+
     pub(crate) fn check_change(&mut self, server: usize, service: &ServiceName, change: &Change) {
         match change {
             Change::AppendOutcome(line) => {
                 let client = line.client.client().clone();
                 let is_good = line.outcome.is_good();
+                if line.outcome == Outcome::ReRegistered {
+                    self.check_registered(server, service, &client);
+                }
                 // Of a life that is over, but whose end its server has yet to see, it says nothing about a later loss.
                 if is_good && !self.is_of_the_life_that_runs(server, service) {
                     return;
@@ -532,6 +559,11 @@ impl World {
     }
 
     // I9
+
+    /// Whether all agents run, and none of them has anything to do.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.agents.iter().all(|agent| agent.as_ref().is_some_and(|agent| is_at_rest(&agent.agent)))
+    }
 
     /// Faults have ended long ago: nothing may be left to do.
     pub(crate) fn check_rest(&mut self) {

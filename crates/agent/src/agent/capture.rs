@@ -119,7 +119,7 @@ impl Capture {
 
     /// These are a client's registrations, which a look that is on may not show.
     pub fn knows(&mut self, client: &MonName, bytes: &[u8]) {
-        self.found.clients.insert(client, bytes);
+        self.found.is_registered(client, bytes);
         if self.looking.is_some() {
             self.learnt.insert(client.clone(), Learnt::Exactly(bytes.to_vec()));
         }
@@ -290,7 +290,7 @@ impl Capture {
     pub(crate) fn takes(&mut self, mut population: Population) -> Population {
         for (client, learnt) in std::mem::take(&mut self.learnt) {
             match learnt {
-                Learnt::Exactly(bytes) => drop(population.clients.insert(client, bytes)),
+                Learnt::Exactly(bytes) => population.is_registered(&client, &bytes),
                 Learnt::AtLeast(bytes) => population.clients.insert_if_absent(client, || bytes.into()),
             }
         }

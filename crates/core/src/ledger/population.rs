@@ -53,6 +53,8 @@ pub fn learn_from_record(addresses: &mut Addresses, key: &MonName, record: &[u8]
 pub struct Population {
     /// One entry a client: its numeric address where that is known, and statd's own lines.
     pub clients: Records,
+    /// Clients of which a line lies in `sm.bak`, and what of their record lies in `sm`: nothing where no line does.
+    pub backed_up: BTreeMap<RecordKey, Option<Record>>,
     /// Further addresses of clients that are known by a name and have several.
     pub further: BTreeMap<MonName, Vec<IpAddr>>,
     /// Under which key each registration by a name is.
@@ -93,10 +95,15 @@ pub fn population(scan: &Scan, conveyed: &BTreeMap<MonName, Vec<u8>>, addresses:
         let whole = is_whole.then_some((&file.bytes, parsed.lines.len()));
         for line in parsed.lines.into_iter().filter(|line| !placed.contains(line)) {
             let key = found.key_of(&line, &file.name, addresses);
-            gathered.entry(key).or_default().add(line, whole);
+            let client = gathered.entry(key.clone()).or_default();
+            // All files of `sm` were gathered before those of `sm.bak`.
+            if file.folder == Folder::SmBak {
+                found.backed_up.entry(key.into()).or_insert_with(|| client.so_far());
+            }
+            client.add(line, whole);
         }
     }
-    found.clients = gathered.into_iter().map(|(key, client)| (key, client.into_record())).collect();
+    found.clients = gathered.into_iter().map(|(key, client)| (key, client.record())).collect();
     found
 }
 
@@ -116,6 +123,21 @@ pub fn lines_to_place(there: &[u8], remembered: &[u8], description: &[u8], own: 
 }
 
 impl Population {
+    /// The clients that are registered with the status monitor: what of their record lies in `sm`. The status monitor writes
+    /// nothing into `sm.bak`; a notifier moves records there that it finds in `sm`, also those that this server placed.
+    pub fn registered(&self) -> impl Iterator<Item = (&RecordKey, &Record)> {
+        self.clients.iter().filter_map(|(key, record)| match self.backed_up.get(key) {
+            Some(in_sm) => Some((key, in_sm.as_ref()?)),
+            None => Some((key, record)),
+        })
+    }
+
+    /// These are a client's registrations now.
+    pub fn is_registered(&mut self, client: &MonName, record: &[u8]) {
+        self.backed_up.remove(client as &dyn AsKey);
+        self.clients.insert(client, record);
+    }
+
     /// The record of a client in the store: statd's own lines, and one more for each further address, so that any server can
     /// tell it there without a name service.
     #[must_use]
@@ -239,8 +261,13 @@ impl<'a> Gathered<'a> {
         self.lines.push(line);
     }
 
+    /// The record that its lines make until now; none where there is none.
+    fn so_far(&self) -> Option<Record> {
+        (!self.lines.is_empty()).then(|| self.record())
+    }
+
     /// Byte for byte where the client is exactly one file; else statd's lines, one after the other.
-    fn into_record(self) -> Record {
+    fn record(&self) -> Record {
         match self.source {
             // All of its lines are here, in their order: none is another client's, or there twice.
             Source::File(file, lines) if lines == self.lines.len() => file.clone(),

@@ -136,6 +136,23 @@ fn a_record_that_moves_to_sm_bak_is_still_there() {
 }
 
 #[test]
+fn a_record_that_lies_in_sm_bak_alone_is_there_and_registers_no_client() {
+    let (placed, own) = (line("10.0.0.1", 1), line("10.0.0.1", 2));
+    let conveyed = BTreeMap::from([(name("10.0.0.1"), placed.clone())]);
+    let shown = |files: &[(Folder, &Vec<u8>)]| {
+        let files = files.iter().map(|(folder, bytes)| file(*folder, "10.0.0.1", (*bytes).clone())).collect();
+        let found = population(&Scan { files, problems: vec![] }, &conveyed, &Addresses::new());
+        let registered = found.registered().map(|(_, record)| record.to_vec()).next();
+        (found.clients.contains_key(&name("10.0.0.1")), registered)
+    };
+    assert_eq!(shown(&[(Folder::Sm, &placed)]), (false, None));
+    assert_eq!(shown(&[(Folder::SmBak, &placed)]), (true, None), "moved by a notifier");
+    assert_eq!(shown(&[(Folder::SmBak, &placed), (Folder::Sm, &own)]), (true, Some(own.clone())));
+    assert_eq!(shown(&[(Folder::SmBak, &own), (Folder::Sm, &own)]), (true, Some(own.clone())));
+    assert_eq!(shown(&[(Folder::Sm, &own)]), (true, Some(own.clone())));
+}
+
+#[test]
 fn a_file_that_cannot_be_read_keeps_its_client_and_no_other() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));
     compare(&mut ledger, 0, &["10.0.0.1", "10.0.0.2"], Some(&life));

@@ -419,9 +419,8 @@ impl Takeover {
         self.grace = Some(Grace::new(opened, seen.grace_length, self.plan.margin));
         // A client that came back before the agent's end becomes durable now: else a grace period that has become too short
         // would make it lost.
-        let began_to_tell = self.resumed_from.is_some_and(|phase| phase >= Phase::Notifying);
         let mut persist =
-            if began_to_tell { self.note_registered(now, &self.seen.clone()) } else { Vec::new() };
+            if self.had_begun_to_tell() { self.note_registered(now, &self.seen.clone()) } else { Vec::new() };
         if seen.too_late_for_the_lost && !resumed {
             persist.extend(self.lose_the_lost(now));
         }
@@ -630,8 +629,7 @@ impl Takeover {
 
     fn fail(&mut self, now: Moment, hindrance: Hindrance, why: String) -> Steps {
         let notifying = self.phase == Phase::Notifying;
-        let began_to_tell = |phase| matches!(phase, Phase::Notifying | Phase::Settling);
-        if began_to_tell(self.phase) || self.resumed_from.is_some_and(began_to_tell) {
+        if matches!(self.phase, Phase::Notifying | Phase::Settling) || self.had_begun_to_tell() {
             self.plan.standing.life_before = self.life.clone();
         }
         // Where it had not recognised, a life that begins after the one that runs now shows by itself that all locks are

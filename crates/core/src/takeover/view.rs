@@ -120,6 +120,12 @@ impl Takeover {
         self.phase == Phase::Conveyed
     }
 
+    /// Whether it is resumed, and the agent before had begun to tell its clients.
+    #[must_use]
+    pub fn had_begun_to_tell(&self) -> bool {
+        self.resumed_from.is_some_and(|phase| phase >= Phase::Notifying)
+    }
+
     /// Whether a service can't be given away yet. A run that tells its clients is no hindrance: the server that takes the
     /// service next tells them all. But a generation that is claimed has to be begun first: `begins` says whether one of this
     /// service waits for that ([`super::Queue::begins`]). And a lock manager that is being restarted is not asked to let go of

@@ -277,7 +277,7 @@ impl<O: Outside> Instance<O> {
         running.spare(&self.capture.found().clients);
         running.machine.saw(self.capture.found().clients.keys());
         let Some(before) = &running.before else { return };
-        let came = before.came(&self.capture.found().clients);
+        let came = before.came(self.capture.found().registered());
         if !came.is_empty() {
             self.advance(server, heirlock_core::takeover::Event::Registered(came));
         }

@@ -377,7 +377,7 @@ impl<O: Outside> Instance<O> {
             running.machine.saw(std::iter::once(&known_as));
         }
         let before = self.run.as_ref().and_then(|running| running.before.as_ref());
-        let is_back = before.is_some_and(|before| before.is_back(&known_as, &bytes));
+        let is_back = before.is_some_and(|before| before.is_back(&bytes));
         if let Some(monitoring) = self.monitoring.as_mut().filter(|_| is_back) {
             monitoring.came.insert(known_as);
         }

@@ -15,6 +15,7 @@ use heirlock_core::takeover::{
 };
 use heirlock_core::{Batch, Generation, Moment, RecordKey, ServiceName};
 use heirlock_nsm::MyName;
+use heirlock_nsm::record::render_record;
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -46,8 +47,7 @@ impl<O: Outside> Instance<O> {
         }
         if is_own_restart {
             self.settle_capture(server, now);
-            let found = &self.capture.found().clients;
-            running.before = Some(Registrations::of(running.machine.run(), found));
+            running.before = Some(self.registrations_now(running.machine.run()));
             self.run = Some(running);
             self.advance(server, Event::Start);
         } else {
@@ -79,10 +79,14 @@ impl<O: Outside> Instance<O> {
             }
         };
         self.settle_capture(server, now);
-        let found = &self.capture.found().clients;
+        let found = self.capture.found();
         let noted = self.outside.registrations(run);
-        let before = noted.unwrap_or_else(|| Registrations::of(run, found));
-        let found = Found { came: before.came(found), remains, held: self.held.keys().cloned().collect() };
+        let before = noted.unwrap_or_else(|| self.registrations_now(run));
+        let found = Found {
+            came: before.came(found.registered()),
+            remains,
+            held: self.held.keys().cloned().collect(),
+        };
         let Means { margin, limits, .. } = self.means();
         let Some(mut machine) = Takeover::resume(now, margin, limits, found) else { return false };
         machine.begins(now, &Action::Recognise(Strategy::Notify));
@@ -222,10 +226,38 @@ impl<O: Outside> Instance<O> {
             }
         }
         self.forget_who_came();
+        let told = self.run.as_ref().is_some_and(|running| running.machine.had_begun_to_tell());
+        if awaited && !told && recognition.is_ok() {
+            self.forget_who_registered_before();
+        }
         if self.is_on(run) && recognition.is_ok() {
             self.share_adopted(server);
         }
         self.worked_for(server, run, Event::Recognised(recognition));
+    }
+
+    /// The lock manager has dropped its locks, and no client is told yet: a client that registered between the last look before and
+    /// this moment has not come back.
+    fn forget_who_registered_before(&mut self) {
+        let Some(run) = self.run.as_ref().map(|running| running.machine.run()) else { return };
+        let before = self.registrations_now(run);
+        self.outside.note_registrations(&before);
+        if let Some(running) = &mut self.run {
+            running.before = Some(before);
+        }
+    }
+
+    /// The clients that are registered, for a run. Where heirlock is the status monitor, some of its files may not show that yet, and
+    /// a notifier may have moved others to `sm.bak`.
+    fn registrations_now(&self, run: &str) -> Registrations {
+        let found = self.capture.found();
+        let mut registrations = Registrations::of(run, found.registered());
+        let Some(monitoring) = &self.monitoring else { return registrations };
+        let moved = found.backed_up.keys().map(RecordKey::client);
+        for client in monitoring.clients_whose_files_follow().chain(moved) {
+            registrations.note(&render_record(&self.outside.registered_lines(client)));
+        }
+        registrations
     }
 
     /// Looks whether an owner that was said to be off lives, after a look at all heartbeats. A heartbeat that the first look
@@ -460,10 +492,11 @@ impl<O: Outside> Instance<O> {
             self.scan(server, server.now());
         }
         let Some(running) = &mut self.run else { return };
-        let found = &self.capture.found().clients;
         let run = running.machine.run().to_owned();
-        let before = running.before.get_or_insert_with(|| Registrations::of(&run, found));
-        self.outside.note_registrations(before);
+        let before = running.before.take().unwrap_or_else(|| self.registrations_now(&run));
+        self.outside.note_registrations(&before);
+        let Some(running) = &mut self.run else { return };
+        running.before = Some(before);
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
         let grace_seen = self.grace_seen_for(server, number);
         self.outside.begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
