@@ -90,7 +90,12 @@ pub(crate) fn read(command: &Command, bytes_max: usize) -> Result<Option<Vec<u8>
     let has_ended = run_keeping(command, &[], [&out, &err], command.time_limit)?;
     if !has_ended {
         let how = "has ended, and another program that it began holds its output open".to_owned();
-        return Err(CommandError { command: command.argv.join(" "), how, status: None, said: Said(String::new()) });
+        return Err(CommandError {
+            command: command.argv.join(" "),
+            how,
+            status: None,
+            said: Said(String::new()),
+        });
     }
     let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
     Ok((!out.is_cut).then(|| std::mem::take(&mut out.bytes)))
@@ -420,7 +425,8 @@ mod tests {
         assert!(whole.starts_with(b"1\n2\n") && whole.ends_with(b"\n10000\n"), "{} bytes", whole.len());
         assert_eq!(read(&script, whole.len()).unwrap(), Some(whole.clone()));
         assert_eq!(read(&script, whole.len() - 1).unwrap(), None);
-        let failed = read(&command(&["sh", "-c", "echo out; echo why >&2; exit 7"], 10_000), 100).unwrap_err();
+        let failed =
+            read(&command(&["sh", "-c", "echo out; echo why >&2; exit 7"], 10_000), 100).unwrap_err();
         assert!(failed.exit_status() == Some(7) && failed.to_string().ends_with("it said: why"), "{failed}");
     }
 

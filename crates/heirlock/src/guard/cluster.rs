@@ -55,7 +55,8 @@ fn finding(remark: Remark) -> Finding {
 
 /// A host that is a node of a cluster is to be asked while the cluster runs; one that only has the programs may be none.
 fn unchecked(host: &Host, why: &str) -> Finding {
-    let found = format!("Pacemaker is installed and does not answer, so its configuration was not checked: {why}");
+    let found =
+        format!("Pacemaker is installed and does not answer, so its configuration was not checked: {why}");
     let is_node = files::trusted::stat(host.at(KEPT_CIB)).is_ok();
     match is_node {
         true => Finding::warning(CHECK, found, "start Pacemaker on this node, then ask again"),

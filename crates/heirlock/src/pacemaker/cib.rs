@@ -30,8 +30,8 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Configuration, String> {
         let found: String = root.tag_name().name().chars().take(40).collect();
         return Err(format!("expected the element cib, found {found:?}"));
     }
-    let configuration =
-        child(root, "configuration").ok_or_else(|| "expected a configuration in it, found none".to_owned())?;
+    let configuration = child(root, "configuration")
+        .ok_or_else(|| "expected a configuration in it, found none".to_owned())?;
     Reader::of(root).configuration(configuration)
 }
 
@@ -58,7 +58,10 @@ impl<'a, 'input> Reader<'a, 'input> {
             }
         }
         let defaults = |name| {
-            children(node, name).next().map(|part| self.attributes(part, &["meta_attributes"], false)).unwrap_or_default()
+            children(node, name)
+                .next()
+                .map(|part| self.attributes(part, &["meta_attributes"], false))
+                .unwrap_or_default()
         };
         let properties = child(node, "crm_config")
             .map(|part| self.attributes(part, &["cluster_property_set"], true))
@@ -92,7 +95,8 @@ impl<'a, 'input> Reader<'a, 'input> {
             return Err(format!("resources are nested deeper than {} times", limits::CIB_DEPTH_MAX));
         }
         let inside = || -> Result<Vec<Entry>, String> {
-            let members = node.children().filter(Node::is_element).map(|member| self.entry(member, depth + 1));
+            let members =
+                node.children().filter(Node::is_element).map(|member| self.entry(member, depth + 1));
             Ok(members.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
         };
         let content = match node.tag_name().name() {
@@ -103,7 +107,11 @@ impl<'a, 'input> Reader<'a, 'input> {
             "bundle" => Content::Bundle(inside()?),
             _ => return Ok(None),
         };
-        Ok(Some(Entry { id: id.to_owned(), meta: self.attributes(node, &["meta_attributes"], true), content }))
+        Ok(Some(Entry {
+            id: id.to_owned(),
+            meta: self.attributes(node, &["meta_attributes"], true),
+            content,
+        }))
     }
 
     fn primitive(&self, node: Node<'a, 'input>) -> Primitive {
@@ -123,7 +131,8 @@ impl<'a, 'input> Reader<'a, 'input> {
     fn operation(&self, node: Node<'a, 'input>) -> Option<Operation> {
         let more = self.attributes(node, &["meta_attributes", "instance_attributes"], false);
         let get = |name: &str| node.attribute(name).map(str::to_owned).or_else(|| more.get(name).cloned());
-        let is_off = get("enabled").is_some_and(|value| ["false", "off", "no", "0"].contains(&value.as_str()));
+        let is_off =
+            get("enabled").is_some_and(|value| ["false", "off", "no", "0"].contains(&value.as_str()));
         Some(Operation { name: get("name")?, timeout: get("timeout"), is_enabled: !is_off })
     }
 
@@ -185,7 +194,9 @@ fn score(text: Option<&str>, default: i64) -> i64 {
 }
 
 fn is_on(text: Option<&str>, default: bool) -> bool {
-    text.map_or(default, |text| !["false", "off", "no", "n", "0"].contains(&text.to_ascii_lowercase().as_str()))
+    text.map_or(default, |text| {
+        !["false", "off", "no", "n", "0"].contains(&text.to_ascii_lowercase().as_str())
+    })
 }
 
 fn set_members(set: Node) -> Vec<String> {
@@ -224,7 +235,10 @@ fn order(node: Node) -> Order {
 /// constraint on another attribute of nodes than their name puts nothing on one node.
 fn colocation(node: Node) -> Option<Colocation> {
     let is_promoted = |role: Option<&str>| matches!(role, Some("Promoted" | "Master"));
-    let member = |resource: &str, role| ColocationMember { resource: resource.to_owned(), is_promoted: is_promoted(role) };
+    let member = |resource: &str, role| ColocationMember {
+        resource: resource.to_owned(),
+        is_promoted: is_promoted(role),
+    };
     let sets: Vec<Node> = children(node, "resource_set").collect();
     if let [set] = sets.as_slice()
         && !is_on(set.attribute("sequential"), true)
@@ -236,13 +250,15 @@ fn colocation(node: Node) -> Option<Colocation> {
         set_members(*set).into_iter().map(move |name| member(&name, role)).collect::<Vec<_>>()
     });
     let of_two = [("rsc", "rsc-role"), ("with-rsc", "with-rsc-role")];
-    let of_two = of_two.into_iter().filter_map(|(name, role)| Some(member(node.attribute(name)?, node.attribute(role))));
+    let of_two = of_two
+        .into_iter()
+        .filter_map(|(name, role)| Some(member(node.attribute(name)?, node.attribute(role))));
     let attribute = node.attribute("node-attribute").unwrap_or("#uname");
     let is_mandatory = score(node.attribute("score"), INFINITY) >= INFINITY && attribute == "#uname";
     Some(Colocation { is_mandatory, members: of_sets.chain(of_two).collect() })
 }
 
-/// By a node's name, also where a rule gives it.
+/// By a node's name, also where a rule gives it. A rule of another kind says nothing of one node.
 fn locations(node: Node) -> Vec<Location> {
     let id = node.attribute("id").unwrap_or_default();
     let mut resources: Vec<String> = node.attribute("rsc").map(str::to_owned).into_iter().collect();
@@ -262,21 +278,27 @@ fn locations(node: Node) -> Vec<Location> {
             wanted.extend(names.iter().map(|name| (*name, 0)));
         }
     }
-    let wanted: BTreeMap<&str, Wanted> = wanted
+    let mut places: BTreeMap<Option<&str>, Wanted> = wanted
         .into_iter()
         .map(|(name, score)| match score {
-            ..=-INFINITY => (name, Wanted::Never),
-            1.. => (name, Wanted::More),
-            _ => (name, Wanted::Less),
+            _ if score <= -INFINITY => (Some(name), Wanted::Never),
+            1.. => (Some(name), Wanted::More),
+            _ => (Some(name), Wanted::Less),
         })
         .collect();
-    let one = |(resource, (node, wanted)): (&String, (&&str, &Wanted))| Location {
-        id: id.to_owned(),
-        resource: resource.clone(),
-        node: (*node).to_owned(),
-        wanted: *wanted,
-    };
-    resources.iter().flat_map(|resource| wanted.iter().map(move |place| (resource, place))).map(one).collect()
+    if places.is_empty() {
+        places.insert(None, Wanted::Less);
+    }
+    let mut found = Vec::new();
+    for resource in resources {
+        found.extend(places.iter().map(|(node, wanted)| Location {
+            id: id.to_owned(),
+            resource: resource.clone(),
+            node: node.map(str::to_owned),
+            wanted: *wanted,
+        }));
+    }
+    found
 }
 
 #[cfg(test)]

@@ -66,7 +66,8 @@ pub(crate) enum Unknown {
 pub(crate) fn configuration(cibadmin: &Path) -> Result<Configuration, Unknown> {
     let argv = vec![cibadmin.display().to_string(), "--query".to_owned()];
     let command = Command { argv, time_limit: QUERY_TIME_MAX };
-    let printed = hooks::read(&command, limits::CIB_BYTES_MAX).map_err(|error| Unknown::NoAnswer(error.to_string()))?;
+    let printed =
+        hooks::read(&command, limits::CIB_BYTES_MAX).map_err(|error| Unknown::NoAnswer(error.to_string()))?;
     let bytes = printed.ok_or_else(|| {
         Unknown::Unreadable(format!("it is larger than {} MiB", limits::CIB_BYTES_MAX / 1024 / 1024))
     })?;

@@ -115,7 +115,8 @@ mod tests {
                 assert!(page.text.contains(&format!(".TP\n\\fB{}\\fR", parameter.name)), "{}", page.text);
             }
             for action in actions(agent) {
-                let heading = format!(".TP\n\\fB{}\\fR\ntimeout={}s", escape(action.name), action.timeout.as_secs());
+                let heading =
+                    format!(".TP\n\\fB{}\\fR\ntimeout={}s", escape(action.name), action.timeout.as_secs());
                 assert!(page.text.contains(&heading), "{heading}: {}", page.text);
             }
             assert!(page.text.contains(&format!("op stop timeout={}s", actions(agent)[1].timeout.as_secs())));
