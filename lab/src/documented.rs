@@ -1,5 +1,5 @@
-//! The configuration of Pacemaker that docs/guide/pacemaker.md gives, made into what a cluster of the lab starts with: so a
-//! scenario proves what an administrator types.
+//! The configurations of Pacemaker that the guide gives, made into what a cluster of the lab starts with: so a scenario proves
+//! what an administrator types.
 //!
 //! The listing is fed to the tool that it is written for, on this machine and without a cluster, as both tools work on a file
 //! too. The lab puts its own addresses, device and fence in the place of the guide's.
@@ -13,8 +13,26 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cluster::{Name, Service};
 use crate::process;
 
-/// The guide.
-const GUIDE: &str = include_str!("../../docs/guide/pacemaker.md");
+/// A page of the guide with configurations of Pacemaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Two nodes.
+    Pacemaker,
+    /// Two nodes, with DRBD.
+    Drbd,
+    /// Three nodes.
+    ThreeNodes,
+}
+
+impl Page {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Pacemaker => include_str!("../../docs/guide/pacemaker.md"),
+            Self::Drbd => include_str!("../../docs/guide/drbd.md"),
+            Self::ThreeNodes => include_str!("../../docs/guide/three-nodes.md"),
+        }
+    }
+}
 
 /// The script of both resource agents.
 pub(crate) const RESOURCE_AGENT: &str = include_str!("../../dist/ocf/heirlock");
@@ -26,6 +44,7 @@ pub(crate) const FENCE_AGENT: &str = include_str!("guest/fence_lab");
 /// heirlock's.
 const MAKE: &str = r#"set -e
 folder=$1 tool=$2
+shift 2
 mkdir -p "$folder/cib"
 mount -t tmpfs tmpfs "$folder/cib"
 for part in usr/lib/ocf usr/sbin; do
@@ -54,6 +73,12 @@ case $tool in
         ;;
 esac
 crm_verify --xml-file "$CIB_file"
+# Nodes that are not there are no fault of the configuration.
+number=0
+for node; do
+    number=$((number + 1))
+    cibadmin --create --scope nodes --xml-text "<node id=\"$number\" uname=\"$node\"/>"
+done
 "#;
 
 /// The tool that a listing is written for.
@@ -82,16 +107,30 @@ pub struct Documented {
 }
 
 impl Documented {
-    /// The listings of these titles.
+    /// The listings of these titles, of the page for two nodes.
     ///
     /// # Errors
-    /// When the guide has none of them.
+    /// When it has none of them.
     pub fn listings(tool: Tool, titles: &[&str]) -> Result<Self> {
+        Self::of_page(Page::Pacemaker, tool, titles)
+    }
+
+    /// The listings of these titles, of this page.
+    ///
+    /// # Errors
+    /// When it has none of them.
+    pub fn of_page(page: Page, tool: Tool, titles: &[&str]) -> Result<Self> {
         let mut statements = Vec::new();
         for title in titles {
-            statements.extend(listing(GUIDE, tool, title)?);
+            statements.extend(listing(page.text(), tool, title)?);
         }
         Ok(Self { tool, statements })
+    }
+
+    /// A configuration that stands in no page.
+    #[must_use]
+    pub fn written(tool: Tool, text: &str) -> Self {
+        Self { tool, statements: joined(text) }
     }
 
     /// With another text in place of one that must be there.
@@ -166,7 +205,7 @@ impl Documented {
         self = self.with("fence_ipmilan", "fence_lab")?;
         for (index, node) in nodes.iter().enumerate() {
             let documented = format!(
-                "ip=192.0.2.{} username=fence password_script=/etc/pacemaker/fence-secret",
+                "ip=192.0.2.{} lanplus=1 username=fence password_script=/etc/pacemaker/fence-secret",
                 201 + index
             );
             self = self.with(&documented, &format!("plug={node}"))?;
@@ -191,11 +230,12 @@ impl Documented {
         Ok(self)
     }
 
-    /// Writes the file that Pacemaker starts with, `cib.xml` in the scenario's folder. The programs are there already.
+    /// Writes the file that Pacemaker starts with, `cib.xml` in the scenario's folder. The programs are there already. A cluster that
+    /// is to run gets to know its nodes by itself; for one that is only looked at they are `nodes`.
     ///
     /// # Errors
     /// When a tool is missing, or finds fault with the listing.
-    pub(crate) fn make_cib(&self, folder: &Path) -> Result<()> {
+    pub(crate) fn make_cib(&self, folder: &Path, nodes: &[Name]) -> Result<()> {
         fs::write(folder.join("ocf-heirlock"), RESOURCE_AGENT)?;
         fs::write(folder.join("fence_lab"), FENCE_AGENT)?;
         fs::write(folder.join("listing"), self.statements.join("\n") + "\n")?;
@@ -203,6 +243,7 @@ impl Documented {
             .args(["--pdeathsig", "KILL", "unshare", "--mount", "sh", "-c", MAKE, "lab-cib"])
             .arg(folder)
             .arg(self.tool.word())
+            .args(nodes)
             .output()
             .context("can't start setpriv")?;
         let said =
@@ -221,14 +262,18 @@ impl Documented {
     }
 }
 
+/// Statements, one a line, where a backslash does not carry one on.
+fn joined(text: &str) -> Vec<String> {
+    let text = text.replace("\\\n", " ");
+    text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
 /// The statements below a mark, up to the next line that is not part of an indented block. A statement goes on after a backslash.
 fn listing(guide: &str, tool: Tool, title: &str) -> Result<Vec<String>> {
     let mark = format!("<!-- {}: {title} -->", tool.word());
     let Some((_, below)) = guide.split_once(&mark) else { bail!("the guide has no mark {mark}") };
     let lines = below.lines().skip_while(|line| line.is_empty()).map_while(|line| line.strip_prefix("    "));
-    let text = lines.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
-    let statements: Vec<String> =
-        text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let statements = joined(&lines.collect::<Vec<_>>().join("\n"));
     ensure!(!statements.is_empty(), "no listing follows {mark}");
     Ok(statements)
 }
@@ -239,7 +284,7 @@ fn listing(guide: &str, tool: Tool, title: &str) -> Result<Vec<String>> {
 /// With their names, where it has not.
 pub fn expect_pacemaker() -> Result<()> {
     process::run(Command::new("sh").args(["-c", "command -v corosync pacemakerd crm_verify"])).map(drop).context(
-        "expected Pacemaker on this machine; install the packages pacemaker corosync resource-agents crmsh",
+        "expected Pacemaker on this machine; install the packages pacemaker corosync resource-agents crmsh pcs drbd-utils",
     )
 }
 
@@ -271,30 +316,45 @@ mod tests {
     fn both_forms_of_the_guide_differ_in_the_nfs_server_alone() {
         let form = |title| Documented::listings(Tool::Crmsh, &[title]).unwrap();
         assert_eq!(form("homes, form B").without("homes-server").unwrap(), form("homes"));
+        let by_pcs = |title| Documented::listings(Tool::Pcs, &[title]).unwrap().statements;
+        let mut b = by_pcs("homes, form B");
+        b.retain(|statement| !statement.contains(" create homes-server "));
+        assert_eq!(b, by_pcs("homes"));
+    }
+
+    /// The parameters, operations and meta attributes of all resources, sorted. The tools write constraints in ways of their own.
+    fn words(documented: &Documented) -> Vec<String> {
+        let is_constraint = |statement: &str| {
+            ["location ", "order ", "colocation "].iter().any(|word| statement.starts_with(word))
+        };
+        let resources = documented
+            .statements
+            .iter()
+            .filter(|statement| !is_constraint(statement) && !statement.contains(" constraint "));
+        let words = resources.flat_map(|statement| statement.split(' '));
+        // That a clone is promotable is a verb of pcs.
+        let mut words: Vec<String> = words
+            .filter(|word| (word.contains('=') || word.contains("ocf:")) && *word != "promotable=true")
+            .map(str::to_owned)
+            .collect();
+        words.sort();
+        words
     }
 
     #[test]
     fn the_guide_has_the_same_resources_for_both_tools() {
-        let parameters = |tool| {
-            let documented = Documented::listings(tool, &["fence", "homes"]).unwrap();
-            let documented =
-                documented.for_service(&HOMES).unwrap().with_power_switch(&[NFS_A, NFS_B]).unwrap();
-            let mut words: Vec<String> = documented
-                .statements
-                .iter()
-                // The tools write constraints in ways of their own.
-                .filter(|statement| {
-                    !statement.starts_with("location ") && !statement.contains(" constraint ")
-                })
-                .flat_map(|statement| statement.split(' '))
-                .filter(|word| word.contains('=') || word.contains("ocf:"))
-                .map(str::to_owned)
-                .collect();
-            words.sort();
-            words
-        };
-        let (crmsh, pcs) = (parameters(Tool::Crmsh), parameters(Tool::Pcs));
-        assert_eq!(crmsh, pcs);
-        assert!(crmsh.len() > 40, "{crmsh:?}");
+        for (page, titles) in [
+            (Page::Pacemaker, &["fence", "homes"][..]),
+            (Page::Pacemaker, &["homes, form B"]),
+            (Page::Drbd, &["homes"]),
+            (Page::ThreeNodes, &["third node"]),
+        ] {
+            let of = |tool| words(&Documented::of_page(page, tool, titles).unwrap());
+            assert_eq!(of(Tool::Crmsh), of(Tool::Pcs), "{page:?}");
+            assert!(of(Tool::Pcs).len() > 5, "{page:?}");
+        }
+        let documented = Documented::listings(Tool::Crmsh, &["fence", "homes"]).unwrap();
+        let ours = documented.for_service(&HOMES).unwrap().with_power_switch(&[NFS_A, NFS_B]).unwrap();
+        assert!(words(&ours).len() > 40, "{ours:?}");
     }
 }

@@ -16,6 +16,7 @@
 //! | [`ledger`] | what a scan of the status monitor's directory means for the store: records and tombstones |
 //! | [`incarnation`] | whether the lock manager is still the one whose locks we know of |
 //! | [`claim`] | who may act for a service |
+//! | [`cluster`] | whether a cluster manager's configuration lets locks survive a failover |
 //! | [`left_behind`] | which addresses have to leave, for another server has claimed their service |
 //! | [`state_number`] | which state number was never sent before |
 //! | [`store`] | what is asked of a store, and how it fails |
@@ -57,6 +58,7 @@
 //! ```
 
 pub mod claim;
+pub mod cluster;
 pub mod duty;
 pub mod grace;
 pub mod hang;

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -75,6 +75,40 @@ impl fmt::Display for Said {
 /// # Errors
 /// Where it can't be started, fails, or isn't done in time: then it is ended, with its process group and its descendants.
 pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<Output, CommandError> {
+    let both = Kept::shared(Keeping::End);
+    run_keeping(command, environment, [&both, &both], OUTPUT_PATIENCE)?;
+    Ok(Output(text_of(&both)))
+}
+
+/// Runs a command, and gives all that it printed to standard output, where that is no more than `bytes_max`; else `None`.
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn read(command: &Command, bytes_max: usize) -> Result<Option<Vec<u8>>, CommandError> {
+    let (out, err) = (Kept::shared(Keeping::Beginning(bytes_max)), Kept::shared(Keeping::End));
+    // What is there has to be read whole, however busy this machine is.
+    let has_ended = run_keeping(command, &[], [&out, &err], command.time_limit)?;
+    if !has_ended {
+        let how = "has ended, and another program that it began holds its output open".to_owned();
+        return Err(CommandError {
+            command: command.argv.join(" "),
+            how,
+            status: None,
+            said: Said(String::new()),
+        });
+    }
+    let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok((!out.is_cut).then(|| std::mem::take(&mut out.bytes)))
+}
+
+/// Runs a command, and keeps standard output and standard error as it is said; of the second one a failure is told. Once it has ended
+/// it waits that long for the end of both, and says whether they have ended.
+fn run_keeping(
+    command: &Command,
+    environment: &[(&str, String)],
+    kept: [&Arc<Mutex<Kept>>; 2],
+    patience: Duration,
+) -> Result<bool, CommandError> {
     let shown = command.argv.join(" ");
     let fail = |how: String, said: String| CommandError {
         command: shown.clone(),
@@ -94,8 +128,8 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
         .process_group(0)
         .spawn()
         .map_err(|error| fail(format!("can't be started: {error}"), String::new()))?;
-    let output = match Tail::of(&mut child) {
-        Ok(output) => output,
+    let streams = match Streams::of(&mut child, kept) {
+        Ok(streams) => streams,
         Err(error) => {
             // It would wait for ever for the thread that reads what it prints.
             let _ = end_now(&mut child);
@@ -106,15 +140,16 @@ pub(crate) fn run(command: &Command, environment: &[(&str, String)]) -> Result<O
         }
     };
     let ended = wait(&mut child, command.time_limit);
-    let said = output.text();
+    let has_ended = streams.wait(if matches!(ended, Ok(Some(_))) { patience } else { OUTPUT_PATIENCE });
+    let said = || text_of(kept[1]);
     match ended {
-        Ok(Some(status)) if status.success() => Ok(Output(said)),
-        Ok(Some(status)) => Err(CommandError { status: status.code(), ..fail(how_it_ended(status), said) }),
+        Ok(Some(status)) if status.success() => Ok(has_ended),
+        Ok(Some(status)) => Err(CommandError { status: status.code(), ..fail(how_it_ended(status), said()) }),
         Ok(None) => Err(fail(
             format!("not done within {} s, so it was ended", command.time_limit.as_secs_f32()),
-            said,
+            said(),
         )),
-        Err(error) => Err(fail(format!("can't be waited for: {error}"), said)),
+        Err(error) => Err(fail(format!("can't be waited for: {error}"), said())),
     }
 }
 
@@ -174,49 +209,89 @@ fn how_it_ended(status: ExitStatus) -> String {
     }
 }
 
-/// Reads both streams in threads, so that neither fills up. Only the end of the output is kept, while it is read: a command
-/// may print without end.
-struct Tail {
-    bytes: Arc<Mutex<Vec<u8>>>,
+/// Reads both streams in threads, so that neither fills up.
+struct Streams {
     /// Disconnected when both streams have ended.
     ended: Receiver<()>,
 }
 
-impl Tail {
-    fn of(child: &mut Child) -> std::io::Result<Self> {
+impl Streams {
+    fn of(child: &mut Child, kept: [&Arc<Mutex<Kept>>; 2]) -> std::io::Result<Self> {
         let (open, ended) = channel();
-        let bytes = Arc::new(Mutex::new(Vec::new()));
         let streams: [Option<Box<dyn Read + Send>>; 2] = [
-            child.stdout.take().map(|stream| while_wanted(stream, &bytes)),
-            child.stderr.take().map(|stream| while_wanted(stream, &bytes)),
+            child.stdout.take().map(|stream| while_wanted(stream, kept[0])),
+            child.stderr.take().map(|stream| while_wanted(stream, kept[1])),
         ];
-        for stream in streams.into_iter().flatten() {
-            let (bytes, open) = (Arc::downgrade(&bytes), open.clone());
+        for (stream, kept) in streams.into_iter().zip(kept) {
+            let Some(stream) = stream else { continue };
+            let (kept, open) = (Arc::downgrade(kept), open.clone());
             threads::start("hook-output", move || {
-                keep_end(stream, &bytes);
+                keep(stream, &kept);
                 drop(open);
             })?;
         }
-        Ok(Self { bytes, ended })
+        Ok(Self { ended })
     }
 
-    fn text(&self) -> String {
-        // Nothing is ever sent: this waits for the end of both streams.
-        let _ = self.ended.recv_timeout(OUTPUT_PATIENCE);
-        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    /// Waits for the end of both, no longer than this, and says whether it came.
+    fn wait(&self, patience: Duration) -> bool {
+        // Nothing is ever sent.
+        !matches!(self.ended.recv_timeout(patience), Err(RecvTimeoutError::Timeout))
     }
+}
+
+/// What of a stream is kept while it is read: a command may print without end.
+#[derive(Clone, Copy)]
+enum Keeping {
+    /// The last [`OUTPUT_BYTES_MAX`].
+    End,
+    /// The first ones, no more than this.
+    Beginning(usize),
+}
+
+struct Kept {
+    keeping: Keeping,
+    bytes: Vec<u8>,
+    /// Something was left out.
+    is_cut: bool,
+}
+
+impl Kept {
+    fn shared(keeping: Keeping) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self { keeping, bytes: Vec::new(), is_cut: false }))
+    }
+
+    fn take_in(&mut self, more: &[u8]) {
+        match self.keeping {
+            Keeping::End => {
+                self.bytes.extend(more);
+                let excess = self.bytes.len().saturating_sub(OUTPUT_BYTES_MAX);
+                self.bytes.drain(..excess);
+                self.is_cut |= excess > 0;
+            }
+            Keeping::Beginning(bytes_max) => {
+                let room = bytes_max.saturating_sub(self.bytes.len()).min(more.len());
+                self.bytes.extend(&more[..room]);
+                self.is_cut |= room < more.len();
+            }
+        }
+    }
+}
+
+fn text_of(kept: &Mutex<Kept>) -> String {
+    String::from_utf8_lossy(&kept.lock().unwrap_or_else(PoisonError::into_inner).bytes).into_owned()
 }
 
 /// A stream that also ends when its output is not wanted any more: a process that a command left running may hold it open for
 /// ever, and would hold a thread of ours with each run.
 struct WhileWanted<S> {
     stream: S,
-    wanted: Weak<Mutex<Vec<u8>>>,
+    wanted: Weak<Mutex<Kept>>,
 }
 
 fn while_wanted(
     stream: impl Read + AsFd + Send + 'static,
-    wanted: &Arc<Mutex<Vec<u8>>>,
+    wanted: &Arc<Mutex<Kept>>,
 ) -> Box<dyn Read + Send> {
     Box::new(WhileWanted { stream, wanted: Arc::downgrade(wanted) })
 }
@@ -237,14 +312,11 @@ impl<S: Read + AsFd> Read for WhileWanted<S> {
 }
 
 /// Reads until the stream ends, or until the output is not wanted any more.
-fn keep_end(mut stream: impl Read, kept: &Weak<Mutex<Vec<u8>>>) {
+fn keep(mut stream: impl Read, kept: &Weak<Mutex<Kept>>) {
     let mut buffer = [0; OUTPUT_BYTES_MAX];
     while let Ok(count @ 1..) = stream.read(&mut buffer) {
         let Some(kept) = kept.upgrade() else { return };
-        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.extend(&buffer[..count]);
-        let excess = kept.len().saturating_sub(OUTPUT_BYTES_MAX);
-        kept.drain(..excess);
+        kept.lock().unwrap_or_else(PoisonError::into_inner).take_in(&buffer[..count]);
     }
 }
 
@@ -346,6 +418,18 @@ mod tests {
         assert!(output.0.len() <= OUTPUT_BYTES_MAX && output.0.ends_with("99999\n100000\n"));
     }
 
+    #[test]
+    fn a_program_that_is_read_gives_its_standard_output_whole_or_not_at_all() {
+        let script = command(&["sh", "-c", "echo warning >&2; seq 1 10000"], 10_000);
+        let whole = read(&script, 1 << 20).unwrap().unwrap();
+        assert!(whole.starts_with(b"1\n2\n") && whole.ends_with(b"\n10000\n"), "{} bytes", whole.len());
+        assert_eq!(read(&script, whole.len()).unwrap(), Some(whole.clone()));
+        assert_eq!(read(&script, whole.len() - 1).unwrap(), None);
+        let failed =
+            read(&command(&["sh", "-c", "echo out; echo why >&2; exit 7"], 10_000), 100).unwrap_err();
+        assert!(failed.exit_status() == Some(7) && failed.to_string().ends_with("it said: why"), "{failed}");
+    }
+
     /// Prints without end, and counts what it printed.
     struct Endless(u64);
 
@@ -359,19 +443,21 @@ mod tests {
 
     #[test]
     fn endless_output_of_a_command_is_never_kept_whole_while_it_is_read() {
-        let kept = Arc::new(Mutex::new(Vec::new()));
-        keep_end(Endless(0), &Arc::downgrade(&kept));
-        let kept = kept.lock().unwrap();
-        assert_eq!(kept.len(), OUTPUT_BYTES_MAX);
-        assert!(kept.capacity() <= 4 * OUTPUT_BYTES_MAX, "{} bytes", kept.capacity());
+        for keeping in [Keeping::End, Keeping::Beginning(OUTPUT_BYTES_MAX)] {
+            let kept = Kept::shared(keeping);
+            keep(Endless(0), &Arc::downgrade(&kept));
+            let kept = kept.lock().unwrap();
+            assert!(kept.bytes.len() == OUTPUT_BYTES_MAX && kept.is_cut);
+            assert!(kept.bytes.capacity() <= 4 * OUTPUT_BYTES_MAX, "{} bytes", kept.bytes.capacity());
+        }
     }
 
     #[test]
     fn what_a_command_left_running_holds_no_thread_of_ours() {
         let (reader, _held_open) = std::io::pipe().unwrap();
-        let kept = Arc::new(Mutex::new(Vec::new()));
+        let kept = Kept::shared(Keeping::End);
         let (stream, wanted) = (while_wanted(reader, &kept), Arc::downgrade(&kept));
-        let reading = thread::spawn(move || keep_end(stream, &wanted));
+        let reading = thread::spawn(move || keep(stream, &wanted));
         drop(kept);
         let end = Instant::now() + Duration::from_secs(120);
         while !reading.is_finished() {
@@ -383,7 +469,7 @@ mod tests {
     #[test]
     fn output_of_a_command_that_has_ended_is_not_read_on() {
         let mut endless = Endless(0);
-        keep_end(&mut endless, &Weak::new());
+        keep(&mut endless, &Weak::new());
         assert_eq!(endless.0, 1);
     }
 }

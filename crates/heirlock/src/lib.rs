@@ -41,6 +41,7 @@ mod mounts;
 mod namespaces;
 mod notifier;
 mod ocf;
+mod pacemaker;
 mod probe;
 mod rpc_client;
 mod store;

@@ -236,3 +236,12 @@ pub(crate) const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Characters of the line that 'systemctl status' shows.
 pub(crate) const SYSTEMD_STATUS_CHARS_MAX: usize = 400;
+
+/// A cluster's configuration that is read: a cluster of hundreds of resources has some hundred KiB.
+pub(crate) const CIB_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Elements, texts and comments in it.
+pub(crate) const CIB_NODES_MAX: u32 = 1_000_000;
+
+/// How deep resources may be nested in it: a primitive in a group in a clone is twice.
+pub(crate) const CIB_DEPTH_MAX: usize = 4;

@@ -85,7 +85,11 @@ pub struct Called {
 }
 
 impl Called {
-    fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
+    /// The document that it printed (`--json`).
+    ///
+    /// # Errors
+    /// When it printed none, or another one.
+    pub fn parsed<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_str(&self.output).with_context(|| format!("expected a report, found {self:?}"))
     }
 }
@@ -141,14 +145,23 @@ impl Cluster {
     /// # Errors
     /// When it does not come up.
     pub fn start_agent(&self, server: Name) -> Result<()> {
+        self.begin_agent(server)?;
+        self.wait_for_agent(server)
+    }
+
+    /// Starts the agent.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn begin_agent(&self, server: Name) -> Result<()> {
         let verb = if self.capture == Capture::Nsm { "supervise" } else { "agent" };
         self.ok(
             server,
             &format!(
                 "(setsid heirlock {verb} >> /run/heirlock.log 2>&1 < /dev/null & echo $! > /run/lab/agent.pid)"
             ),
-        )?;
-        self.wait_for_agent(server)
+        )
+        .map(drop)
     }
 
     /// Waits until the agent serves its store.

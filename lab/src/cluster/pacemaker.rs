@@ -29,7 +29,7 @@ impl Cluster {
     /// When this machine has no Pacemaker, or its tools find fault with the configuration.
     pub fn with_pacemaker(&mut self, nodes: &[Name], documented: &Documented) -> Result<()> {
         expect_pacemaker()?;
-        documented.make_cib(&self.folder)?;
+        documented.make_cib(&self.folder, &[])?;
         let mut members = Vec::new();
         for node in nodes {
             members.push((*node, self.address(node)?));
@@ -42,6 +42,15 @@ impl Cluster {
         self.nodes = nodes.to_vec();
         self.grace_seconds = NODE_GRACE_SECONDS;
         Ok(())
+    }
+
+    /// The file that Pacemaker would start with on these nodes.
+    ///
+    /// # Errors
+    /// When its tools find fault with the configuration.
+    pub fn made_of(&self, documented: &Documented, nodes: &[Name]) -> Result<String> {
+        documented.make_cib(&self.folder, nodes)?;
+        Ok(fs::read_to_string(self.folder.join("cib.xml"))?)
     }
 
     /// The service's volume gets the files that clients lock; Pacemaker mounts it later.

@@ -43,6 +43,16 @@ pub struct Failure {
     pub report: Option<AdoptionReport>,
 }
 
+/// Of `doctor`.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Finding {
+    pub check: String,
+    pub severity: String,
+    pub found: String,
+    pub remedy: Option<String>,
+}
+
 /// A client that was not told.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(missing_docs, reason = "the program documents them")]

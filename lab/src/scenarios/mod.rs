@@ -10,6 +10,8 @@ pub mod own_clients;
 pub mod own_mounts;
 pub mod own_restart;
 pub mod pacemaker;
+pub mod pacemaker_doctor;
+pub mod pacemaker_store;
 pub mod package;
 pub mod refused;
 pub mod selftest;

@@ -1,5 +1,7 @@
 //! `heirlock check-config`, `doctor`, `enable` and `disable`: asks the guard, and shows what it found or did.
 
+use std::path::Path;
+
 use serde::Serialize;
 
 use crate::config::Settings;
@@ -15,8 +17,8 @@ pub(super) fn check_config(host: &Host, settings: &Settings, output: &Output) ->
     show(&guard::check_config(host, settings), output)
 }
 
-pub(super) fn doctor(host: &Host, settings: &Settings, output: &Output) -> Result<Exit, Failed> {
-    show(&guard::doctor(host, settings), output)
+pub(super) fn doctor(host: &Host, settings: &Settings, file: &Path, output: &Output) -> Result<Exit, Failed> {
+    show(&guard::doctor(host, settings, file), output)
 }
 
 pub(super) fn enable(

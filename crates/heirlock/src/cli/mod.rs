@@ -108,7 +108,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         Verb::Report(options) => history::report(&options, &host, &settings, output),
         Verb::Records(verb) => records::run(verb, &host, &settings, output),
         Verb::CheckConfig => guard::check_config(&host, &settings, output),
-        Verb::Doctor => guard::doctor(&host, &settings, output),
+        Verb::Doctor => guard::doctor(&host, &settings, &cli.config, output),
         Verb::Enable(how) => guard::enable(&host, &settings, &how, output),
         Verb::Disable(how) => guard::disable(&host, &settings, &how, output),
         // See `without_configuration`.

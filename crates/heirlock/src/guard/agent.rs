@@ -86,20 +86,22 @@ fn answered(host: &Host, settings: &Settings, report: &StatusReport) -> Vec<Find
             format!("it waits for a store that hangs, or hangs itself: look at its log; {}", restart(host)),
         ));
     }
-    // One look may be put off by a turn that takes its time.
-    let looked_max = settings.capture.scan_interval * 2 + still_max;
-    if looked.is_none_or(|looked| looked > looked_max) {
-        findings.push(Finding::loses_locks(
-            CHECK,
-            format!(
+    findings.extend(settings.instances().iter().enumerate().filter_map(|(place, of)| {
+        let named = report.lock_managers.iter().find(|named| named.name == of.name.as_str());
+        let of_first = (place == 0).then_some(report.looked_ms_ago).flatten();
+        let looked = age(of_first.or(named.and_then(|named| named.looked_ms_ago)));
+        // One look may be put off by a turn that takes its time.
+        let looked_max = of.capture.scan_interval * 2 + still_max;
+        looked.is_none_or(|looked| looked > looked_max).then(|| {
+            let found = format!(
                 "it last looked at {} {}, and should every {} s: new clients may be unprotected",
-                settings.state_directory.display(),
+                of.state_directory.display(),
                 ago(looked),
-                settings.capture.scan_interval.as_secs_f32()
-            ),
-            "look at 'heirlock status'",
-        ));
-    }
+                of.capture.scan_interval.as_secs_f32()
+            );
+            Finding::loses_locks(CHECK, found, "look at 'heirlock status'")
+        })
+    }));
     if findings.is_empty() {
         let found = format!(
             "it runs, of this version and with this configuration; its loop turned {}, it looked {}",
@@ -154,7 +156,8 @@ mod tests {
 
     use super::super::finding::Severity;
     use super::*;
-    use crate::guard::testing::{SERVICE, Tree, in_mode, settings};
+    use crate::control::report::NamedLockManager;
+    use crate::guard::testing::{SERVICE, Tree, in_mode, settings, with_second_lock_manager};
 
     fn report(settings: &Settings) -> StatusReport {
         StatusReport {
@@ -230,6 +233,23 @@ mod tests {
             let found = with(change);
             assert!(found.len() == 1 && found[0].1 == severity && found[0].2.contains(words), "{found:?}");
         }
+        let settings_of_two = with_second_lock_manager(settings.clone());
+        let of_two = |looked_ms_ago| {
+            let named = NamedLockManager { name: "two".into(), looked_ms_ago, ..NamedLockManager::default() };
+            let configuration = settings_of_two.fingerprint();
+            let report = StatusReport { configuration, lock_managers: vec![named], ..report(&settings) };
+            agent(
+                &tree,
+                serde_json::to_string(&control::Line::Done(Answer::Status(Box::new(report)))).unwrap(),
+            );
+            said(&tree, &settings_of_two)
+        };
+        assert_eq!(of_two(Some(9_000)), []);
+        let found = of_two(None);
+        assert!(
+            found.len() == 1 && found[0].2.contains("last looked at /var/lib/nfs-two never"),
+            "{found:?}"
+        );
         agent(&tree, "{\"done\":{\"kind\":\"unheard-of\"}}".into());
         let found = said(&tree, &settings);
         assert!(found[0].1 == Severity::Warning && found[0].2.contains("doesn't understand"), "{found:?}");

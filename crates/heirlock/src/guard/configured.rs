@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::commands;
 use super::finding::Finding;
+use super::managed::{Managed, of_each};
 use super::records;
 use crate::config::{ServiceSettings, Settings};
 use crate::host::{Host, groups};
@@ -15,17 +16,17 @@ use crate::lock_manager::{Fsids, LockManager};
 use crate::store::{self, PlaceFinding, Store, StoreError, StoreOnHost, Unusable};
 
 /// Everything of this file.
-pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
-    let mut findings = super::capture::configured(settings);
+pub(super) fn check(host: &Host, settings: &Settings, managed: &[Managed]) -> Vec<Finding> {
+    let mut findings = of_each(managed, |one| super::capture::configured(&one.settings));
     for service in &settings.services {
         findings.extend(addresses(settings, service));
         findings.extend(names(settings, service));
         findings.extend(hooks(settings, service));
     }
     findings.extend(shared_names(settings));
-    findings.extend(commands::check(host, settings));
-    findings.extend(exports(&lock_manager.fsids(), settings));
-    findings.extend(times(settings, lock_manager));
+    findings.extend(of_each(managed, |one| commands::check(host, &one.settings)));
+    findings.extend(of_each(managed, |one| exports(&one.lock_manager.fsids(), &one.settings)));
+    findings.extend(of_each(managed, |one| times(&one.settings, one.lock_manager.as_ref())));
     findings.extend(read_group(host, settings));
     let store = store::open(host, settings);
     let said = store.check(host, settings);

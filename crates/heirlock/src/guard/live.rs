@@ -4,30 +4,71 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
+use heirlock_core::{ServerName, ServiceName};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
 
 use super::facts::{self, FSID};
 use super::finding::{Finding, Severity};
+use super::managed::{Managed, of_each};
 use super::records::{self, Kept};
 use super::{agent, capture, intent, reach, served, statd};
 use crate::config::Settings;
 use crate::files::{Folder, if_present, trusted};
 use crate::host::Host;
 use crate::host::mountd::ExportTable;
-use crate::lock_manager::{GRACE_PERIOD, LockManager};
-use crate::store::{Store, StoreError};
+use crate::lock_manager::GRACE_PERIOD;
+use crate::store::{ServerReport, StoreError};
 use crate::words::counted;
 use crate::{detector, limits, monitor, rpc_client};
+
+/// The check that compares servers.
+const OTHER_SERVERS: &str = "other-servers";
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
 
 /// Everything of this file, and what an adoption needs.
-pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
+pub(super) fn check(host: &Host, settings: &Settings, managed: &[Managed]) -> Vec<Finding> {
     let mut findings = agent::check(host, settings);
-    findings.extend(registrations(settings));
+    findings.extend(of_each(managed, |one| of_lock_manager(host, one)));
+    // That there is none has been said already.
+    let Ok(store) = records::store(host, settings) else { return findings };
+    if let Err(why) = store.probe().map_err(|error| error.to_string()).and_then(|()| store.try_room()) {
+        findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
+    }
+    let others = match records::others(store.as_ref(), settings) {
+        Ok(others) => others,
+        Err(error) => {
+            findings.push(Finding::warning(OTHER_SERVERS, error.to_string(), "mend the store"));
+            BTreeMap::new()
+        }
+    };
+    findings.extend(of_each(managed, |one| {
+        differences(&facts::of(&one.settings, one.lock_manager.as_ref()), &of_namesake(&others, one))
+    }));
+    findings.extend(records::unreadable_claims(store.as_ref(), settings));
+    match records::kept(store.as_ref(), settings) {
+        Ok(all) => {
+            let (kept, unreadable): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+            let kept: Vec<Kept> = kept.into_iter().flatten().collect();
+            findings.extend(unreadable.iter().filter_map(|kept| kept.as_ref().err()).map(damaged));
+            findings.extend(of_each(managed, |one| {
+                vec![state_number(host, &one.settings, &served_by(&kept, one))]
+            }));
+            findings.extend(clients(settings, &kept));
+            findings.extend(neighbours(host, &kept));
+        }
+        Err(error) => findings.push(damaged(&error)),
+    }
+    findings
+}
+
+/// What concerns a lock manager.
+fn of_lock_manager(host: &Host, of: &Managed) -> Vec<Finding> {
+    let (settings, lock_manager) = (&of.settings, of.lock_manager.as_ref());
+    let mut findings = registrations(settings);
     findings.extend(served::check(host, settings, lock_manager));
     findings.extend(capture::live(host, settings));
     let remarks = lock_manager.remarks(settings.lock_manager.strategy);
@@ -42,25 +83,30 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     directory.retain(|finding| finding.severity != Severity::Ok || !is_wrong(finding.check));
     findings.extend(directory);
     findings.extend(needs);
-    // That there is none has been said already.
-    let Ok(store) = records::store(host, settings) else { return findings };
-    if let Err(why) = store.probe().map_err(|error| error.to_string()).and_then(|()| store.try_room()) {
-        findings.push(Finding::loses_locks("store-writable", why, "mend it: nothing new is kept"));
-    }
-    findings.extend(differences(&facts::of(settings, lock_manager), store.as_ref(), settings));
-    findings.extend(records::unreadable_claims(store.as_ref(), settings));
-    match records::kept(store.as_ref(), settings) {
-        Ok(all) => {
-            let (kept, unreadable): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
-            let kept: Vec<Kept> = kept.into_iter().flatten().collect();
-            findings.extend(unreadable.iter().filter_map(|kept| kept.as_ref().err()).map(damaged));
-            findings.push(state_number(host, settings, &kept));
-            findings.extend(clients(settings, &kept));
-            findings.extend(neighbours(host, &kept));
-        }
-        Err(error) => findings.push(damaged(&error)),
-    }
     findings
+}
+
+/// The facts of the lock managers of this name on the other servers.
+fn of_namesake(
+    others: &BTreeMap<ServerName, ServerReport>,
+    of: &Managed,
+) -> BTreeMap<ServerName, BTreeMap<String, String>> {
+    let facts = |report: &ServerReport| match of.is_first() {
+        true => Some(report.facts.clone()),
+        false => {
+            let further = report.further_lock_managers.iter().find(|further| further.name == of.name);
+            further.map(|further| further.facts.clone())
+        }
+    };
+    others.iter().filter_map(|(server, report)| Some((server.clone(), facts(report)?))).collect()
+}
+
+/// What is kept for the services of a lock manager. The server's own is the first one's.
+fn served_by<'a>(kept: &'a [Kept], of: &Managed) -> Vec<&'a Kept> {
+    let own = ServiceName::host(&of.settings.server);
+    let is_served =
+        |kept: &&Kept| of.settings.service(&kept.service).is_some() || (of.is_first() && kept.service == own);
+    kept.iter().filter(is_served).collect()
 }
 
 /// The entries of the store that can't be read.
@@ -173,29 +219,28 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
 }
 
 /// The facts that must be equal on all servers, and those that had better be.
-fn differences(ours: &BTreeMap<String, String>, store: &dyn Store, settings: &Settings) -> Vec<Finding> {
-    let check = "other-servers";
-    let others = match records::others(store, settings) {
-        Ok(others) => others,
-        Err(error) => return vec![Finding::warning(check, error.to_string(), "mend the store")],
-    };
+fn differences(
+    ours: &BTreeMap<String, String>,
+    others: &BTreeMap<ServerName, BTreeMap<String, String>>,
+) -> Vec<Finding> {
+    let check = OTHER_SERVERS;
     let mut findings = Vec::new();
-    for (server, report) in &others {
+    for (server, facts) in others {
         let differ = ours.iter().filter_map(|(key, our)| {
-            let theirs = report.facts.get(key)?;
+            let theirs = facts.get(key)?;
             (our != theirs).then_some((key.as_str(), our, theirs))
         });
         findings.extend(differ.map(|(key, our, theirs)| difference(key, our, server.as_str(), theirs)));
     }
     if findings.is_empty() && !others.is_empty() {
-        let names: Vec<&str> = others.keys().map(heirlock_core::ServerName::as_str).collect();
+        let names: Vec<&str> = others.keys().map(ServerName::as_str).collect();
         findings.push(Finding::ok(check, format!("{} say nothing that differs", names.join(", "))));
     }
     findings
 }
 
 fn difference(key: &str, our: &str, server: &str, theirs: &str) -> Finding {
-    let check = "other-servers";
+    let check = OTHER_SERVERS;
     if let Some(path) = key.strip_prefix(FSID) {
         let found = format!(
             "{path} is exported with fsid {our} here and {theirs} on {server}: a file handle of one is stale on the other, so no lock on it can be reclaimed"
@@ -212,7 +257,7 @@ fn difference(key: &str, our: &str, server: &str, theirs: &str) -> Finding {
     }
 }
 
-fn state_number(host: &Host, settings: &Settings, kept: &[Kept]) -> Finding {
+fn state_number(host: &Host, settings: &Settings, kept: &[&Kept]) -> Finding {
     let check = "state-number";
     let path = settings.state_directory.join("state");
     let shown = path.display();

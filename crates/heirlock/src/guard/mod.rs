@@ -6,7 +6,7 @@
 //! | function | looks at | for |
 //! |---|---|---|
 //! | [`check_config`] | the configuration, exports, the store; no network | `heirlock check-config` |
-//! | [`doctor`] | all of that and the live host, its clients, the other servers | `heirlock doctor` |
+//! | [`doctor`] | all of that and the live host, its clients, the other servers, the cluster manager | `heirlock doctor` |
 //! | [`refusals`] | all that an adoption needs; also a part of [`doctor`] | `adopt`, which refuses before it claims |
 //! | [`awaited`] | addresses that no hook brings | `adopt`, which says for whom it is going to wait |
 //! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
@@ -15,12 +15,14 @@
 
 mod agent;
 mod capture;
+mod cluster;
 mod commands;
 mod configured;
 mod facts;
 mod finding;
 mod intent;
 mod live;
+mod managed;
 mod memory;
 mod reach;
 mod records;
@@ -33,32 +35,35 @@ pub(crate) mod testing;
 mod writable;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heirlock_core::ServiceName;
 use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
 use crate::host::Host;
-use crate::lock_manager::{self, LockManager};
+use crate::lock_manager::LockManager;
 
 pub(crate) use finding::{Finding, Severity};
+use managed::Managed;
 pub(crate) use switch::{GuardError, Step, StepOutcome};
 
 /// Checks of a configuration that need no network. Where the store is said to be shared this takes up to three seconds:
 /// another server's heart must be seen to beat.
 pub(crate) fn check_config(host: &Host, settings: &Settings) -> Vec<Finding> {
-    configured::check(host, settings, lock_manager::open_on(settings, host).as_ref())
+    configured::check(host, settings, &Managed::all(host, settings))
 }
 
-/// All of [`check_config`], and what the live host, its clients and the other servers' heartbeats say. May take ten seconds.
-pub(crate) fn doctor(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let lock_manager = lock_manager::open_on(settings, host);
-    let live = live::check(host, settings, lock_manager.as_ref());
-    let mut findings = configured::check(host, settings, lock_manager.as_ref());
+/// All of [`check_config`], and what the live host, its clients, the other servers' heartbeats and the cluster manager say, for
+/// the configuration in this file. May take ten seconds, and ten more where the cluster manager takes its time.
+pub(crate) fn doctor(host: &Host, settings: &Settings, file: &Path) -> Vec<Finding> {
+    let managed = Managed::all(host, settings);
+    let live = live::check(host, settings, &managed);
+    let mut findings = configured::check(host, settings, &managed);
     // The needs of an adoption are said once.
     findings.retain(|finding| !live.contains(finding));
     findings.extend(live);
+    findings.extend(cluster::check(host, settings, file));
     findings
 }
 

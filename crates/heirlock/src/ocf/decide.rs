@@ -1,9 +1,9 @@
 //! What the two resource agents decide by: the status of this server's agent, and the cluster's word on another node. No call
 //! is made here.
 
-use super::cluster::NodeState;
 use super::code::{Code, Verdict};
 use crate::control::report::{ServiceStatus, StatusReport};
+use crate::pacemaker::NodeState;
 
 /// How a service stands, for `start` of `ocf:heirlock:service`.
 #[derive(Debug, PartialEq, Eq)]

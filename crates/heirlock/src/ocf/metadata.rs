@@ -1,5 +1,7 @@
 //! What the resource agents say of themselves: as ra-api-1.dtd has it, and for their manual pages.
 
+use std::time::Duration;
+
 use super::Agent;
 
 /// A parameter of a resource.
@@ -17,7 +19,7 @@ pub(crate) struct Parameter {
 pub(crate) struct Action {
     pub(crate) name: &'static str,
     /// How long Pacemaker should wait for it.
-    pub(crate) timeout: &'static str,
+    pub(crate) timeout: Duration,
     /// How often it should be asked for; none where that is once.
     pub(crate) interval: Option<&'static str>,
 }
@@ -40,17 +42,17 @@ pub(crate) const PARAMETERS: [Parameter; 2] = [
 
 /// What an agent can be asked for.
 pub(crate) fn actions(agent: Agent) -> [Action; 5] {
-    let once = |name, timeout| Action { name, timeout, interval: None };
-    let stop = match agent {
-        Agent::Service => "90s",
-        Agent::Notify => "20s",
+    let once = |name, timeout_s| Action { name, timeout: Duration::from_secs(timeout_s), interval: None };
+    let stop_s = match agent {
+        Agent::Service => 90,
+        Agent::Notify => 20,
     };
     [
-        once("start", "90s"),
-        once("stop", stop),
-        Action { interval: Some("5s"), ..once("monitor", "20s") },
-        once("meta-data", "5s"),
-        once("validate-all", "20s"),
+        once("start", 90),
+        once("stop", stop_s),
+        Action { interval: Some("5s"), ..once("monitor", 20) },
+        once("meta-data", 5),
+        once("validate-all", 20),
     ]
 }
 
@@ -98,5 +100,5 @@ fn action(action: &Action) -> String {
     let Action { name, timeout, interval } = action;
     let interval =
         interval.map(|interval| format!(" interval=\"{interval}\" depth=\"0\"")).unwrap_or_default();
-    format!("<action name=\"{name}\" timeout=\"{timeout}\"{interval}/>\n")
+    format!("<action name=\"{name}\" timeout=\"{}s\"{interval}/>\n", timeout.as_secs())
 }

@@ -7,15 +7,15 @@
 //! | file | holds |
 //! |---|---|
 //! | `decide.rs` | the decisions, as functions of the agent's status and of the cluster's word |
-//! | `cluster.rs` | the question to the cluster whether a node is off |
 //! | `mark.rs` | the note that a resource was started |
+//! | `times.rs` | how long the actions may take |
 //! | `metadata.rs`, `code.rs` | the forms of the standard (OCF Resource Agent API 1.1) |
 
-mod cluster;
 mod code;
 mod decide;
 mod mark;
 mod metadata;
+mod times;
 
 use std::path::Path;
 use std::thread;
@@ -26,12 +26,13 @@ use heirlock_core::ServiceName;
 use crate::config::{self, Command, Hook, Mode, Settings};
 use crate::control::report::StatusReport;
 use crate::control::{self, Answer, AnswerWhen, AskError, Fenced, Request};
-use crate::{hooks, host};
+use crate::{hooks, host, pacemaker};
 
 use code::{Code, Verdict};
 use decide::{Before, Telling};
 use mark::Mark;
 pub(crate) use metadata::{Action, PARAMETERS, actions};
+pub(crate) use times::times;
 
 /// How often the status is looked at while something is waited for. Pacemaker ends an action that takes too long.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -218,7 +219,7 @@ impl Asked {
             let why = format!("hooks.{key} is set: Pacemaker has resources for that, so take that line away");
             return Err(Verdict::of(Code::Arguments, why));
         }
-        match cluster::fences() {
+        match pacemaker::fences() {
             Ok(true) => Ok(()),
             Ok(false) => Err(Verdict::of(
                 Code::Configured,
@@ -305,14 +306,14 @@ impl Asked {
     fn confirm_off(&self, owner: &str) -> Result<Fenced, Verdict> {
         let asked =
             |why: String| Verdict::failed(format!("the cluster can't say whether {owner} is off: {why}"));
-        if !cluster::fences().map_err(asked)? {
+        if !pacemaker::fences().map_err(asked)? {
             return Err(Verdict::failed(format!(
                 "{owner} owns {}, and stonith-enabled is false: nothing confirms that it is off",
                 self.service
             )));
         }
         let server = heirlock_core::ServerName::parse(owner).map_err(|error| asked(error.to_string()))?;
-        let node = cluster::node_state(owner).map_err(asked)?;
+        let node = pacemaker::node_state(owner).map_err(asked)?;
         decide::confirmed_off(owner, self.service.as_str(), &node)?;
         eprintln!("{owner} is off by the cluster's word: {} is adopted", self.service);
         Ok(Fenced::Server(server))

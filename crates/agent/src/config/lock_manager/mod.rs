@@ -48,8 +48,9 @@ impl LockManagerSettings {
         by_kind + looks + limits::SERVE_TIME_MAX + limits::PROVE_TIME_MAX
     }
 
-    /// The time limit of the longest of the commands that recognise.
-    fn commands_time_max(&self) -> Option<Duration> {
+    /// The time limit of the longest of the commands that recognise; `None` where there is none.
+    #[must_use]
+    pub fn commands_time_max(&self) -> Option<Duration> {
         let commands = [&self.restart_nfs, &self.restart_status_monitor, &self.recognise];
         commands.into_iter().filter_map(|command| limit(command.as_ref())).max()
     }

@@ -33,7 +33,7 @@ fn page(agent: Agent) -> man::Page {
     for action in actions(agent) {
         let Action { name, timeout, interval } = action;
         let interval = interval.map(|interval| format!(" interval={interval}")).unwrap_or_default();
-        lines.item(name, &format!("timeout={timeout}{interval}"));
+        lines.item(name, &format!("timeout={}s{interval}", timeout.as_secs()));
     }
     lines.section("exit status");
     for (code, meaning) in codes(agent) {
@@ -92,9 +92,9 @@ fn example(agent: Agent, command: &str, parameters: &str) -> Vec<String> {
     let operations: Vec<String> = ordered
         .map(|action| {
             format!(
-                "    op {} timeout={} interval={}",
+                "    op {} timeout={}s interval={}",
                 action.name,
-                action.timeout,
+                action.timeout.as_secs(),
                 action.interval.unwrap_or("0")
             )
         })
@@ -115,10 +115,11 @@ mod tests {
                 assert!(page.text.contains(&format!(".TP\n\\fB{}\\fR", parameter.name)), "{}", page.text);
             }
             for action in actions(agent) {
-                let heading = format!(".TP\n\\fB{}\\fR\ntimeout={}", escape(action.name), action.timeout);
+                let heading =
+                    format!(".TP\n\\fB{}\\fR\ntimeout={}s", escape(action.name), action.timeout.as_secs());
                 assert!(page.text.contains(&heading), "{heading}: {}", page.text);
             }
-            assert!(page.text.contains(&format!("op stop timeout={}", actions(agent)[1].timeout)));
+            assert!(page.text.contains(&format!("op stop timeout={}s", actions(agent)[1].timeout.as_secs())));
             for line in agent.long().lines().filter(|line| !line.is_empty()) {
                 assert!(page.text.contains(&escape(line)), "{line}");
             }

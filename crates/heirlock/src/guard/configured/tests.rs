@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::super::finding::Severity;
 use super::*;
 use crate::config::Mode;
-use crate::guard::testing::{SERVICE, Tree, lock_manager, report, settings};
+use crate::guard::testing::{SERVICE, Tree, report, settings};
 use crate::store::dir::DirStore;
 
 /// The severities of one check.
 fn said(tree: &Tree, more: &str, check: &str) -> Vec<Severity> {
     let settings = settings(more);
-    super::check(&tree.host(), &settings, lock_manager(tree, &settings).as_ref())
+    super::check(&tree.host(), &settings, &Managed::all(&tree.host(), &settings))
         .into_iter()
         .filter(|finding| finding.check == check)
         .map(|finding| finding.severity)
@@ -45,7 +45,7 @@ fn a_name_that_clients_would_not_know_is_said() {
     ] {
         let more = format!("[host]\nnames = [\"nfs-a.example.com\"]\n{}", service("nfs.example.com", name));
         let settings = settings(&more);
-        let found = check(&tree.host(), &settings, lock_manager(&tree, &settings).as_ref());
+        let found = check(&tree.host(), &settings, &Managed::all(&tree.host(), &settings));
         let finding = found.iter().find(|finding| finding.check == "names").unwrap();
         assert!(finding.found.contains(said), "{name}: {finding}");
     }

@@ -3,15 +3,16 @@ use std::net::UdpSocket;
 use std::os::unix::fs::chown;
 
 use heirlock_core::claim::Claim;
+use heirlock_core::store::FurtherLockManager;
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::*;
 use crate::fake_programs::rpcbind;
-use crate::guard::testing::{SERVICE, Tree, lock_manager, report, settings};
+use crate::guard::testing::{SERVICE, Tree, report, settings, with_second_lock_manager};
 use crate::lock_manager::KERNEL;
 use crate::store::dir::DirStore;
-use crate::store::{Change, Contents};
+use crate::store::{Change, Contents, Store};
 
 fn at_port(port: u16, more: &str) -> Settings {
     settings(&format!("[notify]\nrpcbind-port = {port}\n{more}"))
@@ -82,9 +83,11 @@ fn a_fact_that_differs_on_another_server_is_reported_by_its_weight() {
         other.facts.remove("ours-alone");
         other.facts.insert(key.into(), value.into());
         store.put_server(&other).unwrap();
-        differences(&ours, &store, &settings("")).remove(0)
+        let others = records::others(&store, &settings("")).unwrap();
+        differences(&ours, &of_namesake(&others, &Managed::all(&tree.host(), &settings("")).remove(0)))
+            .remove(0)
     };
-    assert_eq!(differences(&ours, &store, &settings("")), [], "no server to compare with");
+    assert_eq!(differences(&ours, &BTreeMap::new()), [], "no server to compare with");
     assert_eq!(said("theirs-alone", "1").severity, Severity::Ok);
     let fsid = said("fsid:/srv/nfs", "78");
     assert_eq!(fsid.severity, Severity::LosesLocks);
@@ -94,10 +97,47 @@ fn a_fact_that_differs_on_another_server_is_reported_by_its_weight() {
 }
 
 #[test]
+fn each_lock_manager_is_compared_with_its_namesake_on_the_other_servers() {
+    let tree = Tree::debian();
+    let store = store_with(&tree, &["127.9.4.1"], 3);
+    let settings = with_second_lock_manager(at_port(rpcbind("127.0.0.1", 0, Some(4045)), SERVICE));
+    let said = |grace_s: &str, name: &str| {
+        let managed = Managed::all(&tree.host(), &settings);
+        let first = facts::of(&managed[0].settings, managed[0].lock_manager.as_ref());
+        let mut further = facts::of(&managed[1].settings, managed[1].lock_manager.as_ref());
+        further.insert(GRACE_PERIOD.into(), grace_s.into());
+        let name = heirlock_core::LockManagerName::parse(name).unwrap();
+        let further = FurtherLockManager { name, incarnation: None, node: None, facts: further };
+        let other = ServerReport { facts: first, further_lock_managers: vec![further], ..report("nfs-b", 1) };
+        store.put_server(&other).unwrap();
+        check(&tree.host(), &settings, &managed)
+    };
+    let of = |found: Vec<Finding>, check: &str| -> Vec<(Severity, String)> {
+        let found = found.into_iter().filter(|one| one.check == check);
+        found.map(|one| (one.severity, one.found)).collect()
+    };
+    let differ = "lock manager two: grace lasts 45 s here and 30 s on nfs-b".to_owned();
+    let found = said("30", "two");
+    assert!(of(found.clone(), OTHER_SERVERS).contains(&(Severity::Warning, differ)), "{found:#?}");
+    let directories = of(found, "state-directory");
+    assert!(
+        directories.iter().any(|(severity, found)| {
+            *severity == Severity::LosesLocks && found.starts_with("lock manager two: ")
+        }),
+        "its directory is not there: {directories:?}"
+    );
+    for (grace_s, name) in [("45", "two"), ("30", "three")] {
+        let found = of(said(grace_s, name), OTHER_SERVERS);
+        assert!(found.iter().all(|(severity, _)| *severity == Severity::Ok), "{found:?}");
+    }
+}
+
+#[test]
 fn a_state_file_that_is_none_is_said() {
     let tree = Tree::debian();
     let store = store_with(&tree, &[], 101);
-    let said = || state_number(&tree.host(), &settings(SERVICE), &kept(&store)).severity;
+    let said =
+        || state_number(&tree.host(), &settings(SERVICE), &kept(&store).iter().collect::<Vec<_>>()).severity;
     assert_eq!(said(), Severity::Ok, "empty, as Debian ships it");
     for (number, severity) in [(5, Severity::Note), (101, Severity::Ok), (0x9000_0001, Severity::Warning)] {
         tree.put("/var/lib/nfs/state", StateNumber(number).render_file());
@@ -160,7 +200,7 @@ fn a_doctor_says_all_of_it_in_ten_seconds() {
     let found = loop {
         let began = std::time::Instant::now();
         let settings = at_port(port, SERVICE);
-        let found = check(&tree.host(), &settings, lock_manager(&tree, &settings).as_ref());
+        let found = check(&tree.host(), &settings, &Managed::all(&tree.host(), &settings));
         took.push(began.elapsed());
         if began.elapsed().as_secs() < 10 {
             break found;

@@ -1,11 +1,15 @@
-//! What Pacemaker knows of a node, asked of it by `cibadmin`.
+//! What Pacemaker knows: of a node, and of its own configuration; asked of it by its programs `cibadmin` and `crm_node`.
 
+pub(crate) mod cib;
+
+use std::path::Path;
 use std::time::Duration;
 
+use heirlock_core::cluster::Configuration;
 use roxmltree::Document;
 
 use crate::config::Command;
-use crate::hooks;
+use crate::{hooks, limits};
 
 /// A query of the cluster's configuration and state takes some milliseconds, and on a busy guest some hundreds.
 const QUERY_TIME_MAX: Duration = Duration::from_secs(10);
@@ -15,7 +19,7 @@ const NO_SUCH: i32 = 105;
 
 /// A node, as the cluster sees it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NodeState {
+pub(crate) enum NodeState {
     /// It has one of this name.
     Known {
         /// Its Pacemaker is a member of the cluster.
@@ -31,7 +35,7 @@ pub(super) enum NodeState {
 ///
 /// # Errors
 /// Where the cluster can't be asked; in words.
-pub(super) fn node_state(node: &str) -> Result<NodeState, String> {
+pub(crate) fn node_state(node: &str) -> Result<NodeState, String> {
     let found = query(&format!("//node_state[@uname='{node}']"))?;
     found.map_or(Ok(NodeState::Unknown), |xml| parse_node_state(&xml))
 }
@@ -40,10 +44,43 @@ pub(super) fn node_state(node: &str) -> Result<NodeState, String> {
 ///
 /// # Errors
 /// As [`node_state`].
-pub(super) fn fences() -> Result<bool, String> {
+pub(crate) fn fences() -> Result<bool, String> {
     let found = query("//crm_config//nvpair[@name='stonith-enabled']")?;
     // It is on unless it is switched off.
     found.map_or(Ok(true), |xml| parse_fences(&xml))
+}
+
+/// Why a cluster's configuration is not known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// The program that is asked did not answer: Pacemaker does not run here, as a rule.
+    NoAnswer(String),
+    /// Its answer can't be read.
+    Unreadable(String),
+}
+
+/// The cluster's whole configuration, from a `cibadmin`.
+///
+/// # Errors
+/// Where it does not answer in time, prints more than [`limits::CIB_BYTES_MAX`], or something else than a CIB.
+pub(crate) fn configuration(cibadmin: &Path) -> Result<Configuration, Unknown> {
+    let argv = vec![cibadmin.display().to_string(), "--query".to_owned()];
+    let command = Command { argv, time_limit: QUERY_TIME_MAX };
+    let printed =
+        hooks::read(&command, limits::CIB_BYTES_MAX).map_err(|error| Unknown::NoAnswer(error.to_string()))?;
+    let bytes = printed.ok_or_else(|| {
+        Unknown::Unreadable(format!("it is larger than {} MiB", limits::CIB_BYTES_MAX / 1024 / 1024))
+    })?;
+    cib::parse(&bytes).map_err(Unknown::Unreadable)
+}
+
+/// The name of this node in the cluster, from a `crm_node`; `None` where it does not say.
+pub(crate) fn own_name(crm_node: &Path) -> Option<String> {
+    let argv = vec![crm_node.display().to_string(), "--name".to_owned()];
+    let command = Command { argv, time_limit: QUERY_TIME_MAX };
+    let printed = hooks::read(&command, limits::CIB_BYTES_MAX).ok().flatten()?;
+    let name = String::from_utf8(printed).ok()?.trim().to_owned();
+    (!name.is_empty() && !name.contains(char::is_whitespace)).then_some(name)
 }
 
 /// The element, without those inside it; none where nothing is found.
