@@ -329,15 +329,18 @@ impl Takeover {
         }
     }
 
-    /// How the run has ended for a caller who waited for this service: that no client of another one could be called is no failure of
-    /// this one.
+    /// How the run has ended for a caller who waited for this service. That no client of another one could be called, or that all that
+    /// was to be taken over has left the run, is no failure of this one.
     #[must_use]
     pub fn end_for(&self, service: &ServiceName, end: &End) -> End {
         let member = self.members.iter().find(|member| member.service == *service);
+        let is_told = self.phase == Phase::Settled
+            && member.is_some_and(|member| member.no_client_was_called().is_none());
+        let is_of_others = |hindrance: &Hindrance| {
+            matches!(hindrance, Hindrance::NoClientCalled | Hindrance::Released | Hindrance::Overtaken)
+        };
         match end {
-            End::Failed { hindrance: Hindrance::NoClientCalled, summaries, .. }
-                if member.is_some_and(|member| member.no_client_was_called().is_none()) =>
-            {
+            End::Failed { hindrance, summaries, .. } if is_told && is_of_others(hindrance) => {
                 End::Settled(summaries.clone())
             }
             end => end.clone(),

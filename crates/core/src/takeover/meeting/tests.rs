@@ -295,3 +295,24 @@ fn an_adoption_that_is_taken_back_before_it_is_claimed_leaves_the_other_one() {
     assert!(run.goes_on_without(&service("a")));
     assert_eq!(run.targets(), [service("b")]);
 }
+
+/// A caller asked for a service that this server holds and whose clients the run tells: it waits for that run.
+#[test]
+fn a_service_that_is_told_with_others_does_not_fail_where_these_leave_the_run() {
+    let (mut run, mut kept) = (ready("a", Until::Settled), Kept::default());
+    let won = vec![claimed("a", 5, &["10.0.0.1"], &[3]), claimed("home", 2, &["10.0.0.8"], &[3])];
+    for event in [
+        Event::Claimed { won, refused: Vec::new(), unread: Vec::new() },
+        Event::Conveyed(Ok(Vec::new())),
+        recognition(life("2")),
+        Event::Proved(Ok(())),
+        Event::BroughtUp(Ok(())),
+        Event::GivenUp(service("a")),
+    ] {
+        kept.persist(&run.step(at(1_000), event));
+    }
+    comes_back(&mut run, &mut kept, "home", "10.0.0.8");
+    let end = end_of(&tick(&mut run, &mut kept, 3_000, &[]));
+    assert!(matches!(run.end_for(&service("home"), &end), End::Settled(_)), "{end:?}");
+    assert!(matches!(run.end_for(&service("a"), &end), End::Failed { hindrance: Hindrance::Released, .. }));
+}
