@@ -43,6 +43,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::two_services::TWO_SERVICES,
+    scenarios::join::JOIN_WHILE_TOLD,
+    scenarios::join::JOIN,
     scenarios::home_again::FAILBACK,
     scenarios::twice::DOUBLE,
     scenarios::own_restart::REBOOT_PRIMARY,

@@ -93,6 +93,10 @@ pub const NOTIFY_ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.
 pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 
+/// How long an adoption that may restart the lock manager waits for others that were asked for and whose needs are still being
+/// looked for, so that one restart serves all: longer than that takes on a server that is well. Its clients wait that long.
+pub const JOINING_TIME_MAX: Duration = Duration::from_secs(5);
+
 /// How long after a run was refused one that was interrupted is not begun anew: it would be refused again.
 pub const REDO_INTERVAL: Duration = Duration::from_secs(2);
 

@@ -95,6 +95,10 @@ bugs! {
     RegisteredWithAnother, "registered-with-another", breaks Some(7);
     /// That one lock manager was made to recognise is taken for the recognition of all.
     RecognisedByAll, "recognised-by-all", breaks Some(10);
+    /// A service whose adoption has joined that of another one is taken over without its clients.
+    ForgetJoined, "forget-joined", breaks Some(8);
+    /// Adoptions that meet before the lock manager is restarted have it restarted once each.
+    RestartForEach, "restart-for-each", breaks Some(10);
     /// Every loss is excused. The simulator itself has this bug.
     ExcuseAll, "excuse-all", breaks None;
 }

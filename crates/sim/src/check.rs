@@ -10,8 +10,8 @@
 //! | I6 | a record in the status monitor's directory is in the store soon, also where hints were lost |
 //! | I7 | a run that drops a server's locks tells its clients; no peer is told of a mere restart |
 //! | I8 | each client of an adoption has an outcome, in memory and in the store |
-//! | I9 | an adoption that was interrupted is gone on with as soon as one may; when faults have ended, every duty is done |
-//! | I10 | runs and datagrams are bounded |
+//! | I9 | an adoption that was interrupted is gone on with as soon as one may; none is refused for another one's sake; when faults have ended, every duty is done |
+//! | I10 | runs, datagrams, and restarts of a lock manager for adoptions that meet are bounded |
 //! | I11 | a name that becomes a file name can't leave its directory |
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -31,6 +31,7 @@ use crate::client::{Ask, Loss};
 use crate::excuse::Losses;
 use crate::lock_manager::{FileAt, GRACE_MS, Life, LockManagerAt, client_at};
 use crate::losses::{Disturbed, Lost, Stored};
+use crate::meetings::Meetings;
 use crate::outside::OutsideOf;
 use crate::schedule::Capture;
 use crate::service::Service;
@@ -67,6 +68,7 @@ pub(crate) struct Checks {
     pub(crate) losses: Losses,
     /// When a release took the address of a service away (true), and when that address was moved otherwise (false), in order.
     pub(crate) taken_away: Vec<(Ms, usize, bool)>,
+    pub(crate) meetings: Meetings,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(LockManagerAt, u64), (Ms, u64)>,
     /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.

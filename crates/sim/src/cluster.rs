@@ -14,7 +14,7 @@ use crate::chance::Purpose;
 use crate::check::is_at_rest;
 use crate::happening::Happening;
 use crate::process::{Shared, entered};
-use crate::schedule::{INCIDENTS_END, Level};
+use crate::schedule::{INCIDENTS_END, Incident, Level};
 use crate::world::World;
 
 /// A request to an agent.
@@ -85,14 +85,18 @@ impl Respond for Caller {
     }
 
     fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
-        let word = match answer {
+        let word = match &answer {
             Ok(_) if self.is_release => Word::Released,
             Ok(Answer::Adoption(report)) if report.phase == "prepared" => Word::Prepared,
             Ok(_) => Word::Settled,
             Err(failure) if failure.refused => Word::Refused,
             Err(_) => Word::Failed,
         };
-        entered(&self.world).answered(self.server, &self.service, self.number, word);
+        let mut world = entered(&self.world);
+        if let Err(failure) = &answer {
+            world.check_refusal(self.server, &self.service, &failure.message);
+        }
+        world.answered(self.server, &self.service, self.number, word);
     }
 }
 
@@ -289,6 +293,14 @@ impl World {
         }
     }
 
+    /// An operator gathers all services on one server, as a cluster manager does with the groups of one that failed.
+    pub(crate) fn operator_gathers(&mut self, server: usize, gap: Ms) {
+        let floating = (0..self.services.len()).filter(|at| self.services[*at].host_of.is_none());
+        for (service, after) in floating.collect::<Vec<_>>().into_iter().zip((0..).map(|place| place * gap)) {
+            self.after(after, Happening::Incident(Incident::Insist { service, server }));
+        }
+    }
+
     /// An operator moves a service for the sake of it.
     pub(crate) fn operator_moves(&mut self, service: usize, to: usize) {
         let Some(owner) = self.owner_in_peace(service).filter(|owner| *owner != to) else { return };
@@ -386,6 +398,7 @@ impl World {
         let request = match asked {
             Asked::Adopt { prepare, authority, .. } => {
                 self.cluster.said.insert(number, (server, service.clone(), authority.clone()));
+                self.checks.meetings.asked(self.now, server, &service);
                 adopt(prepare, false, authority)
             }
             Asked::Finish(_) => adopt(false, true, Authority::default()),
@@ -409,6 +422,7 @@ impl World {
         if word != Word::Prepared {
             self.cluster.said.remove(&number);
         }
+        self.checks.meetings.answered(server, service);
         if !service.is_host() {
             self.cluster.words.push((service.clone(), server, word));
         }

@@ -109,6 +109,14 @@ pub(crate) enum Happening {
         services: Vec<(ServiceName, Part)>,
         last_call: Moment,
     },
+    /// Addresses of a run are waited for, while clients are told from others.
+    AwaitAddresses {
+        of: LockManagerAt,
+        agent: u64,
+        run: RunNumber,
+        services: Vec<ServiceName>,
+        last_call: Moment,
+    },
     Recorded {
         life: Life,
         client: usize,

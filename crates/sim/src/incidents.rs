@@ -57,6 +57,7 @@ impl World {
             }
             Incident::Adopt { service, server } => self.operator_adopts(service, server),
             Incident::Insist { service, server } => self.operator_insists(service, server),
+            Incident::Meet { server, gap } => self.operator_gathers(server, gap),
             Incident::Move { service, server } => self.operator_moves(service, server),
             Incident::Failback { service } => self.operator_brings_home(service),
             Incident::Maintain { server, ms } => self.operator_maintains(server, ms),

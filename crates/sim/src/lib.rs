@@ -69,6 +69,7 @@ mod incidents;
 mod lock_manager;
 mod log;
 mod losses;
+mod meetings;
 mod outside;
 mod process;
 mod queue;

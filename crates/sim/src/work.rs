@@ -72,7 +72,10 @@ impl World {
                 self.begin_to_convey(at, Conveying::place(run, services, how));
             }
             RunWork::Fence(owners) => self.fence(at, run, owners),
-            RunWork::Recognise { strategy, grace_seen, owes, .. } => {
+            RunWork::Recognise { strategy, grace_seen, owes, targets } => {
+                if strategy.drops_own_locks() {
+                    self.check_restart(at, &targets);
+                }
                 self.recognise(at, run, strategy, grace_seen, owes);
             }
             RunWork::Prove(grace) => {
@@ -288,9 +291,36 @@ impl World {
             false if self.moment(started) >= last_call => Err("an address is not on this server".to_owned()),
             false => return self.after(100, Happening::BringUp { of, agent, run, services, last_call }),
         };
-        let served = here.into_iter().map(Event::Served).filter(|_| brought.is_ok());
+        let served = here.iter().cloned().map(Event::Served).filter(|_| brought.is_ok());
         for event in served.chain([Event::BroughtUp(brought.clone())]) {
             self.tell_agent(at, 2, News::Event(run, event));
+        }
+        let awaited =
+            services.into_iter().map(|(service, _)| service).filter(|service| !here.contains(service));
+        let awaited: Vec<ServiceName> = awaited.filter(|service| !service.is_host()).collect();
+        if brought.is_ok() && !awaited.is_empty() {
+            self.after(100, Happening::AwaitAddresses { of, agent, run, services: awaited, last_call });
+        }
+    }
+
+    /// The other addresses are used as soon as they are here.
+    pub(crate) fn await_addresses(
+        &mut self,
+        at: AgentAt,
+        run: RunNumber,
+        mut services: Vec<ServiceName>,
+        last_call: Moment,
+    ) {
+        let (of, agent) = at;
+        let Some(started) = self.started(at) else { return };
+        let is_here = |service: &mut ServiceName| {
+            self.service(service).is_some_and(|service| self.serving(service) == Some(of))
+        };
+        for service in services.extract_if(.., is_here).collect::<Vec<_>>() {
+            self.tell_agent(at, 2, News::Event(run, Event::Served(service)));
+        }
+        if !services.is_empty() && self.moment(started) < last_call {
+            self.after(100, Happening::AwaitAddresses { of, agent, run, services, last_call });
         }
     }
 

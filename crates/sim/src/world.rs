@@ -211,7 +211,8 @@ impl World {
             | Happening::GoesOnFor { of, .. }
             | Happening::GoesOn { of, .. }
             | Happening::Prove { of, .. }
-            | Happening::BringUp { of, .. } => Some(of.server),
+            | Happening::BringUp { of, .. }
+            | Happening::AwaitAddresses { of, .. } => Some(of.server),
             Happening::ToServer { service, .. } => self.address_of(*service),
             _ => None,
         }
@@ -261,6 +262,9 @@ impl World {
             }
             Happening::BringUp { of, agent, run, services, last_call } => {
                 self.bring_up((of, agent), run, services, last_call);
+            }
+            Happening::AwaitAddresses { of, agent, run, services, last_call } => {
+                self.await_addresses((of, agent), run, services, last_call);
             }
             Happening::Recorded { life, client } => self.recorded(life, client),
             Happening::EndMaintenance(server) => self.operator_ends_maintenance(server),

@@ -285,6 +285,38 @@ impl Cluster {
         Ok((report, called.ending))
     }
 
+    /// `heirlock adopt` for several services at the same moment, each of which must succeed.
+    ///
+    /// # Errors
+    /// When one does not, or its report can't be read.
+    pub fn adopt_at_once(
+        &self,
+        server: Name,
+        services: &[&Service],
+        options: &str,
+    ) -> Result<Vec<AdoptionReport>> {
+        let names: Vec<&str> = services.iter().map(|service| service.name).collect();
+        let names = names.join(" ");
+        self.say(format!("{server}: heirlock adopt {options}, at once for {names}"));
+        let command = format!(
+            "cd /run/lab; for name in {names}; do
+                 (heirlock adopt $name {options} --json > $name.report 2> $name.errors; echo $? > $name.code) &
+             done; wait; for name in {names}; do cat $name.errors; done"
+        );
+        let errors = self.ok_within(server, &command, ADOPTION_TIME_MAX)?;
+        let report = |service: &&Service| {
+            let name = service.name;
+            let code = self.ok(server, &format!("cat /run/lab/{name}.code"))?;
+            let output = self.ok(server, &format!("cat /run/lab/{name}.report"))?;
+            ensure!(code.trim() == "0", "expected exit code 0 for {name}, found {code}: {output}{errors}");
+            let report: AdoptionReport = serde_json::from_str(&output)
+                .with_context(|| format!("expected a report, found {output}"))?;
+            self.say(format!("{server}: {}", report.in_words()));
+            Ok(report)
+        };
+        services.iter().map(report).collect()
+    }
+
     /// `heirlock report`: the report of the last adoption of a service.
     ///
     /// # Errors

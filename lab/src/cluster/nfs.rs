@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
@@ -361,6 +361,21 @@ impl Cluster {
     pub fn restore_records(&self, server: Name, records: &Records) -> Result<()> {
         self.place_records(server, records)?;
         self.ok(server, "find /var/lib/nfs/sm -type f -exec touch -d '10 minutes ago' {} +").map(drop)
+    }
+
+    /// How often NFS was started on the server, by its kernel's own count: at each start nfsd says what becomes of its grace period.
+    ///
+    /// # Errors
+    /// When the server does not answer, or its kernel does not say that.
+    pub fn nfs_starts(&self, server: Name) -> Result<usize> {
+        let said = self.ok(server, "dmesg")?;
+        let starts = said.lines().filter(|line| line.contains("NFSD: ") && line.contains("grace period"));
+        let count = starts.count();
+        ensure!(
+            count > 0,
+            "expected that the kernel of {server} says when nfsd starts, found none of it:\n{said}"
+        );
+        Ok(count)
     }
 
     /// How many POSIX locks the server's kernel holds on volumes, for all clients. Daemons lock their own files in memory, whose

@@ -4,6 +4,7 @@ pub mod control;
 pub mod convey;
 pub mod crash;
 pub mod home_again;
+pub mod join;
 pub mod monitor_gone;
 pub mod orderly;
 pub mod own_clients;

@@ -60,7 +60,6 @@ steps! {
     worked_for(run: RunNumber, event: Event);
     tick_asked(now: Moment);
     tick_run(now: Moment);
-    refused(end: End);
     over(end: End);
     share_a_portion(now: Moment);
     notify_once_shared(now: Moment);
@@ -174,7 +173,8 @@ impl<O: Outside> Server<O> {
         attempts: &mut Attempts,
     ) -> Result<Event, StoreError> {
         let (instance, common) = self.first_parts();
-        instance.try_to_claim(common, services, false, authority, attempts, Patience::Over)
+        let authority = authority.clone().into();
+        instance.try_to_claim(common, services, false, &authority, attempts, Patience::Over)
     }
 
     pub fn store_error(&self) -> Option<&str> {
@@ -183,6 +183,19 @@ impl<O: Outside> Server<O> {
 
     pub fn holdings_known(&self) -> bool {
         self.first().knows_its_holdings()
+    }
+
+    /// The run that was asked for first and has not claimed.
+    fn first_asked(&self) -> Option<RunNumber> {
+        Some(self.asked().first()?.number)
+    }
+
+    /// It is refused.
+    pub fn refused(&mut self, end: &End) {
+        if let Some(run) = self.first_asked() {
+            let (instance, common) = self.first_parts();
+            instance.refused(common, run, end);
+        }
     }
 
     pub fn is_releasing(&self, service: &ServiceName) -> bool {
@@ -223,7 +236,8 @@ impl<O: Outside> Server<O> {
         strategy: Strategy,
         has_address: impl Fn(&ServiceName) -> bool,
     ) -> Option<String> {
-        self.first().would_drop_locks_at(strategy, has_address)
+        let run = self.first_asked()?;
+        self.first().would_drop_locks_at(run, strategy, has_address)
     }
 
     pub fn volume_gone(&mut self, service: &ServiceName, gone: &Result<(), String>) {

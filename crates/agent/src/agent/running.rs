@@ -6,7 +6,7 @@ use heirlock_core::{Moment, Records, ServerName, ServiceName};
 use super::attempts::Attempts;
 use super::work::RunNumber;
 use crate::config::Settings;
-use crate::control::{AnswerWhen, Missing, Progress, Responder};
+use crate::control::{AnswerWhen, Missing, Progress, Responder, Wait};
 
 /// The run that is on.
 pub struct Running {
@@ -23,6 +23,8 @@ pub struct Running {
     pub(crate) claim_waits_for: Option<(String, Option<Moment>)>,
     /// Until when a claim that fails with the store is tried again.
     pub(crate) claim_until: Option<Moment>,
+    /// Why it does not claim though it may, and until when that lasts where that is known; see `instance/meeting.rs`.
+    pub(crate) in_line: Option<(String, Option<Moment>)>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
     pub(crate) insists: bool,
     /// It goes on until clients are told, so it waits for addresses that nothing here brings.
@@ -60,6 +62,8 @@ pub struct Commission {
     pub(crate) waiting: Vec<Waiting>,
     /// It goes on without what it needs.
     pub(crate) insists: bool,
+    /// No server ever claimed what it is to take over.
+    pub(crate) starts_first: bool,
     /// The events that led to it, for its timeline.
     pub(crate) before: Vec<(Milestone, Moment)>,
 }
@@ -67,13 +71,15 @@ pub struct Commission {
 impl Commission {
     /// No caller waits for it. It was accepted before, or no caller asks for it: so it goes on also where its needs are not met.
     pub fn unasked(order: Order) -> Self {
-        Self { order, waiting: Vec::new(), insists: true, before: Vec::new() }
+        Self { order, waiting: Vec::new(), insists: true, starts_first: false, before: Vec::new() }
     }
 }
 
 /// A caller that waits for a run.
 #[derive(Debug)]
 pub struct Waiting {
+    /// It waits for this service's clients, and for no other one's that is taken over besides.
+    pub service: ServiceName,
     pub responder: Responder,
     pub until: AnswerWhen,
 }
@@ -83,10 +89,10 @@ impl Waiting {
     pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
         match self.until {
             AnswerWhen::Accepted => machine.has_claimed(),
-            AnswerWhen::Prepared => machine.is_prepared(),
-            // The answer names the records that could not be placed.
-            AnswerWhen::Notified => machine.has_tried_all() && !machine.is_placing(),
-            AnswerWhen::Settled => false,
+            // The answer names the records that could not be placed, and another program may go on with those that are.
+            AnswerWhen::Prepared => machine.is_prepared() && !machine.is_placing(),
+            AnswerWhen::Notified => machine.has_tried_all_of(&self.service) && !machine.is_placing(),
+            AnswerWhen::Settled => machine.is_settled_for(&self.service),
         }
     }
 }
@@ -104,6 +110,7 @@ impl Running {
             attempts: Attempts::new(),
             claim_waits_for: None,
             claim_until: None,
+            in_line: None,
             insists: false,
             waits_for_addresses: false,
             missing: Vec::new(),
@@ -133,7 +140,9 @@ impl Running {
             let of_claim = || self.claim_waits_for.as_ref().map(|(why, until)| (why.as_str(), *until));
             let store = self.todo.waits_for_store().map(|why| (why, None)).or_else(of_claim);
             let of_run = super::status::progress(now, &self.machine, settings, store);
-            let progress = Progress { told, ..of_run };
+            let in_line = self.in_line.as_ref().filter(|_| store.is_none());
+            let in_line = in_line.map(|(for_what, until)| Wait::new(for_what.clone(), now, *until));
+            let progress = Progress { told, wait: in_line.or(of_run.wait.clone()), ..of_run };
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
     }
@@ -154,7 +163,8 @@ impl Running {
 
     /// When the loop must look after it again.
     pub fn due(&self) -> Option<Moment> {
-        self.todo.due().into_iter().chain(self.machine.next_timeout()).min()
+        let in_line = self.in_line.as_ref().and_then(|(_, until)| *until);
+        self.todo.due().into_iter().chain(self.machine.next_timeout()).chain(in_line).min()
     }
 }
 

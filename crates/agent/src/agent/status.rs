@@ -15,12 +15,13 @@ use heirlock_nsm::MonName;
 use super::health::Protection;
 use super::holdings::Held;
 use super::outside::Unready;
+use super::running::Waiting;
 use crate::config::Settings;
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, Missed, OtherService, Problem,
     ProblemKind, ServerStatus, Slow, Source, StatusReport, TimelineEntry,
 };
-use crate::control::{Answer, Failure, Progress, Wait};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Wait};
 use crate::limits;
 use crate::words::counted;
 
@@ -86,9 +87,24 @@ fn addresses(machine: &Takeover, settings: &Settings) -> String {
     if addresses.is_empty() { "NFS".into() } else { addresses.join(", ") }
 }
 
-/// The report of a run, as far as it has come.
-pub fn report(now: Moment, machine: &Takeover, store: &dyn Store, unready: &[Unready]) -> AdoptionReport {
-    of_run(now, machine, None, store, unready)
+/// The report of a run, as far as it has come, for a caller who waits for a service.
+pub fn report_for(
+    now: Moment,
+    machine: &Takeover,
+    waiting: &Waiting,
+    store: &dyn Store,
+    unready: &[Unready],
+) -> AdoptionReport {
+    let report = of_run(now, machine, &waiting.service, store, unready);
+    match waiting.until == AnswerWhen::Prepared && machine.is_prepared_besides(&waiting.service) {
+        // The run may go on by the word of another adoption. This one's clients are told once its address is here.
+        true => AdoptionReport {
+            phase: "prepared".to_owned(),
+            finish_within_ms: machine.last_call_within(now).map(millis),
+            ..report
+        },
+        false => report,
+    }
 }
 
 /// The things that are missing at the addresses of one service.
@@ -100,43 +116,47 @@ pub(super) fn unready_of(service: &ServiceName, unready: &[Unready]) -> Vec<Stri
 pub(crate) fn answer(
     now: Moment,
     machine: &Takeover,
-    end: End,
+    waiting: &Waiting,
+    end: &End,
     store: &dyn Store,
     unready: &[Unready],
 ) -> Result<Answer, Failure> {
-    match end {
-        End::Settled(_) => Ok(Answer::adopted(report(now, machine, store, unready), true)),
+    let report = || of_run(now, machine, &waiting.service, store, unready);
+    match machine.end_for(&waiting.service, end) {
+        End::Settled(_) => Ok(Answer::adopted(report(), true)),
         End::Refused(message) => Err(Failure { message, refused: true, report: None, missing: Vec::new() }),
         End::Failed { why, summaries, .. } => {
             let known = (!summaries.is_empty()).then(|| {
                 let (failure, phase) = (Some(why.clone()), Phase::Failed.to_string());
-                Box::new(AdoptionReport { failure, phase, ..report(now, machine, store, unready) })
+                Box::new(AdoptionReport { failure, phase, ..report() })
             });
             Err(Failure {
-                message: failed(machine, &why),
+                message: failed(machine, &waiting.service, &why),
                 refused: false,
                 report: known,
                 missing: Vec::new(),
             })
         }
         End::Unbegun { why, claimed } => {
-            let message = failed(machine, &unbegun(&why, &claimed));
+            let message = failed(machine, &waiting.service, &unbegun(&why, &claimed));
             Err(Failure { message, refused: false, report: None, missing: Vec::new() })
         }
     }
 }
 
 /// The sentence that tells an administrator what to do after a run that failed.
-fn failed(machine: &Takeover, why: &str) -> String {
+fn failed(machine: &Takeover, service: &ServiceName, why: &str) -> String {
     match machine.targets() {
         // They were taken from us, which is what it says.
         [] => why.to_owned(),
-        targets => format!(
-            "{0} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {1}' again: it opens \
-             another grace period and tells every client",
-            names(targets),
-            targets.first().map_or("SERVICE", ServiceName::as_str)
-        ),
+        // A caller that waits for a service which is only told with others is told of those.
+        [first, ..] => {
+            let service = if machine.targets().contains(service) { service } else { first };
+            format!(
+                "{service} could not be adopted as it should: {why}; mend that and say 'heirlock adopt {service}' again: it \
+                 opens another grace period and tells every client"
+            )
+        }
     }
 }
 
@@ -210,23 +230,25 @@ pub(crate) fn names(services: &[ServiceName]) -> String {
     }
 }
 
-pub(super) fn of_run(
+/// The report of a run, as far as it has come, on a service that it takes over or whose clients it tells.
+pub fn of_run(
     now: Moment,
     machine: &Takeover,
-    service: Option<&ServiceName>,
+    service: &ServiceName,
     store: &dyn Store,
     unready: &[Unready],
 ) -> AdoptionReport {
     let summaries = machine.summaries();
-    let wanted = service.or(machine.targets().first());
-    // In a self-adoption the one with the most clients is the most telling.
-    let main = wanted
-        .and_then(|wanted| summaries.iter().find(|summary| summary.service == *wanted))
-        .or_else(|| summaries.iter().max_by_key(|summary| summary.clients.len()));
-    let phase = if machine.awaits_finish() { "prepared".to_owned() } else { machine.phase().to_string() };
+    let main = summaries.iter().find(|summary| summary.service == *service);
+    let phase = match machine.phase() {
+        _ if machine.awaits_finish() => "prepared".to_owned(),
+        // It goes on for another service that it takes over.
+        _ if main.is_some_and(|main| machine.is_settled_for(&main.service)) => Phase::Settled.to_string(),
+        phase => phase.to_string(),
+    };
     let mut report = match main {
         Some(main) => of_summary(main, machine.timeline(), store),
-        None => empty(&names(machine.targets())),
+        None => empty(service.as_str()),
     };
     // Before its addresses are looked for, the knowledge of them is of the run before.
     let looked_for = machine.phase() >= Phase::Proved && !machine.awaits_finish();
@@ -238,9 +260,13 @@ pub(super) fn of_run(
     report.finish_within_ms = machine.finish_within(now).map(millis);
     report.timeline = timeline(machine.timeline());
     report.started_at_s = machine.started_at_s();
-    add_troubles(&mut report, machine.troubles());
-    report.others =
-        summaries.iter().filter(|other| other.service.as_str() != report.service).map(other).collect();
+    // What else is taken over has a report of its own.
+    let is_besides = |other: &&Summary| other.part == Part::Own || machine.targets().is_empty();
+    let others = summaries.iter().filter(|other| other.service.as_str() != report.service);
+    report.others = others.filter(is_besides).map(other).collect();
+    let is_of_another = |of: &ServiceName| of != service && machine.targets().contains(of);
+    let troubles = machine.troubles().iter().filter(|trouble| !is_of_another(&trouble.service));
+    add_troubles(&mut report, troubles);
     report
 }
 
@@ -267,7 +293,10 @@ pub fn of_journal(service: &ServiceName, held: &Held, store: &dyn Store) -> Adop
     report.strategy = strategy.as_str().into();
     report.timeline = timeline(stamps);
     report.started_at_s = *started_at_s;
-    add_troubles(&mut report, &held.journal.troubles);
+    let is_of_another =
+        |of: &ServiceName| of != service && held.journal.members.contains(&(of.clone(), Part::Target));
+    let troubles = held.journal.troubles.iter().filter(|trouble| !is_of_another(&trouble.service));
+    add_troubles(&mut report, troubles);
     report
 }
 
@@ -364,12 +393,11 @@ fn timeline(stamps: &[Stamp]) -> Vec<TimelineEntry> {
 }
 
 /// Counts entries that can't be read: an entry that may stand for a client without a known name is a client of unknown fate (I8).
-fn add_troubles(report: &mut AdoptionReport, troubles: &[Trouble]) {
-    let unknown = troubles.iter().filter(|trouble| trouble.fate_unknown).count();
+fn add_troubles<'a>(report: &mut AdoptionReport, troubles: impl Iterator<Item = &'a Trouble> + Clone) {
+    let unknown = troubles.clone().filter(|trouble| trouble.fate_unknown).count();
     report.clients += unknown;
     report.unknown += unknown;
     report.troubles = troubles
-        .iter()
         .map(|trouble| EntryTrouble { entry: trouble.entry.clone(), why: trouble.why.clone() })
         .collect();
 }

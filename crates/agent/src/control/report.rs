@@ -396,6 +396,9 @@ pub struct ServiceStatus {
     /// It waits for `adopt --finish`.
     #[serde(default)]
     pub awaits_finish: bool,
+    /// What its adoption waits for before it begins, in words, where other adoptions are on here.
+    #[serde(default)]
+    pub waits_for: Option<String>,
     /// While an adoption is on: how many clients are to be told.
     #[serde(default)]
     pub clients_to_tell: Option<usize>,

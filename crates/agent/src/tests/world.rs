@@ -716,6 +716,7 @@ mod first_start;
 mod forgetting;
 mod instances;
 mod looks;
+mod meeting;
 mod part_read;
 mod passive;
 mod prepared;

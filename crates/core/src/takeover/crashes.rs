@@ -8,8 +8,12 @@ use proptest::collection::vec;
 use proptest::prelude::{prop, proptest};
 
 use super::tests::LIMITS;
+use std::time::Duration;
+
 use super::*;
+use crate::claim::Authority;
 use crate::names::Generation;
+use crate::names::ServerName;
 use crate::records::Records;
 
 const SERVICES: [(&str, &[&str], u32); 3] = [

@@ -7,8 +7,7 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::journal::{Journal, OutcomeLine, Part, Trouble};
 use super::member::Summary;
-use super::{Conveyance, Strategy, Work};
-use crate::claim::Authority;
+use super::{Authorities, Conveyance, Strategy, Work};
 use crate::incarnation::Incarnation;
 use crate::moment::Moment;
 use crate::names::{Generation, ServiceName};
@@ -196,8 +195,8 @@ pub enum Action {
     Claim {
         /// targets first
         services: Vec<(ServiceName, Part)>,
-        /// what permits it while the owner lives
-        authority: Authority,
+        /// what permits it while an owner lives
+        authority: Authorities,
     },
     /// Place the targets' records into the status monitor's directory.
     Convey {

@@ -23,7 +23,8 @@ impl Takeover {
     #[must_use]
     pub fn spares_own(&self) -> bool {
         let standing = &self.plan.standing;
-        self.drops_own_locks() && !standing.own.iter().any(|service| standing.owes(service))
+        let owes = standing.own.iter().any(|service| standing.owes(service));
+        self.drops_own_locks() && !owes && !self.takes_any_along()
     }
 
     /// Takes in what was won: nothing is recovered where no server claimed any of it before.

@@ -51,11 +51,13 @@ mod claiming;
 mod event;
 mod first;
 mod journal;
+mod meeting;
 mod member;
 mod order;
 mod outcomes;
 mod phase;
 mod placing;
+mod plan;
 mod queue;
 mod registrations;
 mod resume;
@@ -66,93 +68,38 @@ mod untold;
 mod view;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use heirlock_nsm::MonName;
 
 pub use claiming::{Base, Claiming, HeldBefore};
 pub use event::{Action, Claimed, End, Event, Hindrance, Notice, Persist, Recognition};
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until, tells_peers};
+pub use meeting::{Authorities, HandedOn, Turn};
 pub use member::{ClientSummary, Summary};
 pub use order::{Admission, Means, Order};
 pub use outcomes::{last_outcomes, told_in, with_outcome};
 pub use phase::Phase;
+pub use plan::{Plan, Standing};
 pub use queue::{Queue, Todo};
 pub use registrations::{REGISTRATIONS_BYTES_MAX, Registrations};
 pub use resume::{Found, Remains};
 pub use strategy::{Conveyance, Strategy, UnknownWord};
 pub use timers::{TimeLimits, Work};
 
+use meeting::Met;
 use member::Member;
 use placing::Placing;
 
 use crate::Batch;
-use crate::claim::Authority;
 use crate::grace::Grace;
 use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
-use crate::names::{ServerName, ServiceName};
+use crate::names::ServiceName;
 use crate::outcome::Outcome;
 use crate::planted::{Bug, planted};
 use crate::records::RecordKey;
 use crate::state_number::next_unsent;
-
-/// The task of a run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// Its name: unique, given by the agent, which may draw random numbers.
-    pub run: String,
-    /// The server.
-    pub server: ServerName,
-    /// Why it begins.
-    pub cause: Cause,
-    /// Services to be taken over. Empty in a self-adoption.
-    pub targets: Vec<ServiceName>,
-    /// The services that this server holds besides, and its duties.
-    pub standing: Standing,
-    /// How the lock manager is made to recognise; ignored in a self-adoption, where that has happened.
-    pub strategy: Strategy,
-    /// How records are conveyed.
-    pub convey: Conveyance,
-    /// Where to stop.
-    pub until: Until,
-    /// The grounds on which a claim is permitted while the owner lives.
-    pub authority: Authority,
-    /// Whether the owners must be confirmed off first.
-    pub fence: bool,
-    /// How much of grace must be left for a notification to leave.
-    pub margin: Duration,
-    /// How long what is done for it may take.
-    pub limits: TimeLimits,
-    /// The owner's last sign of life that was seen.
-    pub primary_lost: Option<Moment>,
-    /// When it begins, in seconds since 1970. For people.
-    pub started_at_s: u64,
-}
-
-/// The services that a server holds and its duties, on which a run depends until it has claimed.
-#[derive(Debug, Clone, Default)]
-pub struct Standing {
-    /// Services of this server's lock manager, `host` among them. Services that are to be taken over are passed over.
-    pub own: Vec<ServiceName>,
-    /// The services of these whose locks are gone already: the lock manager was restarted before the run.
-    pub lost: Vec<ServiceName>,
-    /// Services whose locks may be gone or not: told like the lost ones, and not lost for good.
-    pub unknown: Vec<ServiceName>,
-    /// The life that this server's peers know of ([`Journal::life_told`]).
-    pub life_before: Option<Incarnation>,
-    /// The life that runs.
-    pub life_now: Option<Incarnation>,
-}
-
-impl Standing {
-    /// Whether this service's clients are to be told by the next run.
-    #[must_use]
-    pub fn owes(&self, service: &ServiceName) -> bool {
-        self.lost.contains(service) || self.unknown.contains(service)
-    }
-}
 
 /// One run.
 #[derive(Debug, Clone)]
@@ -179,6 +126,8 @@ pub struct Takeover {
     /// The services that were to be taken over are not this server's any more, and why: the run goes on for this server's own
     /// clients alone.
     left_by_targets: Option<(Hindrance, String)>,
+    /// The part of it that comes of adoptions that it met.
+    met: Met,
     /// The clients that were seen registered since it recognised. A record that vanished again is no reason to retire a
     /// client: the next stop of the lock manager may have taken it away (I2).
     seen: BTreeSet<RecordKey>,
@@ -211,6 +160,7 @@ impl Takeover {
             timeline: Vec::new(),
             troubles: Vec::new(),
             left_by_targets: None,
+            met: Met::default(),
             seen: BTreeSet::new(),
             looking_since: None,
             over: false,
@@ -285,11 +235,11 @@ impl Takeover {
             (Phase::Intent, Event::Fit(Ok(()))) if self.plan.fence => {
                 Batch::only(Action::Fence(self.plan.targets.clone()))
             }
-            (Phase::Intent, Event::Fit(Ok(()))) => Batch::only(self.claim()),
+            (Phase::Intent, Event::Fit(Ok(()))) => self.may_claim(now),
             (Phase::Intent, Event::Fit(Err(why)) | Event::Fenced(Err(why))) => self.refuse(End::Refused(why)),
             (Phase::Intent, Event::Fenced(Ok(()))) => {
                 self.enter(now, Phase::Fenced, Some(Milestone::Fenced));
-                Batch::only(self.claim())
+                self.may_claim(now)
             }
             (Phase::Intent | Phase::Fenced, Event::Claimed { won, refused, unread }) => {
                 self.claimed(now, won, &refused, unread)
@@ -345,9 +295,10 @@ impl Takeover {
         let drops_all = self.drops_own_locks();
         let standing = &self.plan.standing;
         let own = standing.own.iter().filter(|service| !self.plan.targets.contains(service));
-        let own = own.filter(|service| drops_all || standing.owes(service));
-        let own = own.map(|service| (service.clone(), Part::Own));
-        Action::Claim { services: targets.chain(own).collect(), authority: self.plan.authority.clone() }
+        let own = own.filter(|service| drops_all || standing.owes(service) || self.takes_along(service));
+        // Services that are taken along are claimed after those that it is for: where these are refused, it takes no run's place.
+        let own = own.chain(self.taken_along_unheld()).map(|service| (service.clone(), Part::Own));
+        self.claim_of(targets.chain(own).collect())
     }
 
     fn claimed(
@@ -362,6 +313,7 @@ impl Takeover {
         // A service whose locks are gone would have to wait until the others have settled, and by then grace is over.
         let leaves_out = refused.iter().any(|(service, _)| {
             self.plan.standing.owes(service)
+                || self.takes_along(service)
                 || (self.drops_own_locks() && self.plan.standing.own.contains(service))
         });
         if won.is_empty() || !(any_target || self.is_own_restart()) || leaves_out {
@@ -369,6 +321,7 @@ impl Takeover {
         }
         self.plan.targets.retain(|target| won.iter().any(|c| c.service == *target));
         self.notice_first_start(&won);
+        self.go_on_with_those_taken_along(&won);
         self.enter(now, Phase::Claimed, Some(Milestone::Claimed));
         let mut conveyed = Vec::new();
         let mut begins = Vec::new();
@@ -382,8 +335,10 @@ impl Takeover {
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
             let clients = claimed.records.keys().cloned();
+            let clients =
+                clients.filter(|_| !(planted(Bug::ForgetJoined) && self.has_joined(&claimed.service)));
             let mut member = Member::new(claimed.service.clone(), part, claimed.generation, state, clients);
-            member.told_before = claimed.told.clone();
+            member.told_before = self.told_before(&claimed);
             self.members.push(member);
             if part == Part::Target {
                 conveyed.push((claimed.service.clone(), claimed.records.clone()));

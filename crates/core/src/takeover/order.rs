@@ -26,10 +26,8 @@ pub struct Order {
 /// The answer to a request to adopt a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admission {
-    /// The service is being adopted here, or a self-adoption tells its clients: the request waits for that run with the others.
+    /// The service is being adopted here, or a run tells its clients: the request waits for that run with the others.
     Joins,
-    /// Another service is being adopted here: the request is refused.
-    Busy,
     /// The service is adopted for good ([`crate::duty::is_adopted`]): there is nothing to do.
     Adopted,
     /// A run begins.
@@ -37,23 +35,17 @@ pub enum Admission {
 }
 
 impl Admission {
-    /// Of a request for `service`, while runs take over or are to take over `being_adopted`. `is_told` says whether a self-adoption
-    /// tells its clients: then an adoption would restart the lock manager for nothing. A self-adoption of other services is no
-    /// hindrance. Where the operator insists, a service that is adopted already is adopted once more.
+    /// Of a request for a service. `is_target` says whether a run takes it over or is to; `is_told` whether a run that is on tells
+    /// its clients for another reason: then an adoption would restart the lock manager for nothing. Runs for other services are no
+    /// hindrance ([`super::Turn`]). Where the operator insists, a service that is adopted already is adopted once more.
     #[must_use]
-    pub fn of(
-        service: &ServiceName,
-        being_adopted: &[ServiceName],
-        is_told: bool,
-        is_adopted: bool,
-        insisted: bool,
-    ) -> Self {
-        match being_adopted {
-            runs if runs.contains(service) => Self::Joins,
-            [_, ..] => Self::Busy,
-            [] if is_told && !insisted => Self::Joins,
-            [] if is_adopted && !insisted => Self::Adopted,
-            [] => Self::Begins,
+    pub fn of(is_target: bool, is_told: bool, is_adopted: bool, insisted: bool) -> Self {
+        match (is_target, insisted) {
+            (true, _) => Self::Joins,
+            (false, true) => Self::Begins,
+            (false, false) if is_told => Self::Joins,
+            (false, false) if is_adopted => Self::Adopted,
+            (false, false) => Self::Begins,
         }
     }
 }
@@ -104,19 +96,13 @@ impl Order {
         Self { cause: Cause::Asked, targets: vec![service], until, authority, primary_lost }
     }
 
-    /// The heart of a service's owner has been silent since then. The silence that was seen permits the claim, and then the
-    /// fence.
+    /// The heart of the owner of these services has been silent since then. The silence that was seen permits the claims, and then
+    /// the fence.
     #[must_use]
-    pub fn owner_dead(service: ServiceName, silent_since: Moment) -> Self {
+    pub fn owner_dead(services: Vec<ServiceName>, silent_since: Moment) -> Self {
         let authority = Authority { confirmed: true, ..Authority::default() };
         let primary_lost = Some(silent_since);
-        Self {
-            cause: Cause::OwnerDead,
-            targets: vec![service],
-            authority,
-            primary_lost,
-            ..Self::own_restart()
-        }
+        Self { cause: Cause::OwnerDead, targets: services, authority, primary_lost, ..Self::own_restart() }
     }
 
     /// Whether it follows what has happened already. It holds nothing up and waits for no other run: it begins at once, and
@@ -164,19 +150,22 @@ mod tests {
     }
 
     #[test]
-    fn a_request_joins_the_run_for_its_service_and_is_refused_beside_another_adoption() {
-        let other = ServiceName::parse("homes").unwrap();
-        let ask = |runs: &[ServiceName], is_adopted, insisted| {
-            Admission::of(&nfs(), runs, false, is_adopted, insisted)
-        };
-        for (is_adopted, insisted) in [(false, false), (true, false), (true, true)] {
-            assert_eq!(ask(&[other.clone(), nfs()], is_adopted, insisted), Admission::Joins);
-            assert_eq!(ask(std::slice::from_ref(&other), is_adopted, insisted), Admission::Busy);
+    fn a_request_joins_the_run_for_its_service_and_begins_one_beside_a_run_for_another() {
+        for (is_told, is_adopted, insisted) in
+            [(false, false, false), (false, true, false), (true, true, true)]
+        {
+            assert_eq!(Admission::of(true, is_told, is_adopted, insisted), Admission::Joins);
         }
-        assert_eq!(ask(&[], true, false), Admission::Adopted);
-        assert_eq!((ask(&[], true, true), ask(&[], false, false)), (Admission::Begins, Admission::Begins));
-        let told = |insisted| Admission::of(&nfs(), &[], true, false, insisted);
-        assert_eq!((told(false), told(true)), (Admission::Joins, Admission::Begins));
+        let other = |is_told, is_adopted, insisted| Admission::of(false, is_told, is_adopted, insisted);
+        assert_eq!(other(false, false, false), Admission::Begins);
+        assert_eq!(
+            (other(false, true, false), other(false, true, true)),
+            (Admission::Adopted, Admission::Begins)
+        );
+        assert_eq!(
+            (other(true, false, false), other(true, true, true)),
+            (Admission::Joins, Admission::Begins)
+        );
     }
 
     #[test]
@@ -200,7 +189,7 @@ mod tests {
         };
         let server = ServerName::parse("nfs-b").unwrap();
         let plan = |order: Order| order.plan("r".into(), server.clone(), Standing::default(), means, 7);
-        let dead = plan(Order::owner_dead(nfs(), Moment::START));
+        let dead = plan(Order::owner_dead(vec![nfs()], Moment::START));
         assert!(dead.fence && dead.authority.confirmed && !dead.authority.insisted);
         assert_eq!((dead.cause, dead.until), (Cause::OwnerDead, Until::Settled));
         assert_eq!((dead.primary_lost, dead.targets), (Some(Moment::START), vec![nfs()]));

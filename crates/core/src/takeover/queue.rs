@@ -69,6 +69,12 @@ impl Queue {
         Some(Todo::Persist(portion))
     }
 
+    /// Whether the lock manager is to be made to recognise next.
+    #[must_use]
+    pub fn is_to_recognise(&self) -> bool {
+        !self.waits() && matches!(self.left.front(), Some(One::Act(Action::Recognise(_))))
+    }
+
     /// The store failed, with these words: this is to be done again, before anything else, and not before that moment.
     pub fn put_back(&mut self, portion: Vec<Persist>, again: Moment, why: String) {
         (self.again, self.failure) = (Some(again), Some(why));

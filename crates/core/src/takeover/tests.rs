@@ -2,12 +2,15 @@ mod phases;
 mod served;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use heirlock_nsm::StateNumber;
 
 use super::*;
+use crate::claim::Authority;
 use crate::duty::{Duty, EarlierLocks, duty};
 use crate::names::Generation;
+use crate::names::ServerName;
 
 pub(super) const LIMITS: TimeLimits = TimeLimits::each(Duration::from_secs(60));
 

@@ -9,7 +9,7 @@ use super::{Strategy, Takeover};
 use crate::claim::Authority;
 use crate::grace::Grace;
 use crate::moment::Moment;
-use crate::names::{ServerName, ServiceName};
+use crate::names::ServiceName;
 use crate::outcome::Outcome;
 
 impl Takeover {
@@ -48,12 +48,6 @@ impl Takeover {
     #[must_use]
     pub fn authority(&self) -> &Authority {
         &self.plan.authority
-    }
-
-    /// The owner that is off, as the person or the cluster manager who asked for the run says.
-    #[must_use]
-    pub fn fenced(&self) -> Option<&ServerName> {
-        self.plan.authority.fenced.as_ref()
     }
 
     /// Whether it has claimed what it is to take over.
@@ -185,6 +179,13 @@ impl Takeover {
     #[must_use]
     pub fn finish_within(&self, now: Moment) -> Option<Duration> {
         self.grace.filter(|_| self.awaits_finish()).map(|grace| grace.last_call().since(now))
+    }
+
+    /// Within which time the address of a service has to be here, whose clients are to be told.
+    #[must_use]
+    pub fn last_call_within(&self, now: Moment) -> Option<Duration> {
+        let may_tell = matches!(self.phase, Phase::Proved | Phase::Notifying);
+        self.grace.filter(|_| may_tell).map(|grace| grace.last_call().since(now))
     }
 
     /// The timeline.

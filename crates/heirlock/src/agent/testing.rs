@@ -147,8 +147,8 @@ impl Place {
     /// The run that is on ends; its threads go on.
     pub(crate) fn supersede(&mut self) {
         let end = End::Refused("something else is wanted".into());
-        match self.agent.asked().is_some() {
-            true => self.agent.refused(end),
+        match !self.agent.asked().is_empty() {
+            true => self.agent.refused(&end),
             false => self.agent.over(end),
         }
     }
@@ -214,11 +214,11 @@ impl Place {
 
     /// Of the run that was asked for, or else of the one that is on.
     pub(crate) fn number(&self) -> RunNumber {
-        self.agent.asked().as_ref().or(self.agent.run().as_ref()).unwrap().number
+        self.agent.asked().first().or(self.agent.run().as_ref()).unwrap().number
     }
 
     pub(crate) fn phase(&self) -> Option<Phase> {
-        let running = self.agent.asked().as_ref().or(self.agent.run().as_ref());
+        let running = self.agent.asked().first().or(self.agent.run().as_ref());
         running.map(|running| running.machine.phase())
     }
 

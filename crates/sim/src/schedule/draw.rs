@@ -32,6 +32,7 @@ impl Schedule {
         let mut services: Vec<ServicePlan> =
             (0..rng.usize(1..=2)).map(|_| draw_service(&mut rng, count)).collect();
         draw_further_lock_managers(seed, &mut servers, &mut services);
+        draw_further_services(seed, &servers, &mut services);
         let clients = draw_clients(seed, servers.len() + services.len());
         let mut rng = named(seed, "manner", 0);
         let is_hasty = rng.u8(0..5) == 0;
@@ -43,6 +44,7 @@ impl Schedule {
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
             drawing.bring_home(services.len());
+            drawing.meet(servers.len());
         }
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
@@ -97,6 +99,17 @@ fn draw_further_lock_managers(seed: u64, servers: &mut [ServerPlan], services: &
     for service in services {
         let draw = |server: &ServerPlan| InstanceNumber::at(rng.usize(0..server.lock_managers.len()));
         service.served_by = servers.iter().map(draw).collect();
+    }
+}
+
+/// In some seeds there are three services, whatever they are served by.
+fn draw_further_services(seed: u64, servers: &[ServerPlan], services: &mut Vec<ServicePlan>) {
+    let mut rng = named(seed, "further-services", 0);
+    if rng.u8(0..5) > 0 {
+        return;
+    }
+    while services.len() < SERVICES_MAX {
+        services.push(draw_service(&mut rng, servers.len()));
     }
 }
 
@@ -240,6 +253,16 @@ impl Drawing {
         for service in 0..services {
             self.now_and_then("failback", service, failbacks, |_| Incident::Failback { service });
         }
+    }
+
+    /// Adoptions that meet. Most begin within the time that one takes until the lock manager is restarted for it.
+    fn meet(&mut self, servers: usize) {
+        let meetings = sometimes(self.seed, "meet", 2, 40);
+        self.now_and_then("meet", 0, meetings, |rng| {
+            let server = rng.usize(0..servers);
+            let most = if rng.bool() { 60 } else { 3_000 };
+            Incident::Meet { server, gap: rng.u64(0..most) }
+        });
     }
 
     fn maintain(&mut self, servers: usize) {

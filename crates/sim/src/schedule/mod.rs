@@ -216,6 +216,9 @@ pub(crate) enum Incident {
     Adopt { service: usize, server: usize },
     /// An operator has a service adopted although its owner lives, and insists.
     Insist { service: usize, server: usize },
+    /// An operator has all services adopted to one server although their owners live, and insists: one after the other, with
+    /// so much time in between.
+    Meet { server: usize, gap: Ms },
     /// An operator moves a service.
     Move { service: usize, server: usize },
     /// An operator asks the home of a service to bring it home.

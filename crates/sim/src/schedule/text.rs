@@ -108,6 +108,7 @@ impl fmt::Display for Incident {
             Incident::Insist { service, server } => {
                 write!(f, "insist service={} {}", floating_name(*service), on(server))
             }
+            Incident::Meet { server, gap } => write!(f, "meet {} gap={gap}", on(server)),
             Incident::Move { service, server } => {
                 write!(f, "move service={} {}", floating_name(*service), on(server))
             }
@@ -278,6 +279,10 @@ impl Schedule {
             "maintain" => {
                 are(&["server", "ms"])?;
                 Incident::Maintain { server: server()?, ms: fields.number("ms")? }
+            }
+            "meet" => {
+                are(&["server", "gap"])?;
+                Incident::Meet { server: server()?, gap: fields.number("gap")? }
             }
             "adopt" | "insist" | "move" => {
                 are(&["service", "server"])?;

@@ -34,7 +34,7 @@ impl<O: Outside> Instance<O> {
         self.capture.say_if_a_look_hangs(now);
         let anew = self.deletions_due().is_some_and(|at| now >= at) || self.capture.is_due(now);
         let hinted = self.outside.is_hinted();
-        let decides = self.run.is_some() || self.asked.is_some() || self.lives.is_reborn();
+        let decides = self.run.is_some() || !self.asked.is_empty() || self.lives.is_reborn();
         match (decides, anew) {
             (true, true) => self.scan(server, now),
             (true, false) if hinted && self.capture.heeds_hints(now) => self.look(server, now, false),
@@ -78,7 +78,7 @@ impl<O: Outside> Instance<O> {
         let began = server.now();
         self.capture.is_overtaken();
         let basis = self.begin_basis(server, now);
-        let kept = self.run.is_some() || self.asked.is_some();
+        let kept = self.run.is_some() || !self.asked.is_empty();
         let found = self.outside.look(self.capture.addresses(), Recall { anew, kept });
         self.take_look(server, now, Looked { basis, found });
         self.record(server, now);

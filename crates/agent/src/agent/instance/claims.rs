@@ -2,7 +2,7 @@
 
 use heirlock_core::claim::{Authority, Claim, ClaimRefusal, check_first, next_generation};
 use heirlock_core::store::{ClaimAnswer, StoreError};
-use heirlock_core::takeover::{Action, Base, Claimed, Claiming, Event, HeldBefore, Part};
+use heirlock_core::takeover::{Action, Authorities, Base, Claimed, Claiming, Event, HeldBefore, Part};
 use heirlock_core::{Generation, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -39,7 +39,7 @@ impl<O: Outside> Instance<O> {
         server: &mut Common<O>,
         run: RunNumber,
         services: &[(ServiceName, Part)],
-        authority: &Authority,
+        authority: &Authorities,
     ) -> Option<Event> {
         let now = server.now();
         let running = self.running(run)?;
@@ -73,13 +73,12 @@ impl<O: Outside> Instance<O> {
 
     /// The store answers again, or is asked again, for a run that waits to claim.
     pub(crate) fn go_on_claiming(&mut self, server: &mut Common<O>, run: RunNumber) {
-        let standing = self.standing(server);
+        self.prepares_to_claim(server, run);
         let Some(running) = self.running(run) else { return };
-        running.machine.stands(standing);
         let Action::Claim { services, authority } = running.machine.claim() else { return };
         let Some(claimed) = self.claim_all(server, run, &services, &authority) else { return };
-        match self.asked.as_ref().is_some_and(|asked| asked.number == run) {
-            true => self.claim_answered(server, claimed),
+        match self.asked_for(run).is_some() {
+            true => self.claim_answered(server, run, claimed),
             false => self.worked_for(server, run, claimed),
         }
     }
@@ -93,7 +92,7 @@ impl<O: Outside> Instance<O> {
         server: &mut Common<O>,
         services: &[(ServiceName, Part)],
         spares_own: bool,
-        authority: &Authority,
+        authority: &Authorities,
         attempts: &mut Attempts,
         patience: Patience,
     ) -> Result<Event, StoreError> {
@@ -106,14 +105,15 @@ impl<O: Outside> Instance<O> {
         let mut claiming = Claiming::new(services.to_vec()).sparing_own(spares_own);
         let mut waits_for = None;
         // What can't get better by waiting is refused at once, whatever else fails.
-        let nothing =
-            claiming.look_ahead(|service, part| match self.look_ahead(server, service, part, authority) {
+        let nothing = claiming.look_ahead(|service, part| {
+            match self.look_ahead(server, service, part, authority.of(service)) {
                 Err(error) if is_waited_for(&error) => {
                     waits_for.get_or_insert(error);
                     Ok(())
                 }
                 looked => looked.map_err(|error| error.to_string()),
-            });
+            }
+        });
         if let Some(nothing) = nothing {
             return Ok(nothing);
         }
@@ -121,11 +121,12 @@ impl<O: Outside> Instance<O> {
             return Err(error);
         }
         while let Some(service) = claiming.take() {
-            match self.claim(server, &service, authority, attempts) {
+            match self.claim(server, &service, authority.of(&service), attempts) {
                 Ok(claimed) => claiming.won(claimed),
                 Err(NotClaimed::Refused(why)) => {
                     // The agent looks up again which services it holds, before a caller asks another time.
                     server.beat_at(server.now());
+                    self.looks_whose_it_is(server, &service);
                     claiming.refused(service, why);
                 }
                 Err(NotClaimed::StoreFails(error) | NotClaimed::Unread(error)) if is_waited_for(&error) => {

@@ -99,7 +99,7 @@ impl<O: Outside> Instance<O> {
     /// A run is over: its callers are told once the records that it placed are taken away.
     pub(crate) fn say_end_once_taken_away(&mut self, server: &Common<O>, running: Running, end: End) {
         if let Some((running, end)) = self.conveying.tells_later(running, end) {
-            self.say_end(server, running, end);
+            self.say_end(server, running, &end);
         }
     }
 
@@ -118,7 +118,7 @@ impl<O: Outside> Instance<O> {
     /// Says how those runs have ended whose records were to be taken away first.
     pub(crate) fn say_ends(&mut self, server: &Common<O>) {
         for (running, end) in self.conveying.take_ended() {
-            self.say_end(server, running, end);
+            self.say_end(server, running, &end);
         }
     }
 }

@@ -12,7 +12,6 @@ use crate::agent::common::Common;
 use crate::agent::home_requests::HomeRequest;
 use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::{Waiting, unfit};
-use crate::agent::status;
 use crate::agent::work::{Fit, Work};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
 use crate::limits;
@@ -143,7 +142,7 @@ impl<O: Outside> Instance<O> {
         }
         let claim = match server.store().newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != *server.server() => claim,
-            Ok(_) => return self.busy_with(now).map_or(Fate::Free, Fate::Waits),
+            Ok(_) => return Fate::Free,
             Err(error) if error.is_late() && now < request.until => {
                 return Fate::Waits(Wait::new("the store to answer", now, Some(request.until)));
             }
@@ -179,14 +178,6 @@ impl<O: Outside> Instance<O> {
             ));
         }
         Fate::Waits(Wait::new(format!("{owner} to give {service} up{because}"), now, Some(request.until)))
-    }
-
-    /// An adoption that was asked for is on; a self-adoption is no hindrance.
-    fn busy_with(&self, now: Moment) -> Option<Wait> {
-        let adopted = self.being_adopted();
-        let running = self.run_with(adopted.first()?)?;
-        let what = format!("{} to be adopted here first", status::names(&adopted));
-        Some(Wait::new(what, now, running.machine.waits_until()))
     }
 
     /// Gives up what its home asks for, or says why it can't.

@@ -11,6 +11,7 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::holdings;
 use crate::agent::outside::{InstanceOutside, Outside};
+use crate::agent::work::RunNumber;
 use crate::agent::work::Work;
 
 impl<O: Outside> Instance<O> {
@@ -55,21 +56,23 @@ impl<O: Outside> Instance<O> {
         here.find(|(left, _)| *left == service).map(|(service, owner)| left_behind(service, owner))
     }
 
-    /// Why the run that was asked for may not restart anything here, if so.
+    /// Why a run that was asked for may not restart anything here, if so.
     pub(crate) fn would_drop_locks_of_others(
         &self,
         server: &Common<O>,
+        run: RunNumber,
         strategy: Strategy,
     ) -> Option<String> {
-        self.would_drop_locks_at(strategy, |service| self.has_address_of(server, service))
+        self.would_drop_locks_at(run, strategy, |service| self.has_address_of(server, service))
     }
 
     pub fn would_drop_locks_at(
         &self,
+        run: RunNumber,
         strategy: Strategy,
         has_address: impl Fn(&ServiceName) -> bool,
     ) -> Option<String> {
-        let asked = &self.asked.as_ref()?.machine;
+        let asked = &self.asked.iter().find(|asked| asked.number == run)?.machine;
         let is_held = |service: &ServiceName| self.held.contains_key(service);
         let (service, owner) = self.left_behind.dropped_by(asked, strategy, is_held, has_address)?;
         Some(format!(

@@ -8,7 +8,7 @@
 //! | `monitor.rs`, `callouts.rs` | the commits that a status monitor waits for: durable before acknowledged |
 //! | `services.rs`, `acquaintance.rs` | how services come to be held, and whether the store still has all of them |
 //! | `recovery.rs` | the lives of the lock manager, and self-adoption |
-//! | `runs.rs`, `asked.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
+//! | `runs.rs`, `asked.rs`, `meeting.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
 //! | `requests.rs`, `release.rs`, `failback.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
 //! | `put_off.rs` | what waits for a slow store |
 //! | `status.rs` | its part of the reports |
@@ -22,6 +22,7 @@ mod conveying;
 mod elsewhere;
 mod failback;
 mod left_behind;
+mod meeting;
 mod mend;
 mod monitor;
 mod put_off;
@@ -96,8 +97,10 @@ pub struct Instance<O: Outside> {
     left_behind: LeftBehind,
     /// The run that is on: a self-adoption, or what was asked for and has claimed.
     run: Option<Running>,
-    /// A run that was asked for and has claimed nothing yet.
-    asked: Option<Running>,
+    /// Runs that were asked for and have claimed nothing yet, in the order of the requests: one for a service at most.
+    asked: Vec<Running>,
+    /// Until when the run that is on holds the restart of the lock manager, since adoptions may join it that were asked for.
+    held_until: Option<Moment>,
     /// The number of the last run that this agent began or went on with.
     last_run: RunNumber,
     shared: Shared,
@@ -140,7 +143,8 @@ impl<O: Outside> Instance<O> {
             unreadable: BTreeMap::new(),
             left_behind: LeftBehind::default(),
             run: None,
-            asked: None,
+            asked: Vec::new(),
+            held_until: None,
             last_run: RunNumber::default(),
             shared: Shared::default(),
             conveying: Conveying::default(),
@@ -215,10 +219,10 @@ impl<O: Outside> Instance<O> {
 
     /// When there is something to do without a message.
     pub(crate) fn next_due(&self, server: &Common<O>) -> Option<Moment> {
-        let [asked, run] = [&self.asked, &self.run].map(|run| run.as_ref().and_then(Running::due));
+        let runs = self.asked.iter().chain(&self.run);
         let due = [
-            asked,
-            run,
+            runs.filter_map(Running::due).min(),
+            self.held_until(),
             self.capture_due(server),
             self.shared.due(),
             self.returns_due(),
@@ -240,7 +244,7 @@ impl<O: Outside> Instance<O> {
         self.begin_releases_that_wait(server, now);
     }
 
-    /// Tells the run that is on which clients came back, and the run that was asked for that time has passed.
+    /// Tells the run that is on which clients came back, and the runs that were asked for that time has passed.
     pub(crate) fn tick_asked_run(&mut self, server: &mut Common<O>, now: Moment) {
         self.say_who_came(server, now);
         self.tick_asked(server, now);
@@ -365,7 +369,7 @@ impl<O: Outside> Instance<O> {
     /// Nothing is on that was asked for or begun, and nothing waits for the store.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.run.is_none()
-            && self.asked.is_none()
+            && self.asked.is_empty()
             && !self.releases_are_on()
             && self.home_requests.is_empty()
             && self.put_off.is_empty()
@@ -385,7 +389,7 @@ impl<O: Outside> Instance<O> {
     /// Services whose adoption was interrupted, although it could be gone on with now and no run is on.
     pub(crate) fn left_interrupted(&self, server: &Common<O>) -> impl Iterator<Item = &ServiceName> {
         let may_go_on = self.run.is_none()
-            && self.asked.is_none()
+            && self.asked.is_empty()
             && server.health().error().is_none()
             && self.holdings_known
             && self.lives.to_recover_in().is_some();

@@ -45,7 +45,7 @@ impl<O: Outside> Instance<O> {
     /// deletion waits to be believed, or no lock manager is known to run.
     pub(super) fn rests_upon_looks(&self) -> bool {
         self.run.is_some()
-            || self.asked.is_some()
+            || !self.asked.is_empty()
             || self.releases_are_on()
             || self.lives.is_reborn()
             || self.lives.running().is_none()
@@ -84,7 +84,7 @@ impl<O: Outside> Instance<O> {
         if owed.resume.as_ref().is_some_and(|run| self.resume_run(server, now, run)) {
             return;
         }
-        let next = self.lives.next(now, &owed, self.asked.is_some());
+        let next = self.lives.next(now, &owed, !self.asked.is_empty());
         let began = match next {
             Next::Later => return,
             Next::Nothing => false,

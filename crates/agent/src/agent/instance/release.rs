@@ -18,6 +18,7 @@ use heirlock_core::takeover::{End, Event, Journal, TimeLimits};
 use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
+use super::meeting::answer_each_of;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
 use crate::agent::outside::{InstanceOutside, Outside};
@@ -100,7 +101,14 @@ impl<O: Outside> Instance<O> {
     /// An adoption was asked for, and has claimed nothing yet: it ends. Else the service would be claimed here after its release was
     /// answered.
     fn end_asked(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
-        self.refused(server, End::Refused(format!("{service} was released before it was claimed")));
+        let why = format!("{service} was released before it was claimed");
+        let Some(asked) = self.run_for(service) else { return };
+        let run = asked.number;
+        if asked.machine.goes_on_without(service) {
+            answer_each_of(asked, service, |waiting| waiting.responder.failed(&why, true));
+        } else {
+            self.refused(server, run, &End::Refused(why));
+        }
         let text =
             format!("{service} is not held by this server, and its adoption has ended before it was claimed");
         responder.done(Answer::changed(Some(service), text));
@@ -112,7 +120,7 @@ impl<O: Outside> Instance<O> {
         let restarts = |running: &Running| running.machine.hinders_release(service, running.begins(service));
         let claims =
             |asked: &Running| asked.machine.targets().contains(service) && asked.claim_waits_for.is_some();
-        self.run.as_ref().is_some_and(restarts) || self.asked.as_ref().is_some_and(claims)
+        self.run.as_ref().is_some_and(restarts) || self.asked.iter().any(claims)
     }
 
     /// The release begins once the run has come further. A cluster manager's stop that failed would have this server fenced.
@@ -411,7 +419,7 @@ impl<O: Outside> Instance<O> {
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
-        self.advance(server, Event::GivenUp(service.clone()));
+        self.left_by_service(server, service, Event::GivenUp(service.clone()));
         let folder = server.store().place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
         Ok(contents.damaged.into_iter().filter(Damaged::is_named).map(trouble).collect())

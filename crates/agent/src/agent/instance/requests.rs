@@ -38,22 +38,25 @@ impl<O: Outside> Instance<O> {
         tracing::debug!(?request, "asked");
         match request {
             Request::Adopt { service, finish: true, answer_when: until, .. } => {
-                self.finish(server, &service, Waiting { responder, until });
+                let waiting = Waiting { service: service.clone(), responder, until };
+                self.finish(server, &service, waiting);
             }
             Request::Adopt { service, prepare, fenced, force, answer_when, .. } => {
                 let until = match answer_when {
                     AnswerWhen::Notified | AnswerWhen::Settled if prepare => AnswerWhen::Prepared,
                     as_asked => as_asked,
                 };
+                let waiting = Waiting { service: service.clone(), responder, until };
                 let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
-                self.adopt(server, now, adoption, Waiting { responder, until });
+                self.adopt(server, now, adoption, waiting);
             }
             Request::Release { service } => match self.check_known(server, &service) {
                 Ok(()) => self.asked_to_release(server, &service, responder),
                 Err(why) => responder.failed(&why, true),
             },
             Request::Failback { service, answer_when: until } => {
-                self.failback(server, now, service, Waiting { responder, until });
+                let waiting = Waiting { service: service.clone(), responder, until };
+                self.failback(server, now, service, waiting);
             }
             // The server answers these.
             Request::Status | Request::Past | Request::Maintenance { .. } => {}
@@ -81,7 +84,7 @@ impl<O: Outside> Instance<O> {
     }
 
     pub fn adopt(&mut self, server: &mut Common<O>, now: Moment, adoption: Adoption, waiting: Waiting) {
-        let Waiting { responder, until } = waiting;
+        let Waiting { responder, until, .. } = waiting;
         let service = &adoption.service;
         if let Err(why) = self.check_known(server, service) {
             return responder.failed(&why, true);
@@ -91,37 +94,32 @@ impl<O: Outside> Instance<O> {
             let text = format!("{service} is being released; adopt it when that is done ({why})");
             return responder.failed(&text, true);
         }
-        let being_adopted = self.being_adopted();
+        let waiting = |responder| Waiting { service: service.clone(), responder, until };
+        let is_target = self.run_for(service).is_some();
         let is_adopted = self.is_adopted_already(service);
         let is_told = self.tells_its_own(service);
-        let admission = Admission::of(service, &being_adopted, is_told, is_adopted, adoption.insisted);
+        let admission = Admission::of(is_target, is_told, is_adopted, adoption.insisted);
         if admission == Admission::Joins {
             // The run knew what this server holds when it began, and claims nothing for this caller.
-            return self.join(server, &adoption.service, adoption.prepare, Waiting { responder, until });
+            return self.join(server, service, adoption.prepare, waiting(responder));
         }
         if let Err(why) = self.knows_its_own(server, adoption.insisted) {
             return responder.failed(&why, true);
         }
-        match admission {
-            Admission::Busy => {
-                let targets = status::names(&being_adopted);
-                let text = format!("{targets} is being adopted right now; ask again when that has settled");
-                return responder.failed(&text, true);
-            }
-            Admission::Adopted => {
-                return self.answer_of_adopted(server, service, responder, "is held by this server already");
-            }
-            Admission::Joins | Admission::Begins => {}
+        if admission == Admission::Adopted {
+            return self.answer_of_adopted(server, service, responder, "is held by this server already");
         }
         let primary_lost = self.last_sign_of(server, service, now);
-        let authority = match self.authority_for(server, &adoption) {
-            Ok(authority) => authority,
+        let (authority, starts_first) = match self.authority_for(server, &adoption) {
+            Ok(permitted) => permitted,
             Err(why) => return responder.failed(&why, true),
         };
+        let waiting = vec![waiting(responder)];
         let commission = Commission {
             order: Order::asked(adoption.service, adoption.prepare, authority, primary_lost),
-            waiting: vec![Waiting { responder, until }],
+            waiting,
             insists: adoption.insisted,
+            starts_first,
             before: adoption.before,
         };
         self.begin_run(server, now, commission);
@@ -165,8 +163,13 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// The authority for the claim, or why it would be refused: the owner of the service is known before anything is touched.
-    fn authority_for(&mut self, server: &mut Common<O>, adoption: &Adoption) -> Result<Authority, String> {
+    /// The authority for the claim, and whether no server ever claimed the service; or why it would be refused: the owner of the
+    /// service is known before anything is touched.
+    fn authority_for(
+        &mut self,
+        server: &mut Common<O>,
+        adoption: &Adoption,
+    ) -> Result<(Authority, bool), String> {
         let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
         let newest = server.newest_or_lost(&adoption.service, &insists);
         let (newest, _) = newest.map_err(|error| store_refuses(server, &error))?;
@@ -190,7 +193,7 @@ impl<O: Outside> Instance<O> {
         check_first(&adoption.service, newest.as_ref(), us, home, &authority)
             .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
             .map_err(|refusal| refusal.to_string())?;
-        Ok(authority)
+        Ok((authority, newest.is_none()))
     }
 
     /// An adoption that is done already is not done again; the outcomes of its clients are told all the same, for the exit code
@@ -213,11 +216,13 @@ impl<O: Outside> Instance<O> {
     fn join(&mut self, server: &mut Common<O>, service: &ServiceName, prepare: bool, waiting: Waiting) {
         let Some(running) = self.run_that_serves(service) else { return };
         let number = running.number;
-        if !prepare && running.machine.awaits_finish() {
-            return self.finish(server, service, waiting);
-        }
-        if !prepare {
+        // A run that only tells its clients goes on by the word of those that it was asked for by.
+        if !prepare && running.machine.targets().contains(service) {
+            if running.machine.awaits_finish() {
+                return self.finish(server, service, waiting);
+            }
             running.machine.goes_on_when_prepared();
+            running.machine.has_word_for(service);
         }
         self.wait_with_others(server, number, waiting);
     }
@@ -227,7 +232,8 @@ impl<O: Outside> Instance<O> {
         let unready = self.outside.unready();
         let Some(running) = self.running(number) else { return };
         if waiting.is_over(&running.machine) {
-            let report = status::report(server.now(), &running.machine, server.store(), &unready);
+            let report =
+                status::report_for(server.now(), &running.machine, &waiting, server.store(), &unready);
             return waiting.responder.done(Answer::adopted(report, false));
         }
         running.waiting.push(waiting);
@@ -245,8 +251,12 @@ impl<O: Outside> Instance<O> {
     fn finish(&mut self, server: &mut Common<O>, service: &ServiceName, waiting: Waiting) {
         if let Some(running) = self.run_that_serves(service) {
             let number = running.number;
-            if !running.machine.awaits_finish() {
-                running.machine.goes_on_when_prepared();
+            let is_target = running.machine.targets().contains(service);
+            if !is_target || !running.machine.awaits_finish() {
+                if is_target {
+                    running.machine.goes_on_when_prepared();
+                    running.machine.has_word_for(service);
+                }
                 return self.wait_with_others(server, number, waiting);
             }
             running.waiting.push(waiting);

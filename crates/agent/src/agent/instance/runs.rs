@@ -13,7 +13,7 @@ use heirlock_core::takeover::{
     Action, Cause, End, Event, Found, Means, Notice, Part, Persist, Plan, Recognition, Registrations,
     Remains, Strategy, Takeover, Todo, Until, tells_peers,
 };
-use heirlock_core::{Batch, Generation, Moment, RecordKey, ServiceName};
+use heirlock_core::{Batch, Generation, Moment, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::MyName;
 use heirlock_nsm::record::render_record;
 
@@ -30,9 +30,9 @@ use crate::control::Answer;
 use crate::survey;
 
 impl<O: Outside> Instance<O> {
-    /// Begins a run: a self-adoption where none is on, or one that is asked for where none is that was.
+    /// Begins a run: a self-adoption where none is on, or one that is asked for, beside all others.
     pub fn begin_run(&mut self, server: &mut Common<O>, now: Moment, commission: Commission) {
-        let Commission { order, waiting, insists, before } = commission;
+        let Commission { order, waiting, insists, starts_first, before } = commission;
         let (is_own_restart, until) = (order.is_own_restart(), order.until);
         let run = format!("{:016x}", server.outside_mut().random());
         let plan =
@@ -41,6 +41,9 @@ impl<O: Outside> Instance<O> {
         let mut running = Running::new(Takeover::new(now, plan), self.next_run(), waiting);
         running.reborn = self.lives.is_reborn();
         running.insists = insists;
+        if starts_first {
+            running.machine.will_start_first();
+        }
         running.waits_for_addresses = until == Until::Settled;
         for (milestone, at) in before {
             running.machine.came_before(now, milestone, at);
@@ -51,8 +54,9 @@ impl<O: Outside> Instance<O> {
             self.run = Some(running);
             self.advance(server, Event::Start);
         } else {
-            self.asked = Some(running);
-            self.advance_asked(server, Event::Start);
+            let number = running.number;
+            self.asked.push(running);
+            self.advance_asked(server, number, Event::Start);
         }
     }
 
@@ -151,6 +155,16 @@ impl<O: Outside> Instance<O> {
         self.carry_on(server, batch);
     }
 
+    /// A service is not this server's any more: its callers learn it now, where the run goes on for others.
+    pub(super) fn left_by_service(&mut self, server: &mut Common<O>, service: &ServiceName, event: Event) {
+        let why = match &event {
+            Event::Overtaken(_) => format!("{service} was claimed by another server meanwhile"),
+            _ => format!("{service} was released meanwhile"),
+        };
+        self.advance(server, event);
+        self.answer_those_left(service, &why);
+    }
+
     /// Adds this batch behind the work that was to be done before.
     pub(crate) fn carry_on(&mut self, server: &mut Common<O>, batch: Batch<Persist, Action>) {
         let Some(running) = &mut self.run else { return };
@@ -183,8 +197,8 @@ impl<O: Outside> Instance<O> {
         if self.is_on(run) {
             server.counts_mut().notices.heard(&event);
             self.advance(server, event);
-        } else if self.asked.as_ref().is_some_and(|asked| asked.number == run) {
-            self.advance_asked(server, event);
+        } else if self.asked_for(run).is_some() {
+            self.advance_asked(server, run, event);
         } else {
             tracing::debug!(?event, "it comes too late for the run that asked for it");
         }
@@ -265,24 +279,30 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn look_for_fenced_owners(&mut self, server: &Common<O>, now: Moment) {
         let runs = self.asked.iter_mut().chain(&mut self.run);
         for running in runs.filter(|running| !running.is_owner_alive) {
-            let Some(owner) = running.machine.fenced().cloned() else { continue };
-            if server.pulse().lived_after(&owner, *running.owner_watched.get_or_insert(now)) {
+            let watched = *running.owner_watched.get_or_insert(now);
+            let lives = |owner: &&ServerName| server.pulse().lived_after(owner, watched);
+            let living = running.machine.fenced().find(lives).cloned();
+            if let Some(owner) = living {
                 running.say_owner_is_alive(now, &owner, server.settings());
             }
         }
     }
 
-    /// Time passed for the run that was asked for.
+    /// Time passed for the runs that were asked for.
     pub fn tick_asked(&mut self, server: &mut Common<O>, now: Moment) {
-        if self.asked.as_ref().is_some_and(|asked| asked.machine.is_due(now)) {
-            self.advance_asked(server, Event::Tick { present: BTreeSet::new(), looked_at: None });
+        let due = self.asked.iter().filter(|asked| asked.machine.is_due(now)).map(|asked| asked.number);
+        for run in due.collect::<Vec<_>>() {
+            self.advance_asked(server, run, Event::Tick { present: BTreeSet::new(), looked_at: None });
+        }
+        if !self.asked.is_empty() {
+            self.claim_in_turn(server);
         }
     }
 
     /// Time passed.
     pub fn tick_run(&mut self, server: &mut Common<O>, now: Moment) {
         let Some(running) = &mut self.run else { return };
-        if running.todo.tries_again(now) {
+        if running.todo.tries_again(now) || running.todo.is_to_recognise() {
             self.carry_out(server);
         }
         if let Some(running) =
@@ -309,6 +329,10 @@ impl<O: Outside> Instance<O> {
             if running.todo.waits() {
                 return;
             }
+            if self.holds_recognition(server.now()) {
+                break;
+            }
+            let Some(running) = &mut self.run else { return };
             let Some(next) = running.todo.take() else { break };
             match next {
                 Todo::Act(action) => self.act(server, action),
@@ -340,9 +364,10 @@ impl<O: Outside> Instance<O> {
         if !running.waiting.iter().any(|waiting| waiting.is_over(machine)) {
             return;
         }
-        let report = status::report(server.now(), machine, server.store(), &self.outside.unready());
+        let (now, unready) = (server.now(), self.outside.unready());
         for over in running.waiting.extract_if(.., |waiting| waiting.is_over(machine)) {
-            over.responder.done(Answer::adopted(report.clone(), true));
+            let report = status::report_for(now, machine, &over, server.store(), &unready);
+            over.responder.done(Answer::adopted(report, true));
         }
     }
 
@@ -632,8 +657,8 @@ impl<O: Outside> Instance<O> {
     }
 
     /// A run has ended before anything was placed for it.
-    pub(crate) fn conclude(&mut self, server: &mut Common<O>, mut running: Running, end: End) {
-        self.has_ended(server, &mut running, &end);
+    pub(crate) fn conclude(&mut self, server: &mut Common<O>, mut running: Running, end: &End) {
+        self.has_ended(server, &mut running, end);
         self.say_end(server, running, end);
     }
 
@@ -647,14 +672,14 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Says how a run has ended, to the log and to its callers.
-    pub(crate) fn say_end(&self, server: &Common<O>, running: Running, end: End) {
-        status::log_end(&running.machine, &end);
+    pub(crate) fn say_end(&self, server: &Common<O>, running: Running, end: &End) {
+        status::log_end(&running.machine, end);
         let (now, unready) = (server.now(), self.outside.unready());
-        let mut answer = status::answer(now, &running.machine, end, server.store(), &unready);
-        if let Err(failure) = &mut answer {
-            failure.missing = running.missing;
-        }
         for waiting in running.waiting {
+            let mut answer = status::answer(now, &running.machine, &waiting, end, server.store(), &unready);
+            if let Err(failure) = &mut answer {
+                failure.missing.clone_from(&running.missing);
+            }
             waiting.responder.end(&answer);
         }
     }

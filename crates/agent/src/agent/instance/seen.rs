@@ -36,7 +36,7 @@ seen! {
     held as held held_mut: BTreeMap<ServiceName, Held>;
     others as others others_mut: BTreeMap<ServiceName, Claim>;
     run as run run_mut: Option<Running>;
-    asked as asked asked_mut: Option<Running>;
+    asked as asked asked_mut: Vec<Running>;
     shared as shared shared_mut: Shared;
     put_off as put_off put_off_mut: PutOff;
     facts as facts_known facts_known_mut: Facts;

@@ -6,8 +6,11 @@ use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Asked, Change, Contents, DamagedPart, Place, Seen, StoreError, StoreErrorKind};
 use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
-use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServiceName};
+use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Instance;
 use super::mend::{Mended, UNREADABLE_ENTRY};
@@ -168,7 +171,7 @@ impl<O: Outside> Instance<O> {
                 return self.rebuild(server, service);
             }
         };
-        self.advance(server, Event::Overtaken(service.clone()));
+        self.left_by_service(server, service, Event::Overtaken(service.clone()));
         if other.owner == *server.server() {
             // By a run that ended before it was begun: held until what it left is, so that nothing is done without it.
             return self.look_for(server, service);
@@ -179,13 +182,21 @@ impl<O: Outside> Instance<O> {
         Ok(())
     }
 
+    /// The claim of a service was refused that this server holds: where another one has it by now, it is no reason to leave the others
+    /// without theirs.
+    pub(super) fn looks_whose_it_is(&mut self, server: &mut Common<O>, service: &ServiceName) {
+        if let Err(error) = self.check_claim(server, service) {
+            tracing::debug!(%service, %error, "{service}: whose it is could not be looked up: {error}");
+        }
+    }
+
     /// The store has taken a release that this server was told had failed. All other servers go by the store.
     fn was_given_up(&mut self, server: &mut Common<O>, service: &ServiceName, claim: Claim) {
         if self.is_releasing(service) {
             return; // which finds it
         }
         tracing::error!(%service, generation = %claim.generation, "{service}: its release, which had failed, came about all the same: no server has it; adopt it where it is to be served");
-        self.advance(server, Event::GivenUp(service.clone()));
+        self.left_by_service(server, service, Event::GivenUp(service.clone()));
         self.held.remove(service);
         self.others.insert(service.clone(), claim);
     }
@@ -393,15 +404,18 @@ impl<O: Outside> Instance<O> {
         Ok(())
     }
 
-    /// Adopts by itself what is `automatic` and whose owner's heart fell silent.
+    /// Adopts by itself what is `automatic` and whose owner's heart fell silent: all services of an owner in one run, with one
+    /// fence.
     pub(crate) fn look_for_silence(&mut self, server: &mut Common<O>, now: Moment) {
         let knows_all = self.knows_its_own(server, false).is_ok();
-        if self.run.is_some() || self.asked.is_some() || server.pulse().is_paused() || !knows_all {
+        if server.pulse().is_paused() || !knows_all {
             return;
         }
+        let mut silent: BTreeMap<ServerName, (Duration, Vec<ServiceName>)> = BTreeMap::new();
         let automatic = self.services(server).filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
         for service in automatic.collect::<Vec<_>>() {
             if self.held.contains_key(&service)
+                || self.run_with(&service).is_some()
                 || self.unreadable.contains_key(&service)
                 // Work that hangs would take the locks of a service that was adopted here meanwhile.
                 || self.is_releasing(&service)
@@ -415,9 +429,11 @@ impl<O: Outside> Instance<O> {
             let Some(for_time) = silence_to_act_on(&claim, server.server(), heart) else { continue };
             tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
             self.unasked_not_before.insert(service.clone(), now + server.settings().heartbeat.dead_after);
-            let order = Order::owner_dead(service, now - for_time);
+            silent.entry(claim.owner).or_insert((for_time, Vec::new())).1.push(service);
+        }
+        for (for_time, services) in silent.into_values() {
+            let order = Order::owner_dead(services, now - for_time);
             self.begin_run(server, now, Commission { insists: false, ..Commission::unasked(order) });
-            return;
         }
     }
 

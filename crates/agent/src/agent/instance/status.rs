@@ -46,7 +46,9 @@ impl<O: Outside> Instance<O> {
         service: &ServiceName,
     ) -> ServiceStatus {
         let held = self.held.get(service);
-        let machine = self.run_with(service).map(|running| &running.machine);
+        let running = self.run_with(service);
+        let in_line = running.and_then(|running| running.in_line.as_ref());
+        let machine = running.map(|running| &running.machine);
         let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
         let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
         let configured = server.settings().service(service);
@@ -67,8 +69,11 @@ impl<O: Outside> Instance<O> {
             tombstones: held.map_or(0, |held| held.ledger.tombstones()),
             phase: phase.map(|phase| phase.to_string()),
             // An adoption that is told beside it goes on with it, and by no word of its own.
-            awaits_finish: machine
-                .is_some_and(|machine| machine.awaits_finish() && machine.targets().contains(service)),
+            awaits_finish: machine.is_some_and(|machine| {
+                let is_target = machine.targets().contains(service);
+                (machine.awaits_finish() && is_target) || machine.is_prepared_besides(service)
+            }),
+            waits_for: in_line.map(|(for_what, _)| for_what.clone()),
             clients_to_tell: counts.map(|(clients, _)| clients),
             clients_told: counts.map(|(_, told)| told),
             grace_left_ms: left.map(millis),
@@ -176,7 +181,7 @@ impl<O: Outside> Instance<O> {
         if let Some(running) = self.run_with(service) {
             let unready = self.outside.unready();
             let (now, store) = (server.now(), server.store());
-            return Some(of_run(now, &running.machine, Some(service), store, &unready));
+            return Some(of_run(now, &running.machine, service, store, &unready));
         }
         let held = self.held.get(service).filter(|held| !held.journal.timeline.is_empty())?;
         Some(AdoptionReport {

@@ -11,7 +11,7 @@ fn heard(mut place: Place, prepare: bool) -> Vec<Progress> {
     let (responder, lines) = crate::control::heard();
     let service = service("nfs");
     let adoption = Adoption { service, prepare, fenced: None, insisted: true, before: Vec::new() };
-    let waiting = Waiting { responder, until: AnswerWhen::Settled };
+    let waiting = Waiting { service: adoption.service.clone(), responder, until: AnswerWhen::Settled };
     place.agent.adopt(place.agent.outside().now(), adoption, waiting);
     place.drive(Phase::Conveyed);
     let progress = lines.try_iter().filter_map(|line| match line {

@@ -35,12 +35,12 @@ fn nothing_is_restarted_while_the_address_of_a_service_that_another_server_has_c
     place.begin("nfs");
     let refused = |place: &Place, is_here| place.agent.would_drop_locks_at(Strategy::RestartNfs, |_| is_here);
     assert_eq!(refused(&place, true), None, "the operator insists");
-    *place.agent.asked_mut() = None;
+    place.agent.asked_mut().clear();
     place.begin_uninsisted("nfs");
     assert!(refused(&place, true).unwrap().contains("clients of new took on this server"));
     assert_eq!(refused(&place, false), None, "it was taken away since");
     assert_eq!(place.agent.would_drop_locks_at(Strategy::Notify, |_| true), None, "it drops nothing");
-    *place.agent.asked_mut() = None;
+    place.agent.asked_mut().clear();
     place.begin_uninsisted("new");
     assert_eq!(refused(&place, true), None, "its own clients are told");
     assert_eq!(place.phase(), Some(Phase::Intent));

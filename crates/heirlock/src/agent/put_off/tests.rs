@@ -147,7 +147,7 @@ fn a_request_waits_for_the_store_and_no_longer_than_it_may() {
     let (asked, paused) = crate::control::heard();
     place.agent.handle(Message::Request(Box::new(Request::Maintenance { on: true }), asked));
     assert!(matches!(paused.recv().unwrap(), Line::Done(Answer::Verb { changed: true, .. })), "at once");
-    assert!(place.agent.asked().is_none() && lines.try_recv().is_err());
+    assert!(place.agent.asked().is_empty() && lines.try_recv().is_err());
     answers(&mut place, &gate);
     assert_eq!(place.phase(), Some(Phase::Intent));
 }

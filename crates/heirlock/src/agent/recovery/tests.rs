@@ -85,7 +85,7 @@ fn a_self_adoption_goes_on_while_another_run_is_checked_and_makes_way_when_that_
     let asked = place.number();
     assert_eq!((is_on(&place), place.claims("new")), (Some(own), 0), "nothing is claimed yet");
     place.agent.worked_for(asked, Event::Fit(Err("it can't work here".into())));
-    assert!(place.agent.asked().is_none(), "it was refused");
+    assert!(place.agent.asked().is_empty(), "it was refused");
     assert_eq!(
         (is_on(&place), place.phase()),
         (Some(own), Some(Phase::Conveyed)),

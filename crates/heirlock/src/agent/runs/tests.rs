@@ -155,9 +155,10 @@ fn a_record_that_cant_be_read_or_placed_is_named_and_all_clients_are_told() {
     let clients: Vec<&str> = held.ledger.stored().clients().map(MonName::as_str).collect();
     assert_eq!(clients, ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
     let machine = &place.agent.run().as_ref().unwrap().machine;
-    let report = heirlock_agent::agent::status::report(
+    let report = heirlock_agent::agent::status::of_run(
         place.agent.outside().now(),
         machine,
+        &service("new"),
         place.agent.store(),
         &place.agent.lock_manager().unready(),
     );
@@ -261,9 +262,9 @@ fn a_refusal_after_a_claim_does_not_say_that_nothing_was_changed() {
     place.agent.replace_store(Box::new(Steered { store, before }));
     place.begin("new");
     let (responder, lines) = crate::control::heard();
-    let asked = place.agent.asked_mut().as_mut().unwrap();
-    asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
-    while place.agent.asked().is_some() {
+    let asked = place.agent.asked_mut().first_mut().unwrap();
+    asked.waiting.push(Waiting { service: service("new"), responder, until: AnswerWhen::Settled });
+    while !place.agent.asked().is_empty() {
         let message = place.next();
         place.agent.handle(message);
     }
@@ -318,7 +319,7 @@ fn a_heartbeat_that_goes_on_though_its_owner_was_said_to_be_off_is_said_once() {
     let authority = Authority { fenced: Some(owner), ..Authority::default() };
     let order = Order::asked(service("new"), false, authority, None);
     place.agent.begin_run(place.agent.outside().now(), Commission::unasked(order));
-    let told = |place: &Place| place.agent.asked().as_ref().unwrap().told.clone();
+    let told = |place: &Place| place.agent.asked()[0].told.clone();
     for beat in [3, 3] {
         hears(&mut place, beat);
         assert_eq!(
@@ -343,16 +344,16 @@ fn a_run_whose_needs_are_never_looked_up_is_refused_at_its_time_limit() {
     let mut place = place();
     place.begin_uninsisted("new");
     let (responder, lines) = crate::control::heard();
-    let asked = place.agent.asked_mut().as_mut().unwrap();
-    asked.waiting.push(Waiting { responder, until: AnswerWhen::Settled });
+    let asked = place.agent.asked_mut().first_mut().unwrap();
+    asked.waiting.push(Waiting { service: service("new"), responder, until: AnswerWhen::Settled });
     let limit = asked.due().unwrap();
     place.agent.tick_asked(place.agent.outside().now());
-    assert!(place.agent.asked().is_some() && place.agent.next_due() <= limit);
+    assert!(!place.agent.asked().is_empty() && place.agent.next_due() <= limit);
     place.agent.outside_mut().clock = Clock::ahead(LONG);
     place.agent.tick_asked(place.agent.outside().now());
     let Some(Line::Failed(failure)) = lines.try_iter().last() else { panic!() };
     assert!(failure.refused && failure.message.contains("a thread hangs"), "{failure:?}");
-    assert!(place.agent.asked().is_none() && place.claims("new") == 0);
+    assert!(place.agent.asked().is_empty() && place.claims("new") == 0);
 }
 
 #[test]

@@ -263,7 +263,11 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
     }
     if let Some(clients) = service.clients_to_tell {
         let told = service.clients_told.unwrap_or(0);
-        say("under way: ", &format!("{}; {told} of {} told", waits_for(service), counted(clients, "client")));
+        let waits_for = match &service.waits_for {
+            Some(in_line) => format!("it waits in line for {}", plain(in_line)),
+            None => waits_for(service).to_owned(),
+        };
+        say("under way: ", &format!("{waits_for}; {told} of {} told", counted(clients, "client")));
     }
     if let Some(left_ms) = service.grace_left_ms {
         say("grace: ", &format!("{} left", seconds(left_ms)));

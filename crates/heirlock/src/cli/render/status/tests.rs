@@ -188,6 +188,18 @@ fn an_adoption_that_is_on_says_what_it_waits_for_how_long_and_what_to_type() {
 }
 
 #[test]
+fn an_adoption_that_waits_in_line_says_for_which_run() {
+    let mut report = report();
+    let nfs = &mut report.services[0];
+    (nfs.phase, nfs.clients_to_tell, nfs.clients_told) = (Some("intent".into()), Some(0), Some(0));
+    nfs.waits_for = Some("the lock manager to be restarted for homes first".into());
+    judge(&mut report);
+    let text = status(&report, &look());
+    let expected = "under way: it waits in line for the lock manager to be restarted for homes first;";
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn a_standby_says_whose_heart_is_silent_and_what_to_type_and_has_no_alarm_of_its_own_lock_manager() {
     let mut report = report();
     report.services = vec![service("nfs", Some("nfs-a"), false)];
