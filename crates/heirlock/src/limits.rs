@@ -13,6 +13,40 @@ pub(crate) const STORE_FILE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a heartbeat, which every server reads at each of its own: what a server says of some ten thousand exports.
 pub(crate) const HEARTBEAT_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// Bytes of the longest answer of etcd that is read. etcd itself sends none above 4 MB, which is some more as text.
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Steps of one transaction, as etcd takes by default (--max-txn-ops).
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_TXN_OPS_MAX: usize = 128;
+
+/// Bytes of keys and values that one transaction writes: etcd takes 1.5 MB by default (--max-request-bytes), keys, conditions and
+/// all.
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_TXN_BYTES_MAX: usize = 1024 * 1024;
+
+/// Bytes of one value, which a transaction has to hold: a journal or a heartbeat.
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_VALUE_BYTES_MAX: usize = 1000 * 1024;
+
+/// Bytes of a file of certificates or of a key.
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_PEM_BYTES_MAX: usize = 1024 * 1024;
+
+/// Endpoints of etcd: a cluster has seven members at most, and each may have an address of both families.
+pub(crate) const ETCD_ENDPOINTS_MAX: usize = 16;
+
+/// Letters of the beginning of all keys in etcd.
+pub(crate) const ETCD_PREFIX_BYTES_MAX: usize = 128;
+
+/// Bytes of the name of a user of etcd.
+pub(crate) const ETCD_USER_BYTES_MAX: usize = 256;
+
+/// How long a connection to an endpoint, or its answer, may take. Shorter than a disk's sync, and none comes in time; longer, and
+/// a member that is gone costs more than a server that is taken for dead.
+pub(crate) const ETCD_TIME: RangeInclusive<Duration> = Duration::from_millis(50)..=Duration::from_secs(10);
+
 /// Characters of the error for a file of the store that is not as it should be: text of that file may be in it.
 pub(crate) const FOUND_CHARS_MAX: usize = 300;
 

@@ -68,7 +68,7 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
         state_directory_is_set: true,
         runtime_directory: "/run/heirlock".into(),
         local_directory: "/var/lib/heirlock".into(),
-        store: StoreSettings { path: "/srv/heirlock".into(), shared: true },
+        store: StoreSettings { path: "/srv/heirlock".into(), shared: true, etcd: None },
         capture: first.capture,
         lock_manager: first.lock_manager,
         control: ControlSettings::default(),

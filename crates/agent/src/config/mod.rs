@@ -158,8 +158,29 @@ pub struct InstanceSettings {
 pub struct StoreSettings {
     /// The folder of the `dir` store.
     pub path: PathBuf,
-    /// Whether all servers see the folder at the same time. Without that `automatic` is refused.
+    /// Whether all servers see the store at the same time. Without that `automatic` is refused.
     pub shared: bool,
+    /// The store is in etcd, and no folder.
+    pub etcd: Option<EtcdSettings>,
+}
+
+/// `[store]` where its type is `etcd`. It has no secrets: the password is in a file of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EtcdSettings {
+    /// The client URLs of its members, as `https://192.0.2.1:2379`; at least one.
+    pub endpoints: Vec<String>,
+    /// The beginning of all keys; it ends with a slash.
+    pub prefix: String,
+    /// The certificates of those that may sign the members' certificates. Mandatory with https.
+    pub ca: Option<PathBuf>,
+    /// This server's own certificate, and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The user, and the file that has the password.
+    pub user: Option<(String, PathBuf)>,
+    /// How long the connection to an endpoint may take; 300 ms.
+    pub connect_time: Duration,
+    /// How long an endpoint may take to answer before the next one is asked; 1 s.
+    pub answer_time: Duration,
 }
 
 /// A program and its arguments; no shell.

@@ -471,7 +471,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         state_directory_is_set: true,
         runtime_directory: "/run/heirlock".into(),
         local_directory: "/var/lib/heirlock".into(),
-        store: StoreSettings { path: "/srv/heirlock".into(), shared: false },
+        store: StoreSettings { path: "/srv/heirlock".into(), shared: false, etcd: None },
         capture: CaptureSettings::default(),
         lock_manager,
         notify: NotifySettings { rpcbind_port: 111, privileged_port: false },

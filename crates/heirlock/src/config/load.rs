@@ -1,6 +1,8 @@
 //! From the file's words to [`Settings`]: every value is checked here, and every mistake names the file, the line, the key,
 //! what was expected and found, and how it is written.
 
+mod store;
+
 use std::fmt;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -17,7 +19,7 @@ use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
     CaptureMode, CaptureSettings, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
     InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings,
-    ServiceSettings, Settings, StoreSettings,
+    ServiceSettings, Settings,
 };
 use crate::files::trusted;
 use crate::limits as bounds;
@@ -115,7 +117,7 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
     };
     let folders = [STATE_DIRECTORY, RUNTIME_DIRECTORY, LOCAL_DIRECTORY].map(folder);
     let state_directory_is_set = file.has("state-directory");
-    let store = store(&file);
+    let store = store::store(&file);
     keep_apart(&file, &folders, &store.path);
     let [state, runtime, local] = folders;
     let capture = capture(file.section("capture"));
@@ -181,31 +183,6 @@ fn server(file: &Section<'_, '_>) -> Option<ServerName> {
         file.wrong("server", what);
     };
     parsed.map_err(wrong).ok()
-}
-
-fn store(file: &Section<'_, '_>) -> StoreSettings {
-    let section = file.section("store");
-    if !section.exists() {
-        let example = "[store], and below it path = \"/srv/heirlock\"";
-        file.missing(
-            "store",
-            format!("the section is missing, which says where records are kept; for example: {example}"),
-        );
-    }
-    if let Some(kind) = section.string("type").filter(|kind| kind.value != "dir") {
-        let why = match kind.value.as_str() {
-            "etcd" => "the etcd store is not part of this version".to_owned(),
-            other => format!("expected dir, found {other:?}"),
-        };
-        section.wrong_at(Some(kind.at), "type", format!("{why}; for example: type = \"dir\""));
-    }
-    let path = absolute(&section, "path", "/srv/heirlock");
-    if section.exists() {
-        section.missing("path", "it is missing; for example: path = \"/srv/heirlock\"");
-    }
-    let shared = section.boolean("shared").unwrap_or(false);
-    section.finish();
-    StoreSettings { path: path.unwrap_or_default(), shared }
 }
 
 fn capture(section: Section<'_, '_>) -> CaptureSettings {

@@ -5,9 +5,9 @@ mod reader;
 
 pub use heirlock_agent::config::Settings;
 pub(crate) use heirlock_agent::config::{
-    CaptureMode, CaptureSettings, Command, ControlSettings, ForEach, HeartbeatSettings, Hook, HookSettings,
-    HostSettings, InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode,
-    NotifySettings, ServiceSettings, StoreSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, EtcdSettings, ForEach, HeartbeatSettings, Hook,
+    HookSettings, HostSettings, InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings,
+    Mode, NotifySettings, ServiceSettings, StoreSettings,
 };
 #[cfg(test)]
 pub(crate) use load::keys_of;

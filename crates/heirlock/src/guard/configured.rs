@@ -318,6 +318,13 @@ fn of_place(place: &str, settings: &Settings, said: &PlaceFinding) -> Finding {
         PlaceFinding::Unknown(why) => {
             Finding::note(check, format!("can't tell which disk {place} is on: {why}"))
         }
+        #[cfg(feature = "etcd")]
+        PlaceFinding::Said(told) => match told.weight {
+            store::Weight::Well => Finding::ok(check, &told.found),
+            store::Weight::Note => Finding::note(check, format!("{}: {}", told.found, told.remedy)),
+            store::Weight::Warning => Finding::warning(check, &told.found, &told.remedy),
+            store::Weight::LosesLocks => Finding::loses_locks(check, &told.found, &told.remedy),
+        },
     }
 }
 

@@ -67,8 +67,76 @@ fn behind_threads() -> Ground {
     Ground::new(move || Box::new(Timed::patient(Box::new(open()), Duration::from_secs(600))))
 }
 
+/// Each promise on a prefix of its own, in one cluster: to start one for each of them would take minutes.
+#[cfg(feature = "etcd")]
+mod on_etcd {
+    use super::*;
+    use crate::store::StoreOnHost;
+    use crate::store::etcd::EtcdStore;
+    use crate::store::etcd::testing::{Etcd, Fate, Plan, Proxy};
+
+    fn each_on(etcd: &Etcd, through: Option<&Proxy>, behind_threads: bool, plan: impl Fn() -> Plan) {
+        for (name, promise) in PROMISES {
+            eprintln!("{name}");
+            let mut settings = etcd.settings(&format!("/heirlock/{name}/"));
+            EtcdStore::at(&settings).set_up().unwrap();
+            if let Some(proxy) = through {
+                settings.endpoints = vec![proxy.url()];
+                proxy.plan(plan());
+            }
+            let open = move || -> Box<dyn Store> {
+                let store = Box::new(EtcdStore::at(&settings));
+                if behind_threads {
+                    return Box::new(Timed::patient(store, Duration::from_secs(600)));
+                }
+                store
+            };
+            promise(&Ground::new(open));
+        }
+    }
+
+    fn all_passes() -> Plan {
+        Box::new(|_| Fate::Passes)
+    }
+
+    #[test]
+    fn every_promise_is_kept() {
+        let Some(etcd) = Etcd::start(1) else { return };
+        each_on(&etcd, None, false, all_passes);
+    }
+
+    #[test]
+    fn every_promise_is_kept_behind_threads() {
+        let Some(etcd) = Etcd::start(1) else { return };
+        each_on(&etcd, None, true, all_passes);
+    }
+
+    /// Each question is asked twice, for its first answer is lost: all that was done is recognised as done.
+    #[test]
+    fn every_promise_is_kept_where_each_answer_is_lost_once() {
+        let Some(etcd) = Etcd::start(1) else { return };
+        let proxy = Proxy::before(etcd.address(0));
+        let lost = |number: usize| [Fate::Swallowed, Fate::Cut, Fate::NeverAsked][number % 3];
+        let plan = move || -> Plan {
+            Box::new(move |asked| if asked.is_repeated { Fate::Passes } else { lost(asked.number) })
+        };
+        each_on(&etcd, Some(&proxy), false, plan);
+    }
+
+    /// The first of the two is carried out after the second one.
+    #[test]
+    fn every_promise_is_kept_where_each_question_is_carried_out_once_more_and_late() {
+        let Some(etcd) = Etcd::start(1) else { return };
+        let proxy = Proxy::before(etcd.address(0));
+        let plan = || -> Plan { Box::new(|asked| if asked.is_repeated { Fate::Passes } else { Fate::Late }) };
+        each_on(&etcd, Some(&proxy), false, plan);
+    }
+}
+
 macro_rules! contract {
     ($($promise:ident),* $(,)?) => {
+        #[cfg(feature = "etcd")]
+        const PROMISES: &[(&str, fn(&Ground))] = &[$((stringify!($promise), $promise)),*];
         mod on_the_real_disk {
             $(#[test] fn $promise() { super::$promise(&super::real_disk()); })*
         }

@@ -23,6 +23,8 @@ pub(crate) mod dir;
 #[cfg(not(test))]
 mod dir;
 mod disk;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod failure;
 pub(crate) mod memory;
 mod on_host;
@@ -31,6 +33,8 @@ pub(crate) mod steered;
 pub(crate) mod timed;
 #[cfg(test)]
 pub(crate) use disk::faulty;
+#[cfg(feature = "etcd")]
+pub(crate) use on_host::Weight;
 pub(crate) use on_host::{Ground, PlaceFinding, StoreOnHost, Unusable};
 
 pub(crate) use heirlock_core::store::{
@@ -46,6 +50,10 @@ use crate::host::Host;
 /// The configured store of this host. It need not be there yet: its volume may be mounted later than the agent starts, and until
 /// then every call fails. No other place chooses a kind of store.
 pub(crate) fn open(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
+    #[cfg(feature = "etcd")]
+    if let Some(etcd) = &settings.store.etcd {
+        return Box::new(etcd::EtcdStore::at(etcd));
+    }
     Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
 }
 

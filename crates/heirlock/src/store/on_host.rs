@@ -62,6 +62,43 @@ pub(crate) enum PlaceFinding {
     OtherDisk,
     /// That can't be told, and why.
     Unknown(String),
+    /// Something that concerns stores of its kind alone.
+    #[cfg(feature = "etcd")]
+    Said(Said),
+}
+
+/// A finding in words.
+#[cfg(feature = "etcd")]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// How bad it is.
+    pub(crate) weight: Weight,
+    /// The finding.
+    pub(crate) found: String,
+    /// A remedy for an administrator; empty where all is well.
+    pub(crate) remedy: String,
+}
+
+#[cfg(feature = "etcd")]
+impl Said {
+    /// A finding with its remedy.
+    pub(crate) fn new(weight: Weight, found: String, remedy: &str) -> Self {
+        Self { weight, found, remedy: remedy.to_owned() }
+    }
+}
+
+/// How bad a finding is.
+#[cfg(feature = "etcd")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    /// It is as it should be.
+    Well,
+    /// Good to know.
+    Note,
+    /// It should be mended.
+    Warning,
+    /// Locks are lost by it, now or at a failover.
+    LosesLocks,
 }
 
 /// The consequences where a store can't be used.

@@ -57,7 +57,11 @@ fn a_mistake_in_the_configuration_is_named_with_what_was_expected_and_found() {
         ("server = \"a/b\"\n[store]\npath = \"/x\"\n", "server: a server name is made of letters"),
         ("server = \"a\"\n", "store: the section is missing"),
         ("server = \"a\"\n[store]\npath = \"x\"\n", "store.path: expected a path from the root, found \"x\""),
-        ("server = \"a\"\n[store]\ntype = \"etcd\"\npath = \"/x\"\n", "not part of this version"),
+        (
+            "server = \"a\"\n[store]\ntype = \"redis\"\npath = \"/x\"\n",
+            "expected dir or etcd, found \"redis\"",
+        ),
+        ("server = \"a\"\n[store]\npath = \"/x\"\nuser = \"u\"\n", "store of type \"dir\" has no such key"),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmode = \"magic\"\n", "watch, callout or nsm"),
         ("server = \"a\"\n[store]\npath = \"/x\"\n[capture]\nmon-timeout = \"501ms\"\n", "at most \"500ms\""),
         (
@@ -374,4 +378,56 @@ fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     std::fs::remove_file(&link).unwrap();
     std::os::unix::fs::symlink(link.with_extension("real"), &link).unwrap();
     super::load(&link).expect("an administrator's link is followed");
+}
+
+const ETCD: &str =
+    "server = \"nfs-a\"\n[store]\ntype = \"etcd\"\nendpoints = [\"https://192.0.2.1:2379\"]\nca = \"/ca\"\n";
+
+#[cfg(feature = "etcd")]
+#[test]
+fn a_store_in_etcd_has_the_documented_defaults_and_is_shared() {
+    let settings = load(ETCD).unwrap();
+    assert!(settings.store.shared);
+    let etcd = settings.store.etcd.unwrap();
+    assert_eq!((etcd.prefix.as_str(), etcd.certificate, etcd.user), ("/heirlock/", None, None));
+    assert_eq!([etcd.connect_time, etcd.answer_time], [300, 1000].map(Duration::from_millis));
+    let whole = format!(
+        "{ETCD}prefix = \"/a/\"\ncertificate = \"/c\"\nkey = \"/k\"\nuser = \"u\"\npassword-file = \"/p\"\n"
+    );
+    let etcd = load(&whole).unwrap().store.etcd.unwrap();
+    assert_eq!(etcd.certificate, Some(("/c".into(), "/k".into())));
+    assert_eq!((etcd.prefix.as_str(), etcd.user), ("/a/", Some(("u".to_owned(), "/p".into()))));
+}
+
+#[cfg(not(feature = "etcd"))]
+#[test]
+fn a_program_without_the_store_in_etcd_says_so() {
+    assert!(error(ETCD).contains("built without the store in etcd"), "{}", error(ETCD));
+}
+
+#[test]
+fn a_store_in_etcd_that_is_not_all_said_is_refused_with_what_is_missing() {
+    for (more, part) in [
+        ("path = \"/x\"\n", "store.path: a store of type \"etcd\" has no such key"),
+        ("shared = true\n", "store.shared: a store of type \"etcd\" has no such key"),
+        ("certificate = \"/c\"\n", "store.key: certificate needs it"),
+        ("key = \"/c\"\n", "store.certificate: key needs it"),
+        ("user = \"u\"\n", "store.password-file: user needs it"),
+        ("password-file = \"/p\"\n", "store.user: password-file needs it"),
+        ("user = \"a b\"\npassword-file = \"/p\"\n", "expected the name of a user of etcd"),
+        ("prefix = \"/\"\n", "store.prefix: expected the beginning of all keys"),
+        ("prefix = \"/heirlock\"\n", "store.prefix: expected the beginning of all keys"),
+        ("answer-time-limit = \"1m\"\n", "store.answer-time-limit: "),
+    ] {
+        let said = error(&format!("{ETCD}{more}"));
+        assert!(said.contains(part), "{more}: {said}");
+    }
+    let no_ca = error(&ETCD.replace("ca = \"/ca\"\n", ""));
+    assert!(no_ca.contains("store.ca: with https"), "{no_ca}");
+    for none in ["endpoints = []\n", ""] {
+        let said = error(&ETCD.replace("endpoints = [\"https://192.0.2.1:2379\"]\n", none));
+        assert!(said.contains("store.endpoints: expected the client URL of at least one member"), "{said}");
+    }
+    let unsecured = error(&ETCD.replace("https", "http"));
+    assert!(unsecured.contains("line 4: store.endpoints: expected https://"), "{unsecured}");
 }
