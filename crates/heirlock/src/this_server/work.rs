@@ -13,7 +13,7 @@ use heirlock_agent::{Fit, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
-use heirlock_core::notify::Destination;
+use heirlock_core::notify::{Destination, Words};
 use heirlock_core::takeover::{Event, Strategy};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
@@ -503,8 +503,7 @@ impl Workshop {
     ) {
         let service = telling.notice.service.clone();
         let task = notifier::Task {
-            names: telling.names,
-            state: telling.notice.state,
+            words: Words::Restart { names: telling.names, state: telling.notice.state },
             clients: telling.clients,
             from: telling.from,
             settings: self.settings.notify.clone(),
