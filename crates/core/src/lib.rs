@@ -30,6 +30,7 @@
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
+//! | [`calling`] | where a client is called from this server, and why it is not |
 //!
 //! A machine is told what has happened, and says what is to be done. Here a server watches the heart of another one, and
 //! what it may do follows from what it saw:
@@ -56,6 +57,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod calling;
 pub mod claim;
 pub mod duty;
 pub mod grace;
