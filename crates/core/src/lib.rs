@@ -31,6 +31,7 @@
 //! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
 //! | [`calling`] | where a client is called from this server, and why it is not |
+//! | [`drill`] | what a drill shows of the next adoption: its verdict, and how long it would take |
 //!
 //! A machine is told what has happened, and says what is to be done. Here a server watches the heart of another one, and
 //! what it may do follows from what it saw:
@@ -59,6 +60,7 @@
 
 pub mod calling;
 pub mod claim;
+pub mod drill;
 pub mod duty;
 pub mod grace;
 pub mod hang;
