@@ -23,17 +23,20 @@ pub const STORE: &str = "store";
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
     /// As an adoption needs it.
+    #[serde(rename = "ok")]
     Met,
     /// Worth knowing: something that an adoption alone does, or that hurts some clients.
+    #[serde(rename = "note")]
     Noted,
     /// It could not be looked at now, or it is missing and may be brought right before an adoption. It may be as it should.
     Unchecked,
     /// An adoption would be refused for it, or fail.
+    #[serde(rename = "fails")]
     Unmet,
 }
 
 impl Finding {
-    /// As it is printed.
+    /// As it is printed, and as `--json` spells it.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {

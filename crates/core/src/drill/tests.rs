@@ -37,6 +37,9 @@ fn a_verdict_is_spelt_as_json_has_it() {
         assert_eq!(serde_json::to_value(verdict).unwrap(), verdict.as_str());
     }
     assert!(Verdict::ALL.is_sorted());
+    for finding in [Finding::Met, Finding::Noted, Finding::Unchecked, Finding::Unmet] {
+        assert_eq!(serde_json::to_value(finding).unwrap(), finding.as_str());
+    }
 }
 
 #[test]

@@ -173,7 +173,11 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
 }
 
 /// The facts that must be equal on all servers, and those that had better be.
-fn differences(ours: &BTreeMap<String, String>, store: &dyn Store, settings: &Settings) -> Vec<Finding> {
+pub(super) fn differences(
+    ours: &BTreeMap<String, String>,
+    store: &dyn Store,
+    settings: &Settings,
+) -> Vec<Finding> {
     let check = "other-servers";
     let others = match records::others(store, settings) {
         Ok(others) => others,
