@@ -306,3 +306,24 @@ fn a_need_that_an_adoption_is_refused_for_makes_the_drill_fail_and_so_does_a_wor
     assert!(text(&unknown.stderr).contains("there is: nfs, new"), "{unknown:?}");
     assert_eq!(cast.b.run(&["drill"]).status.code(), Some(2));
 }
+
+#[test]
+fn the_timer_drills_each_week_and_its_unit_takes_a_drill_that_was_made_for_done() {
+    let of = |unit: &'static str, key: &str| {
+        let lines: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix(key)).collect();
+        <[&str; 1]>::try_from(lines).unwrap()[0]
+    };
+    let timer = include_str!("../../../dist/systemd/heirlock-drill.timer");
+    assert_eq!((of(timer, "OnCalendar="), of(timer, "Persistent=")), ("weekly", "yes"));
+    assert_eq!(of(timer, "WantedBy="), "timers.target", "off until it is enabled");
+    let unit = include_str!("../../../dist/systemd/heirlock-drill.service");
+    assert_eq!(of(unit, "SuccessExitStatus="), "6 7");
+    assert!(!unit.contains("[Install]"), "the timer alone starts it");
+    let words: Vec<&str> = of(unit, "ExecStart=").split(' ').skip(1).collect();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_heirlock"))
+        .args(words)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+}
