@@ -488,8 +488,16 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::NeverClaimed => format!(
             "{service}: no server has claimed it yet; the agent of its home {server} does when it starts"
         ),
+        ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn drill_fails(service: &str, why: &str) -> String {
+    format!(
+        "{service}: the last drill says that an adoption by this server would not work: {why}; when that is mended, 'heirlock drill \
+         {service}' says whether it would"
+    )
 }
 
 #[cfg(test)]
