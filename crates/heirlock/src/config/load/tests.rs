@@ -375,3 +375,18 @@ fn a_configuration_that_is_no_file_or_has_no_end_is_refused_at_once() {
     std::os::unix::fs::symlink(link.with_extension("real"), &link).unwrap();
     super::load(&link).expect("an administrator's link is followed");
 }
+
+#[test]
+fn a_drill_can_never_be_made_to_run_the_fence_and_needs_one_to_check() {
+    let hooks = |hooks: &str| load(&format!("{LEAST}[hooks]\n{hooks}")).map_err(|error| error.to_string());
+    let fence = "fence = [\"/sbin/fence\", \"-x\"]\n";
+    let checked = hooks(&format!("{fence}fence-check = [\"/sbin/fence\", \"--status\"]")).unwrap();
+    assert_eq!(checked.hooks.fence_check.unwrap().argv, ["/sbin/fence", "--status"]);
+    let same = hooks(&format!(
+        "{fence}fence-check = {{ command = [\"/sbin/fence\", \"-x\"], time-limit = \"9s\" }}"
+    ));
+    let same = same.unwrap_err();
+    assert!(same.contains("hooks.fence-check: expected another command than hooks.fence"), "{same}");
+    let alone = hooks("fence-check = [\"/sbin/fence\", \"--status\"]").unwrap_err();
+    assert!(alone.contains("expected hooks.fence beside it"), "{alone}");
+}
