@@ -8,7 +8,7 @@ use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{
     Addresses, Folder, Ledger, Problem, Roles, Scan, ScannedFile, population as clients_of,
 };
-use heirlock_core::notify::{Event, Notifier, Plan, Transmit};
+use heirlock_core::notify::{Event, Notifier, Plan, Transmit, Words};
 use heirlock_core::store::RecordChange;
 use heirlock_core::{Moment, Records};
 use heirlock_nsm::record::parse_record;
@@ -25,8 +25,7 @@ pub fn notifier(bytes: &[u8]) {
         ["nfs.example.test", "nfs"].iter().map(|n| MyName::parse(n).expect("a name")).collect();
     let state = StateNumber(13);
     let plan = Plan {
-        names,
-        state,
+        words: Words::Restart { names, state },
         clients: clients.clone(),
         sources: vec![[127, 0, 0, 9].into(), "2001:db8::9".parse().expect("one")],
         rpcbind_port: 111,

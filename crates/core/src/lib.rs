@@ -31,6 +31,8 @@
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
 //! | [`notify`] | which datagram goes to which client when, and what its answer means |
+//! | [`calling`] | where a client is called from this server, and why it is not |
+//! | [`drill`] | what a drill shows of the next adoption: its verdict, and how long it would take |
 //!
 //! A machine is told what has happened, and says what is to be done. Here a server watches the heart of another one, and
 //! what it may do follows from what it saw:
@@ -57,8 +59,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod calling;
 pub mod claim;
 pub mod cluster;
+pub mod drill;
 pub mod duty;
 pub mod grace;
 pub mod hang;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use heirlock_agent::control::report::observed::{Bucket, Observed, Seconds, Times};
 use heirlock_agent::control::report::{
-    AdoptionReport, Ailment, AilmentKind, ClientStatus, Heart, LockManagerStatus, Next, Problem, ProblemKind,
-    ServerStatus, ServiceStatus, StatusReport, judge,
+    AdoptionReport, Ailment, AilmentKind, ClientStatus, DrillStatus, Heart, LockManagerStatus, Next, Problem,
+    ProblemKind, ServerStatus, ServiceStatus, StatusReport, judge,
 };
+
+use heirlock_core::drill::Verdict;
 
 use crate::Source;
 
@@ -69,6 +71,21 @@ pub(crate) fn adoption() -> AdoptionReport {
         "each_client": clients
     });
     serde_json::from_value(report).unwrap()
+}
+
+/// A drill of a service that another server holds.
+fn drill() -> DrillStatus {
+    DrillStatus {
+        service: "mail".into(),
+        verdict: Verdict::LeavesOut,
+        at_s: 1_799_740_800,
+        took_ms: 5_200,
+        clients: 40,
+        left_out: 2,
+        unreached: vec![HOSTILE.into(), "192.0.2.22".into()],
+        why: Some(HOSTILE.into()),
+        until_told_ms: Some(2_520),
+    }
 }
 
 /// All that there may be.
@@ -135,6 +152,7 @@ pub(crate) fn status() -> StatusReport {
         ],
         at_risk: vec![client(None, "no room")],
         problems: vec![Problem::new(ProblemKind::ClientsAtRisk).with(7)],
+        drills: vec![drill()],
         observed: Some(Box::new(observed())),
         ..StatusReport::without_agent("nfs-b", "the folder /srv/heirlock")
     };

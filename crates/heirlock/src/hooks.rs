@@ -12,11 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heirlock_core::{ServerName, ServiceName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
-use crate::config::Command;
+use crate::config::{Command, Settings};
 use crate::files::trusted;
 use crate::host::descendants::kill_with_descendants;
 use crate::limits;
@@ -151,6 +152,33 @@ fn run_keeping(
         )),
         Err(error) => Err(fail(format!("can't be waited for: {error}"), said())),
     }
+}
+
+/// What a hook is told of the service that it is run for, and of the server that owns it.
+pub(crate) fn environment(
+    settings: &Settings,
+    hook: &str,
+    service: &ServiceName,
+    owner: Option<&ServerName>,
+) -> Vec<(&'static str, String)> {
+    let configured = settings.service(service);
+    let addresses = configured.map(|service| join(service.addresses.iter())).unwrap_or_default();
+    let exports = configured.map(|service| join(service.exports.iter().map(|path| path.display())));
+    let owner = owner.map(ToString::to_string).unwrap_or_default();
+    vec![
+        ("HEIRLOCK_HOOK", hook.to_owned()),
+        ("HEIRLOCK_SERVICE", service.to_string()),
+        ("HEIRLOCK_SERVER", settings.server.to_string()),
+        ("HEIRLOCK_OWNER", owner.clone()),
+        // Fences of sites that were written for an earlier version know the owner by this name.
+        ("HEIRLOCK_PEER", owner),
+        ("HEIRLOCK_ADDRESSES", addresses),
+        ("HEIRLOCK_EXPORTS", exports.unwrap_or_default()),
+    ]
+}
+
+fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
+    items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 /// Whether a command can be started, as far as that shows without starting it.

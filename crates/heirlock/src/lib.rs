@@ -19,6 +19,7 @@ mod convey;
 )]
 mod demo;
 mod detector;
+mod drill;
 mod exports_syntax;
 #[cfg(test)]
 mod fake_programs;

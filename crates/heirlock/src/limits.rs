@@ -152,6 +152,29 @@ pub(crate) const REACH_CONNECTION_TIME_MAX: Duration = Duration::from_millis(500
 /// Clients that are asked whether they can be reached.
 pub(crate) const REACH_CLIENTS_MAX: usize = 20_000;
 
+/// How long a drill may take to read the store.
+pub(crate) const DRILL_STORE_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long the clients of a service may take to answer a drill. Two hundred thousand that live take seconds; ten thousand that are
+/// switched off take 8 s of connections.
+pub(crate) const DRILL_ASK_TIME_MAX: Duration = Duration::from_secs(60);
+
+/// How long a drill goes on after the last answer, once every client was tried: those that are heard over TCP alone wait for a
+/// connection.
+pub(crate) const DRILL_LAST_ANSWER_MAX: Duration = Duration::from_secs(2);
+
+/// How much longer than the limits of its steps a drill may take before it is said to hang.
+pub(crate) const DRILL_SLACK: Duration = Duration::from_secs(30);
+
+/// Clients that the report of a drill names; all are counted.
+pub(crate) const DRILL_CLIENTS_MAX: usize = 10_000;
+
+/// Bytes of the results that a server keeps of its drills: those of a thousand services.
+pub(crate) const DRILLS_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// How often a caller that waits for a drill is told how far it is.
+pub(crate) const DRILL_PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How long an agent may say nothing before it is asked whether its loop turns, and how often it is asked again.
 pub(crate) const SILENCE_LOOK: Duration = Duration::from_secs(5);
 

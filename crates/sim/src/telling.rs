@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use heirlock_agent::{News, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave};
-use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport};
+use heirlock_core::notify::{Event as Heard, Notifier, Plan, Transport, Words};
 use heirlock_core::takeover::Event;
 use heirlock_core::{Moment, Outcome, ServiceName, limits};
 use heirlock_nsm::MonName;
@@ -39,8 +39,7 @@ impl Notification {
     pub(crate) fn new(run: RunNumber, telling: Telling, grace: Grace, seed: u64, now: Ms) -> Self {
         let Telling { notice, clients, untold, names, .. } = telling;
         let plan = Plan {
-            names,
-            state: notice.state,
+            words: Words::Restart { names, state: notice.state },
             clients,
             sources: Vec::new(),
             rpcbind_port: 111,

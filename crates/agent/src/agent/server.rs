@@ -344,8 +344,8 @@ impl<O: Outside> Server<O> {
                 tracing::debug!(?request, "asked");
                 return self.maintain(*on, responder);
             }
-            Request::Past => {
-                let why = "expected the server to tell the past, found no reader of its store";
+            Request::Past | Request::Drill { .. } => {
+                let why = "expected the server to answer by itself, found that it handed the request on to its agent";
                 return responder.failed(why, true);
             }
             Request::Adopt { service, .. }
@@ -443,6 +443,8 @@ impl<O: Outside> Server<O> {
             maintenance: common.pulse().is_paused(),
             at_risk: status::clients_at_risk(&self.protection),
             problems: self.problems(),
+            // The server that makes the status known adds them.
+            drills: Vec::new(),
             observed: Some(Box::new(self.counted())),
         }
     }

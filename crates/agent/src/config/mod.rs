@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heirlock_core::limits::ANNOUNCED_NAMES_MAX;
 use heirlock_core::{LockManagerName, ServerName, ServiceName};
 use heirlock_nsm::MyName;
 
@@ -94,6 +95,30 @@ impl Settings {
         self.service(service).map_or(InstanceNumber::FIRST, |configured| configured.instance)
     }
 
+    /// Under which names clients of a service are told: those they may have mounted it by, the full one first, its short form, the
+    /// addresses.
+    pub fn announced_names(&self, service: &ServiceName) -> Vec<MyName> {
+        let (names, addresses) = match self.service(service) {
+            Some(configured) => (&configured.names, &configured.addresses),
+            None => (&self.host.names, &self.host.addresses),
+        };
+        let mut announced: Vec<MyName> = Vec::new();
+        for name in names {
+            let short = name.as_str().split('.').next().and_then(|short| MyName::parse(short).ok());
+            announced.extend([Some(name.clone()), short].into_iter().flatten());
+        }
+        announced.extend(addresses.iter().filter_map(|address| MyName::parse(&address.to_string()).ok()));
+        let mut seen = Vec::new();
+        announced.retain(|name| {
+            !seen.contains(name) && {
+                seen.push(name.clone());
+                true
+            }
+        });
+        announced.truncate(ANNOUNCED_NAMES_MAX);
+        announced
+    }
+
     /// All commands, by key.
     pub fn commands(&self) -> Vec<(&'static str, &Command)> {
         let (locks, hooks) = (&self.lock_manager, &self.hooks);
@@ -103,6 +128,7 @@ impl Settings {
             ("lock-manager.recognise", &locks.recognise),
             ("lock-manager.incarnation", &locks.incarnation),
             ("hooks.fence", &hooks.fence),
+            ("hooks.fence-check", &hooks.fence_check),
             ("hooks.volume-up", &hooks.volume_up),
             ("hooks.address-up", &hooks.address_up),
             ("hooks.address-down", &hooks.address_down),
@@ -232,6 +258,8 @@ pub struct HostSettings {
 pub struct HookSettings {
     /// Exit 0 means: the server in `$HEIRLOCK_OWNER` is confirmed off.
     pub fence: Option<Command>,
+    /// Exit 0 means: `fence` could turn the server in `$HEIRLOCK_OWNER` off, which this command does not do. A drill runs it.
+    pub fence_check: Option<Command>,
     /// Mounts the volume and exports it; before the lock manager recognises.
     pub volume_up: Option<Command>,
     /// Brings the service's address up; after grace is proved to be open.

@@ -117,6 +117,11 @@ pub enum Request {
     },
     /// The last adoptions in the store. The agent's server answers, and the agent never sees it.
     Past,
+    /// Find out what would come of an adoption of a service, without one. The agent's server answers, and the agent never sees it.
+    Drill {
+        /// which
+        service: ServiceName,
+    },
 }
 
 impl Request {
@@ -130,7 +135,7 @@ impl Request {
     #[must_use]
     pub fn verb(&self) -> Option<Verb> {
         Some(match self {
-            Self::Status | Self::Past => return None,
+            Self::Status | Self::Past | Self::Drill { .. } => return None,
             Self::Adopt { .. } => Verb::Adopt,
             Self::Release { .. } => Verb::Release,
             Self::Failback { .. } => Verb::Failback,
@@ -207,6 +212,8 @@ pub enum Answer {
         /// the adoptions, each with the outcomes of its first clients, unnamed
         adoptions: Vec<AdoptionReport>,
     },
+    /// To [`Request::Drill`].
+    Drill(Box<report::DrillReport>),
     /// To an adoption that settled, or is prepared.
     Adoption(Box<AdoptionReport>),
     /// To a verb that is done, or that found nothing to do.

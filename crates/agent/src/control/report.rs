@@ -2,6 +2,7 @@
 //! people is made from them (`cli/render`).
 
 pub mod alerts;
+mod drill;
 mod judge;
 pub mod observed;
 
@@ -14,6 +15,7 @@ use crate::limits::{AILMENT_CHARS_MAX, AILMENTS_MAX};
 
 use observed::Observed;
 
+pub use drill::{DrillReport, DrillStatus};
 pub use judge::{Level, Next, Problem, ProblemKind, judge, level};
 
 /// The report of one adoption.
@@ -267,6 +269,9 @@ pub struct StatusReport {
     pub at_risk: Vec<ClientStatus>,
     /// The problems.
     pub problems: Vec<Problem>,
+    /// The last drill of each service that was drilled here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub drills: Vec<DrillStatus>,
     /// The counts of its agent since it began; nothing where none answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed: Option<Box<Observed>>,
@@ -297,6 +302,7 @@ impl StatusReport {
             maintenance: false,
             at_risk: Vec::new(),
             problems: Vec::new(),
+            drills: Vec::new(),
             observed: None,
         }
     }

@@ -326,9 +326,7 @@ impl Client {
         let (outcome, why) = match &self.reason {
             _ if self.addresses.is_empty() => (Outcome::Unreachable, self.no_address()),
             _ if self.routes.is_empty() => (Outcome::Lost, self.no_route(unready)),
-            _ if self.calls == 0 => {
-                (Outcome::Lost, "it was not called before grace was too short".to_owned())
-            }
+            _ if self.calls == 0 => (Outcome::Lost, "the time was up before it was called".to_owned()),
             Some(reason) => (Outcome::Unreachable, reason.clone()),
             None if self.port.is_some() || self.told > 0 => {
                 (Outcome::Unreachable, "its status monitor does not answer".to_owned())

@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use heirlock_nsm::rpc::{Credential, encode_call};
 use heirlock_nsm::rpcbind::{self, Transport};
 use heirlock_nsm::sm;
 
-use super::Plan;
+use super::{Plan, Words};
 
 /// A question to a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub(super) enum Question {
         /// The number of the route by which it is asked.
         route: usize,
     },
-    /// To take notice, under the name of that number.
+    /// To take notice, under the name of that number; in a drill to answer, and no more.
     Notice {
         /// Told over what.
         over: Transport,
@@ -37,6 +38,9 @@ impl Question {
         }
     }
 }
+
+/// The procedure of every program that does nothing (RFC 5531, 12).
+const NULL: u32 = 0;
 
 /// Messages with a transaction of zero.
 #[derive(Debug)]
@@ -55,11 +59,14 @@ impl Messages {
             rpcbind_port: plan.rpcbind_port,
             getport: [getport(Transport::Udp), getport(Transport::Tcp)],
             getaddr: [getaddr("udp6"), getaddr("tcp6")],
-            notices: plan
-                .names
-                .iter()
-                .map(|name| sm::encode_notify_call(0, name.as_str(), plan.state))
-                .collect(),
+            notices: match &plan.words {
+                Words::Restart { names, state } => {
+                    names.iter().map(|name| sm::encode_notify_call(0, name.as_str(), *state)).collect()
+                }
+                Words::Nothing => {
+                    vec![encode_call(0, sm::PROGRAM, sm::VERSION, NULL, &Credential::None, &[])]
+                }
+            },
         }
     }
 

@@ -39,10 +39,8 @@ use message::{Messages, Question};
 /// The clients to tell, and the words.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The names of the service, in the order in which they are announced.
-    pub names: Vec<MyName>,
-    /// The number: odd, and never sent before.
-    pub state: StateNumber,
+    /// The words that each client's status monitor is to hear.
+    pub words: Words,
     /// The clients, each with its addresses.
     pub clients: Vec<(MonName, Vec<Destination>)>,
     /// The addresses from which they are told, as far as they are ready: see [`Notifier::add_source`].
@@ -55,6 +53,21 @@ pub struct Plan {
     pub connections_max: usize,
     /// Makes transactions hard to guess.
     pub seed: u64,
+}
+
+/// The words for a client's status monitor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    /// The server was restarted (SM_NOTIFY): the client reclaims its locks.
+    Restart {
+        /// The names of the service, in the order in which they are announced.
+        names: Vec<MyName>,
+        /// The number: odd, and never sent before.
+        state: StateNumber,
+    },
+    /// None: the procedure that does nothing, and that every program answers (RFC 5531, 12: number 0). A drill asks so whether a
+    /// client can be reached, by the same ways and over the same transports as an adoption would tell it.
+    Nothing,
 }
 
 /// A message to be sent.

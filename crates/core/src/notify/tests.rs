@@ -23,8 +23,10 @@ fn key(client: u32) -> MonName {
 
 fn plan(clients: u32) -> Plan {
     Plan {
-        names: ["nfs.example.test", "nfs"].map(|n| MyName::parse(n).unwrap()).to_vec(),
-        state: STATE,
+        words: Words::Restart {
+            names: ["nfs.example.test", "nfs"].map(|n| MyName::parse(n).unwrap()).to_vec(),
+            state: STATE,
+        },
         clients: (0..clients).map(|c| (key(c), vec![address(c).into()])).collect(),
         sources: vec![std::net::Ipv4Addr::UNSPECIFIED.into(), std::net::Ipv6Addr::UNSPECIFIED.into()],
         rpcbind_port: 111,
@@ -563,6 +565,7 @@ fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     assert_eq!(notifier.poll_transmit(Moment::START).unwrap().to, at);
 }
 
+mod drill;
 mod transports;
 
 proptest! {

@@ -1,9 +1,10 @@
 //! How a server, its store, its services and the other servers are now.
 
 use heirlock_agent::control::report::{
-    AilmentKind, Heart, Level, LockManagerStatus, Problem, ProblemKind, ServerStatus, ServiceStatus,
-    StatusReport,
+    AilmentKind, DrillStatus, Heart, Level, LockManagerStatus, Problem, ProblemKind, ServerStatus,
+    ServiceStatus, StatusReport,
 };
+use heirlock_core::drill::Verdict;
 use heirlock_core::takeover::Phase;
 
 use super::family::{Family, number};
@@ -21,6 +22,7 @@ pub(super) fn families(status: Option<&StatusReport>) -> Vec<Family> {
     families.extend(of_services(services));
     families.extend(of_adoptions(services));
     families.extend(of_other_servers(status, servers));
+    families.extend(of_drills(status));
     let left_out = |status: &StatusReport| {
         status.services.len().saturating_sub(SERVICES_MAX)
             + status.servers.len().saturating_sub(SERVERS_MAX)
@@ -241,6 +243,50 @@ fn of_adoptions(services: &[ServiceStatus]) -> Vec<Family> {
             "heirlock_service_adopted_timestamp_seconds",
             "When the last adoption of a service here began, in seconds since 1970.",
             |service| service.adopted_at_s.map(number),
+        ),
+    ]
+}
+
+/// The last drill of each service.
+fn of_drills(status: Option<&StatusReport>) -> Vec<Family> {
+    let drills = status.map_or(&[][..], |status| &status.drills);
+    let drills = &drills[..drills.len().min(SERVICES_MAX)];
+    let of_each = |name: &'static str, help: &'static str, value: fn(&DrillStatus) -> Option<f64>| {
+        let family = Family::gauge(name, help);
+        drills
+            .iter()
+            .fold(family, |family, drill| family.with_some(&[("service", &drill.service)], value(drill)))
+    };
+    let mut results =
+        Family::gauge("heirlock_drill_result", "What the last drill of a service here amounted to.");
+    for drill in drills {
+        for verdict in Verdict::ALL {
+            let labels = [("service", drill.service.as_str()), ("result", verdict.as_str())];
+            results = results.with(&labels, truth(drill.verdict == verdict));
+        }
+    }
+    vec![
+        of_each(
+            "heirlock_drill_timestamp_seconds",
+            "When the last drill of a service here began, in seconds since 1970.",
+            |drill| Some(number(drill.at_s)),
+        ),
+        results,
+        of_each("heirlock_drill_duration_seconds", "How long the last drill took.", |drill| {
+            Some(seconds(drill.took_ms))
+        }),
+        of_each("heirlock_drill_clients", "Clients on record, at the last drill.", |drill| {
+            Some(count(drill.clients))
+        }),
+        of_each(
+            "heirlock_drill_unreached_clients",
+            "Clients that an adoption would not have told, at the last drill.",
+            |drill| Some(count(drill.left_out)),
+        ),
+        of_each(
+            "heirlock_drill_adoption_seconds",
+            "How long an adoption would take until the last client is told, by the last drill.",
+            |drill| drill.until_told_ms.map(seconds),
         ),
     ]
 }

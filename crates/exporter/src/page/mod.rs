@@ -3,6 +3,7 @@
 //! It works without scripts, and loads itself anew. Everything that a colour says is said in words beside it.
 
 mod adoptions;
+mod drills;
 mod now;
 mod tables;
 mod verdict;
@@ -52,6 +53,7 @@ pub(crate) fn page(known: &Known) -> String {
                     tables::steps(html, status, known);
                     tables::services(html, status, known);
                     tables::servers(html, status);
+                    drills::section(html, status, &known.now);
                     adoptions::section(html, known);
                 }
                 Err(_) => adoptions::section(html, known),

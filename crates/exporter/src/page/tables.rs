@@ -12,7 +12,7 @@ use crate::html::Html;
 use crate::limits::{CLIENTS_SHOWN_MAX, PROBLEMS_SHOWN_MAX, SERVERS_MAX, SERVICES_MAX};
 
 /// A table whose rows stand below one another on a phone. Each column has its head; the class tells numbers from words.
-fn table(html: &mut Html, caption: &str, heads: &[(&str, &str)], rows: impl FnOnce(&mut Html)) {
+pub(super) fn table(html: &mut Html, caption: &str, heads: &[(&str, &str)], rows: impl FnOnce(&mut Html)) {
     html.within("div", &[("class", "wide")], |html| {
         html.within("table", &[("class", "stack"), ("aria-label", caption)], |html| {
             html.within("thead", &[], |html| {
@@ -28,7 +28,7 @@ fn table(html: &mut Html, caption: &str, heads: &[(&str, &str)], rows: impl FnOn
 }
 
 /// A cell with its head, which a phone shows beside it.
-fn cell(html: &mut Html, head: &str, class: &str, text: &str) {
+pub(super) fn cell(html: &mut Html, head: &str, class: &str, text: &str) {
     html.element("td", &[("data-label", head), ("class", class)], text);
 }
 

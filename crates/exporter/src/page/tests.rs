@@ -55,6 +55,7 @@ fn a_hostile_name_is_text_and_nothing_else() {
         plain(&mut client.client);
         client.names.iter_mut().chain(&mut client.why).for_each(plain);
     }
+    with_plain_names.drills[0].unreached.iter_mut().for_each(plain);
     let other = shown(Ok(&with_plain_names), Ok(&[adoption()]));
     assert_eq!(elements(&page), elements(&other), "no name makes or ends an element");
     assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;&quot;&#39;&amp;"), "{page}");
@@ -70,6 +71,7 @@ fn clients_in_trouble_come_first_and_by_name() {
         "id=\"next\"",
         "id=\"services\"",
         "id=\"servers\"",
+        "id=\"drills\"",
         "id=\"adoptions\"",
     ];
     let found: Vec<usize> =
@@ -146,4 +148,21 @@ fn a_picture_stays_within_its_frame_whatever_the_times_are() {
     }
     let empty = AdoptionReport { timeline: Vec::new(), each_client: Vec::new(), ..adoption() };
     assert!(!shown(Ok(&status()), Ok(&[empty])).contains("<svg"));
+}
+
+#[test]
+fn the_last_drill_of_a_service_says_whether_an_adoption_would_work_who_is_left_out_and_how_old_that_is() {
+    let mut status = status();
+    status.drills[0].unreached = vec!["192.0.2.21".into()];
+    let page = shown(Ok(&status), Ok(&[]));
+    for words in
+        ["yes, but some clients would not be told", "2 of 40 clients: 192.0.2.21, …", "2.52 s", "3 days ago"]
+    {
+        assert!(page.contains(words), "{words} is not in {page}");
+    }
+    assert!(!page.contains("too old"), "{page}");
+    status.drills[0].at_s -= 30 * 86_400;
+    assert!(shown(Ok(&status), Ok(&[])).contains("33 days ago: too old"));
+    status.drills.clear();
+    assert!(!shown(Ok(&status), Ok(&[])).contains("Drills on this server"));
 }

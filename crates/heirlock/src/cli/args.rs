@@ -84,6 +84,9 @@ pub(super) enum Verb {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Find out what would come of an adoption by this server, without one: nothing is changed
+    #[command(after_help = help::DRILL)]
+    Drill(Drill),
     /// Say that this server's silence is no reason to adopt its services, or is one again
     #[command(after_help = help::MAINTENANCE)]
     Maintenance {
@@ -191,6 +194,16 @@ pub(super) struct Status {
     /// Show it anew every 2 seconds, until Ctrl-C; on a terminal
     #[arg(long, conflicts_with_all = ["check", "json"])]
     pub(super) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Drill {
+    /// The service
+    #[arg(value_name = "SERVICE", required_unless_present = "all", conflicts_with = "all")]
+    pub(super) service: Option<String>,
+    /// Drill each service of the configuration that this server does not hold
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 #[derive(Debug, Args)]

@@ -57,6 +57,10 @@ pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
             })?;
             Ok(Exit::Done)
         }
+        Answer::Drill(report) => {
+            output.print(&report, |report, look| render::drill(report, look))?;
+            Ok(Exit::from(report.verdict))
+        }
         Answer::Adoption(report) => {
             output.print(&report, |report, look| render::adoption(report, look))?;
             Ok(Exit::from(&*report))

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io;
 use std::process::ExitCode;
 
+use heirlock_core::drill::Verdict;
 use serde::Serialize;
 
 use crate::config::ConfigError;
@@ -28,6 +29,8 @@ pub(crate) enum Exit {
     Store,
     /// Done, but not every client was told (I8).
     Untold,
+    /// A drill, by which nothing speaks against an adoption, and which does not prove that one would work.
+    Unproved,
     /// The level for a monitoring system, which has numbers of its own (`status --check`); nothing where it could not
     /// be found out.
     Check(Option<Level>),
@@ -45,6 +48,7 @@ Exit codes:
   4  no agent answers, or its loop hangs: the request may be done later
   5  the store fails
   6  done, but some clients were not told: they are lost or unreachable
+  7  a drill that proves less than it was asked
 Each verb's own --help says what that means for it.";
 
 /// Why a verb was not carried out.
@@ -82,6 +86,7 @@ impl Exit {
             Exit::NoAgent => 4,
             Exit::Store => 5,
             Exit::Untold => 6,
+            Exit::Unproved => 7,
             Exit::Check(Some(Level::Well)) => 0,
             Exit::Check(Some(Level::Attention)) => 1,
             Exit::Check(Some(Level::Unprotected)) => 2,
@@ -164,6 +169,19 @@ impl From<anyhow::Error> for Failed {
             }
         }
         Self::new(if store { Exit::Store } else { Exit::Failed }, message)
+    }
+}
+
+/// A drill is done in any case: its exit code tells what an adoption would come to.
+impl From<Verdict> for Exit {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Works => Exit::Done,
+            Verdict::Unproved | Verdict::HeldHere => Exit::Unproved,
+            Verdict::LeavesOut => Exit::Untold,
+            Verdict::Fails => Exit::Failed,
+            Verdict::StoreFails => Exit::Store,
+        }
     }
 }
 

@@ -101,6 +101,19 @@ pub(super) const FAILBACK: &str = help!(
     usage, refused, agent, store, untold
 );
 
+pub(super) const DRILL: &str = help!(
+    "
+  heirlock drill nfs    # on the server that would adopt it
+  heirlock drill --all  # every service that this server does not hold",
+    "
+  0  an adoption would work, and every client on record answers
+  1  it would not work: a line for each reason
+  5  it would not work: the store can't be read
+  6  it would work, and some clients would not be told: the table names them
+  7  nothing speaks against it, and it is not proved: something could not be\n     checked, or this server holds the service, so another one would adopt it\nWith --all: the first of 5, 1, 6, 7 and 0 that one of the services has.";
+    usage, refused, agent
+);
+
 pub(super) const MAINTENANCE: &str = help!(
     "
   heirlock maintenance on   # before this server is rebooted, say
@@ -333,6 +346,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
     (&["show"], "heirlock records show SERVICE CLIENT"),
     (&["forget", "remove", "rm", "delete"], "heirlock records forget SERVICE CLIENT"),
     (&["export", "import"], "heirlock records export or heirlock records import"),
+    (&["rehearse", "rehearsal", "dry-run", "simulate", "exercise"], "heirlock drill SERVICE"),
     (&["check", "health", "monitor", "test"], "heirlock status --check, or heirlock doctor"),
     (&["metrics", "prometheus", "page", "web", "dashboard"], "heirlock exporter"),
     (&["info", "show-status", "stat", "state"], "heirlock status"),
@@ -373,7 +387,8 @@ fn services() -> String {
         return format!("hint: the services are in {}", path.display());
     };
     let mut names: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
-    let moves = std::env::args().any(|word| matches!(word.as_str(), "adopt" | "release" | "failback"));
+    let moves =
+        std::env::args().any(|word| matches!(word.as_str(), "adopt" | "release" | "failback" | "drill"));
     names.extend((!moves).then_some("host"));
     format!("hint: the services of {} are: {}", path.display(), names.join(", "))
 }

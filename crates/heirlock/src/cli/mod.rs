@@ -8,6 +8,7 @@ mod args;
 mod ask;
 mod demo;
 mod documents;
+mod drill;
 mod exit;
 mod exporter;
 mod guard;
@@ -103,6 +104,7 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
             answer_when: wait.answer_when(),
         }),
         Verb::Maintenance { switch } => ask(Request::Maintenance { on: switch == Switch::On }),
+        Verb::Drill(options) => drill::run(&options, &settings, output),
         Verb::Status(options) => status::run(&options, &host, &settings, output),
         Verb::History { service } => history::history(service.as_deref(), &host, &settings, output),
         Verb::Report(options) => history::report(&options, &host, &settings, output),

@@ -194,6 +194,7 @@ fn without_agent(host: &Host, settings: &Settings, why: Problem) -> StatusReport
             ..ServiceStatus::default()
         })
         .collect();
+    report.drills = crate::drill::kept::load(&settings.local_directory);
     report
 }
 
@@ -215,6 +216,7 @@ fn only(report: &mut StatusReport, service: &str) -> Result<(), Failed> {
         return Err(Failed::new(Exit::Usage, format!("there is no service {service}; there is: {known}")));
     }
     report.services.retain(|known| known.service == service);
+    report.drills.retain(|drill| drill.service == service);
     report.problems.retain(|problem| problem.service.as_deref().is_none_or(|of| of == service));
     Ok(())
 }

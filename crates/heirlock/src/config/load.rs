@@ -359,14 +359,26 @@ fn host(section: Section<'_, '_>, server: Option<&ServerName>) -> Option<HostSet
 fn hooks(section: Section<'_, '_>) -> HookSettings {
     let hooks = HookSettings {
         fence: section.command("fence"),
+        fence_check: section.command("fence-check"),
         volume_up: section.command("volume-up"),
         address_up: section.command("address-up"),
         address_down: section.command("address-down"),
         volume_down: section.command("volume-down"),
         alert: section.command("alert"),
     };
+    check_fence_check(&section, &hooks);
     section.finish();
     hooks
+}
+
+/// A drill may never fence.
+fn check_fence_check(section: &Section<'_, '_>, hooks: &HookSettings) {
+    let Some(check) = &hooks.fence_check else { return };
+    if hooks.fence.as_ref().is_some_and(|fence| fence.argv == check.argv) {
+        section.wrong("fence-check", "expected another command than hooks.fence, found the same: each drill would turn a server off; for example: fence-check = [\"/usr/local/sbin/fence-server\", \"--status\"]");
+    } else if hooks.fence.is_none() {
+        section.wrong("fence-check", "expected hooks.fence beside it, which it checks, found none");
+    }
 }
 
 fn services(file: &Section<'_, '_>, shared: bool, fenced: bool) -> Vec<ServiceSettings> {

@@ -16,10 +16,10 @@ use crate::host::{Host, volumes};
 use crate::lock_manager::{self, LockManager, LockManagerError};
 
 /// One thing that was looked at.
-struct Need {
-    finding: Finding,
+pub(super) struct Need {
+    pub(super) finding: Finding,
     /// How bad it is while no adoption is on, where it may be brought right before one.
-    until_then: Option<Severity>,
+    pub(super) until_then: Option<Severity>,
 }
 
 impl Need {
@@ -67,13 +67,8 @@ pub(super) fn refusals(
 
 /// The whole list, for all services of the configuration; and what `adopt` says before it begins to wait.
 pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockManager) -> Vec<Finding> {
-    let mut needs = strategy(host, settings, lock_manager);
-    if needs.is_empty() {
-        let found = format!("'{}' can work here", settings.lock_manager.strategy);
-        needs.push(Need::always(Finding::ok("strategy", found)));
-    }
     let targets: Vec<ServiceName> = settings.services.iter().map(|service| service.name.clone()).collect();
-    needs.extend(besides(host, settings, &targets, lock_manager));
+    let needs = all(host, settings, lock_manager, &targets);
     let mut findings: Vec<Finding> = needs.into_iter().map(Need::shown).collect();
     // Without a restart it depends on the grace period that is open then.
     let short = too_short_to_prepare(settings, lock_manager);
@@ -84,6 +79,22 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
     let awaited = awaited(host, settings, lock_manager, &targets);
     findings.extend(awaited.into_iter().map(|said| Finding::note("address-up", said)));
     findings
+}
+
+/// Every need of an adoption of these services, met or not.
+pub(super) fn all(
+    host: &Host,
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    targets: &[ServiceName],
+) -> Vec<Need> {
+    let mut needs = strategy(host, settings, lock_manager);
+    if needs.is_empty() {
+        let found = format!("'{}' can work here", settings.lock_manager.strategy);
+        needs.push(Need::always(Finding::ok("strategy", found)));
+    }
+    needs.extend(besides(host, settings, targets, lock_manager));
+    needs
 }
 
 /// The check of the time that a prepared adoption leaves.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::MetadataExt;
 
-use heirlock_core::{ServerName, ServiceName};
+use heirlock_core::{LockManagerName, ServerName, ServiceName};
 use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
@@ -24,7 +24,7 @@ use crate::words::counted;
 use crate::{detector, limits, monitor, rpc_client};
 
 /// The check that compares servers.
-const OTHER_SERVERS: &str = "other-servers";
+pub(super) const OTHER_SERVERS: &str = "other-servers";
 
 /// Names that one finding lists.
 const NAMES_SHOWN: usize = 5;
@@ -91,10 +91,18 @@ fn of_namesake(
     others: &BTreeMap<ServerName, ServerReport>,
     of: &Managed,
 ) -> BTreeMap<ServerName, BTreeMap<String, String>> {
-    let facts = |report: &ServerReport| match of.is_first() {
-        true => Some(report.facts.clone()),
-        false => {
-            let further = report.further_lock_managers.iter().find(|further| further.name == of.name);
+    facts_of(others, Some(&of.name).filter(|_| !of.is_first()))
+}
+
+/// What the others' lock managers of this name have told of themselves, or their first ones.
+pub(super) fn facts_of(
+    others: &BTreeMap<ServerName, ServerReport>,
+    further: Option<&LockManagerName>,
+) -> BTreeMap<ServerName, BTreeMap<String, String>> {
+    let facts = |report: &ServerReport| match further {
+        None => Some(report.facts.clone()),
+        Some(name) => {
+            let further = report.further_lock_managers.iter().find(|further| further.name == *name);
             further.map(|further| further.facts.clone())
         }
     };
@@ -219,7 +227,7 @@ fn directory(host: &Host, settings: &Settings) -> Vec<Finding> {
 }
 
 /// The facts that must be equal on all servers, and those that had better be.
-fn differences(
+pub(super) fn differences(
     ours: &BTreeMap<String, String>,
     others: &BTreeMap<ServerName, BTreeMap<String, String>>,
 ) -> Vec<Finding> {

@@ -9,6 +9,7 @@
 //! | [`doctor`] | all of that and the live host, its clients, the other servers, the cluster manager | `heirlock doctor` |
 //! | [`refusals`] | all that an adoption needs; also a part of [`doctor`] | `adopt`, which refuses before it claims |
 //! | [`awaited`] | addresses that no hook brings | `adopt`, which says for whom it is going to wait |
+//! | [`drilled`] | the same as [`refusals`] and all that is well, of one service, and what hurts its clients later | `heirlock drill` |
 //! | [`enable`], [`disable`] | | put a host under guard, and give it back to the byte |
 //! | [`renew`] | | what a boot wiped from /run, where no systemd puts it back; for the agent's start |
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
@@ -18,6 +19,7 @@ mod capture;
 mod cluster;
 mod commands;
 mod configured;
+mod drill;
 mod facts;
 mod finding;
 mod intent;
@@ -38,11 +40,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::ServiceName;
+use heirlock_core::drill::Check;
 use heirlock_core::store_identity::Word;
 
 use crate::config::Settings;
 use crate::host::Host;
 use crate::lock_manager::LockManager;
+use crate::store::Store;
 
 pub(crate) use finding::{Finding, Severity};
 use managed::Managed;
@@ -91,6 +95,27 @@ pub(crate) fn awaited(
     targets: &[ServiceName],
 ) -> Vec<String> {
     intent::awaited(host, settings, lock_manager, targets)
+}
+
+/// All that an adoption of a service by this server needs of the host, met or not, and what would hurt its clients afterwards. As
+/// [`refusals`] this is for a thread that may wait, and leaves the host as it was.
+pub(crate) fn drilled(
+    host: &Host,
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    service: &ServiceName,
+) -> Vec<Check> {
+    drill::check(host, settings, lock_manager, service)
+}
+
+/// Facts of this server that differ from those of the others so that clients of a service lose by it, as the store has them.
+pub(crate) fn differing_facts(
+    settings: &Settings,
+    lock_manager: &dyn LockManager,
+    service: &ServiceName,
+    store: &dyn Store,
+) -> Vec<Check> {
+    drill::differing_facts(settings, lock_manager, service, store)
 }
 
 /// Follows the status monitor to its directory, where the configuration doesn't name one.

@@ -19,6 +19,9 @@ pub(super) const UNIT: &str = "rpc-statd-notify.service";
 /// The file by which sm-notify makes sure to run once a boot; it never removes it.
 pub(super) const GUARD_FILE: &str = "/run/sm-notify.pid";
 
+/// The check of that file.
+pub(super) const GUARD_FILE_CHECK: &str = "sm-notify-pid";
+
 /// The program.
 const PROGRAM: &str = "sm-notify";
 
@@ -126,7 +129,7 @@ fn holds(bytes: &[u8], word: &[u8]) -> bool {
 }
 
 fn guard_file(host: &Host, conf: &NfsConf, unit: Option<&Unit>) -> Finding {
-    let check = "sm-notify-pid";
+    let check = GUARD_FILE_CHECK;
     let set = conf.get("sm-notify", "force").filter(|value| value.as_bool() == Some(true));
     let forced = set.is_some();
     if host.at(GUARD_FILE).exists() && !forced {

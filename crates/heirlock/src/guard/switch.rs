@@ -291,14 +291,22 @@ pub(super) fn units_at_boot(settings: &Settings) -> Vec<&'static str> {
     [&[UNIT], mode_of(settings).units().ours].concat()
 }
 
-/// See [`crate::guard::renew`].
-pub(super) fn renew(host: &Host, settings: &Settings) -> Result<bool, GuardError> {
+/// Whether [`renew`] would make the guard file anew.
+///
+/// # Errors
+/// Where that can't be told.
+pub(super) fn would_renew(host: &Host, settings: &Settings) -> Result<bool, GuardError> {
     let path = Run::memory_path(host, settings);
     let guarded = Memory::load(&path).map_err(failed("read", &path))?.is_some();
-    let at = host.at(rivals::GUARD_FILE);
-    if !guarded || at.exists() {
+    Ok(guarded && !host.at(rivals::GUARD_FILE).exists())
+}
+
+/// See [`crate::guard::renew`].
+pub(super) fn renew(host: &Host, settings: &Settings) -> Result<bool, GuardError> {
+    if !would_renew(host, settings)? {
         return Ok(false);
     }
+    let at = host.at(rivals::GUARD_FILE);
     memory::write(&at, b"", 0o644).map_err(failed("write", &at))?;
     Ok(true)
 }

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use heirlock_core::grace::Leave;
 use heirlock_core::log_limit::{Source, cut};
-use heirlock_core::notify::{Destination, Event, Notifier, Plan, Transport};
+use heirlock_core::notify::{Destination, Event, Notifier, Plan, Transport, Words};
 use heirlock_core::{Moment, Outcome, limits};
-use heirlock_nsm::{MonName, MyName, StateNumber};
+use heirlock_nsm::MonName;
 
 use crate::config::NotifySettings;
 use crate::from_elsewhere;
@@ -36,10 +36,8 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The clients to tell for one service.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
-    /// The names of the service, in the order in which they are announced.
-    pub(crate) names: Vec<MyName>,
-    /// The number.
-    pub(crate) state: StateNumber,
+    /// The words that each is to hear.
+    pub(crate) words: Words,
     /// The clients and their addresses.
     pub(crate) clients: Vec<(MonName, Vec<Destination>)>,
     /// The service's addresses. A client is told from those of its own family, in turn until it answers; where the service
@@ -120,8 +118,7 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
     let ready = sources.newly_ready(principal);
     let mut streams = Streams::new(task.settings.privileged_port);
     let plan = Plan {
-        names: task.names,
-        state: task.state,
+        words: task.words,
         clients: task.clients,
         sources: ready,
         rpcbind_port: task.settings.rpcbind_port,

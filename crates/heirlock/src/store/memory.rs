@@ -98,13 +98,22 @@ pub(crate) fn open_ours(
     settings: &Settings,
 ) -> Result<(Box<dyn Store>, StoreMemory), StoreError> {
     let store = super::open(host, settings);
-    let (memory, wrong) = recognise(store.as_ref(), &settings.local_directory)?;
+    let memory = make_sure(store.as_ref(), settings)?;
+    Ok((store, memory))
+}
+
+/// Makes sure that an open store is this server's, and that every later call fails where it is not any more. Answers what is
+/// remembered of it.
+///
+/// # Errors
+/// Where it can't be looked at, or is another one than this server's.
+pub(crate) fn make_sure(store: &dyn Store, settings: &Settings) -> Result<StoreMemory, StoreError> {
+    let (memory, wrong) = recognise(store, &settings.local_directory)?;
     match wrong {
         Some(wrong) => Err(wrong),
         None => {
-            // It must stay the same until the verb is done.
             store.expect(store.found()?.identity.as_ref());
-            Ok((store, memory))
+            Ok(memory)
         }
     }
 }

@@ -29,7 +29,8 @@ pub(crate) fn last(store: &dyn Store) -> Result<Vec<AdoptionReport>, StoreError>
     Ok(reports)
 }
 
-fn last_of(store: &dyn Store, service: &ServiceName) -> Result<Vec<AdoptionReport>, StoreError> {
+/// The last adoptions of one service, as [`last`] tells them.
+pub(crate) fn last_of(store: &dyn Store, service: &ServiceName) -> Result<Vec<AdoptionReport>, StoreError> {
     let (tenures, _) = past::history(store, service)?;
     let claims = store.past(service)?;
     let adopted = tenures.iter().filter(|tenure| was_adopted(tenure)).take(PAST_ADOPTIONS_OF_SERVICE_MAX);

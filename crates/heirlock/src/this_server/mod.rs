@@ -7,11 +7,13 @@
 //! | `conveying.rs` | the thread that places records and takes them away |
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
+//! | `drills.rs`, `past.rs` | drills and the last adoptions, for callers that wait beside the loop |
 //! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; notes for the next agent; the last status |
 //! | `inbox.rs` | where the threads of a lock manager report |
 
 mod clock;
 mod conveying;
+mod drills;
 mod in_short;
 mod inbox;
 pub(crate) mod look_up;

@@ -11,6 +11,7 @@ use heirlock_core::limits as core_limits;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::drills::Drills;
 use super::in_short::in_short;
 use super::past::Past;
 use super::{Clock, Inbox, Snapshot, ThisLockManager, ThisServer};
@@ -40,7 +41,8 @@ pub(crate) fn run(host: Host, settings: Settings) -> Result<()> {
     let shown = Arc::clone(&snapshot);
     watchdog.tell_systemd_also(move || in_short(&shown.report(clock.now())));
     let reads = Reads { clock, snapshot: Arc::clone(&snapshot), past: Past::new(&host, &settings) };
-    let mut listener = listen(&settings, &inbox, reads.clone(), &outbox)?;
+    let drills = Drills::new(&host, &settings, clock, Arc::clone(&snapshot));
+    let mut listener = listen(&settings, &inbox, reads.clone(), drills, &outbox)?;
     watchdog.keep(listener.take_thread());
     let mut read_only = listen_for_group(&host, &settings, reads);
     watchdog.keep(read_only.as_mut().and_then(Listener::take_thread));
@@ -116,11 +118,20 @@ impl Reads {
 }
 
 /// Answers what needs no decision at once, and hands on the rest.
-fn listen(settings: &Settings, inbox: &Sender<Message>, reads: Reads, outbox: &Outbox) -> Result<Listener> {
+fn listen(
+    settings: &Settings,
+    inbox: &Sender<Message>,
+    reads: Reads,
+    drills: Drills,
+    outbox: &Outbox,
+) -> Result<Listener> {
     let (inbox, outbox) = (Mutex::new(inbox.clone()), outbox.clone());
     let requested = move |request: Request, responder: Responder| {
         if request.only_reads() {
             return reads.answer(&request, responder);
+        }
+        if let Request::Drill { service } = &request {
+            return drills.answer(service, responder);
         }
         let inbox = inbox.lock().unwrap_or_else(PoisonError::into_inner);
         let _ = inbox.send(Message::Request(Box::new(request), outbox.hold(responder)));

@@ -13,7 +13,7 @@ use heirlock_agent::{Fit, RunNumber, Telling};
 use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::lives::{Recognised, Recognising, asks_first};
-use heirlock_core::notify::Destination;
+use heirlock_core::notify::{Destination, Words};
 use heirlock_core::takeover::{Event, Strategy};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
@@ -503,8 +503,7 @@ impl Workshop {
     ) {
         let service = telling.notice.service.clone();
         let task = notifier::Task {
-            names: telling.names,
-            state: telling.notice.state,
+            words: Words::Restart { names: telling.names, state: telling.notice.state },
             clients: telling.clients,
             from: telling.from,
             settings: self.settings.notify.clone(),
@@ -534,20 +533,7 @@ impl Workshop {
         owner: Option<&ServerName>,
     ) -> Option<Result<(), String>> {
         let (command, name) = (self.settings.hooks.command(hook)?, hook.as_str());
-        let configured = self.settings.service(service);
-        let addresses = configured.map(|s| join(s.addresses.iter())).unwrap_or_default();
-        let exports = configured.map(|s| join(s.exports.iter().map(|e| e.display()))).unwrap_or_default();
-        let owner = owner.map(ToString::to_string).unwrap_or_default();
-        let environment = [
-            ("HEIRLOCK_HOOK", name.to_owned()),
-            ("HEIRLOCK_SERVICE", service.to_string()),
-            ("HEIRLOCK_SERVER", self.settings.server.to_string()),
-            ("HEIRLOCK_OWNER", owner.clone()),
-            // Fences of sites that were written for an earlier version know the owner by this name.
-            ("HEIRLOCK_PEER", owner),
-            ("HEIRLOCK_ADDRESSES", addresses),
-            ("HEIRLOCK_EXPORTS", exports),
-        ];
+        let environment = hooks::environment(&self.settings, name, service, owner);
         tracing::info!(hook = name, %service, "{service}: running the hook {name}");
         let began = self.clock.now();
         let ran = hooks::run(command, &environment).map(|_| ()).map_err(|error| error.to_string());
@@ -556,10 +542,6 @@ impl Workshop {
         let _ = self.inbox.send(News::HookRan(hook, took, ran.is_ok()));
         Some(ran)
     }
-}
-
-fn join<T: ToString>(items: impl Iterator<Item = T>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

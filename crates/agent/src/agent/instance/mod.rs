@@ -213,8 +213,7 @@ impl<O: Outside> Instance<O> {
         server: &'a Common<O>,
     ) -> impl Iterator<Item = &'a ServiceSettings> + Clone + use<'a, O> {
         let number = self.number;
-        let is_its = move |service: &&ServiceSettings| service.instance == number || planted(Bug::ServeAll);
-        server.settings().services.iter().filter(is_its)
+        server.settings().services.iter().filter(move |service| is_served_by(number, service))
     }
 
     /// When there is something to do without a message.
@@ -402,4 +401,9 @@ impl<O: Outside> Instance<O> {
         });
         left.map(|(service, _)| service)
     }
+}
+
+/// Whether the lock manager of this number serves a service.
+fn is_served_by(number: InstanceNumber, service: &ServiceSettings) -> bool {
+    service.instance == number || planted(Bug::ServeAll)
 }

@@ -59,7 +59,7 @@ impl<O: Outside> Instance<O> {
                 self.failback(server, now, service, waiting);
             }
             // The server answers these.
-            Request::Status | Request::Past | Request::Maintenance { .. } => {}
+            Request::Status | Request::Past | Request::Drill { .. } | Request::Maintenance { .. } => {}
             Request::Forget { service, client } => self.forget(server, &service, &client, responder),
             Request::Report { service } => match self.report_of(server, &service) {
                 Some(report) => responder.done(Answer::Adoption(Box::new(report))),

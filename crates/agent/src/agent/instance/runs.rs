@@ -625,25 +625,7 @@ impl<O: Outside> Instance<O> {
 
     /// Under which names: those clients may have mounted it by, the full one first, its short form, the addresses.
     pub(crate) fn announced_names(&self, server: &Common<O>, service: &ServiceName) -> Vec<MyName> {
-        let (names, addresses) = match server.settings().service(service) {
-            Some(configured) => (&configured.names, &configured.addresses),
-            None => (&server.settings().host.names, &server.settings().host.addresses),
-        };
-        let mut announced: Vec<MyName> = Vec::new();
-        for name in names {
-            let short = name.as_str().split('.').next().and_then(|short| MyName::parse(short).ok());
-            announced.extend([Some(name.clone()), short].into_iter().flatten());
-        }
-        announced.extend(addresses.iter().filter_map(|address| MyName::parse(&address.to_string()).ok()));
-        let mut seen = Vec::new();
-        announced.retain(|name| {
-            !seen.contains(name) && {
-                seen.push(name.clone());
-                true
-            }
-        });
-        announced.truncate(heirlock_core::limits::ANNOUNCED_NAMES_MAX);
-        announced
+        server.settings().announced_names(service)
     }
 
     pub fn over(&mut self, server: &mut Common<O>, end: End) {

@@ -1,9 +1,10 @@
 //! The meaning of a status: its problems, how bad each is, and the next step. Pure: of the report alone.
 
 use heirlock_core::LockManagerName;
+use heirlock_core::drill::Verdict;
 use serde::{Deserialize, Serialize};
 
-use super::{Heart, ServiceStatus, StatusReport};
+use super::{DrillStatus, Heart, ServiceStatus, StatusReport};
 
 /// How bad it is, the best first. Monitoring systems go by these numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -95,6 +96,8 @@ pub enum ProblemKind {
     Unserved,
     /// No server has ever claimed a service: none of its clients is on record under its name.
     NeverClaimed,
+    /// The last drill here of a service that another server holds says that an adoption would not work.
+    DrillFails,
     /// Something else.
     Other,
 }
@@ -119,7 +122,7 @@ pub enum Next {
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoAgent,
         Self::AgentSilent,
         Self::NotCaptured,
@@ -144,6 +147,7 @@ impl ProblemKind {
         Self::OwnerSilent,
         Self::Unserved,
         Self::NeverClaimed,
+        Self::DrillFails,
         Self::Other,
     ];
 
@@ -175,6 +179,7 @@ impl ProblemKind {
             Self::OwnerSilent => "owner-silent",
             Self::Unserved => "nobody-serves",
             Self::NeverClaimed => "never-claimed",
+            Self::DrillFails => "drill-fails",
             Self::Other => "other",
         }
     }
@@ -250,6 +255,7 @@ impl Problem {
             | ProblemKind::AwaitsFinish
             | ProblemKind::Unserved
             | ProblemKind::NeverClaimed
+            | ProblemKind::DrillFails
             | ProblemKind::Other => Level::Attention,
         }
     }
@@ -296,7 +302,17 @@ pub fn judge(report: &mut StatusReport) {
         found.extend(problems_of(service, is_ours, heart));
         service.next = next_of(service, is_ours, heart);
     }
+    found.extend(failed_drills(report));
     report.problems.extend(found);
+}
+
+/// A server that would not adopt a service is no standby of it. Where it holds the service by now, it did.
+fn failed_drills(report: &StatusReport) -> Vec<Problem> {
+    let is_held = |name: &str| report.services.iter().any(|service| service.service == name && service.held);
+    let fails = |verdict: Verdict| matches!(verdict, Verdict::Fails | Verdict::StoreFails);
+    let failed = report.drills.iter().filter(|drill| fails(drill.verdict) && !is_held(&drill.service));
+    let why = |drill: &DrillStatus| drill.why.clone().unwrap_or_default();
+    failed.map(|drill| Problem::new(ProblemKind::DrillFails).of(&drill.service).saying(&why(drill))).collect()
 }
 
 fn problems_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Vec<Problem> {

@@ -229,6 +229,32 @@ owner says at once where it can't, and for how long.",
         see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)"],
     },
     Words {
+        verb: "drill",
+        synopsis: None,
+        description: "\
+Finds out what would come of an adoption of a service by this server, without one, and changes nothing: no claim is made, NFS is not
+restarted, no hook is run but fence-check, and no client is told of a restart. Say it on the server that would adopt.
+
+The store is read, the needs of an adoption are looked for on this host, and every client on record is asked: its rpcbind for the port of
+its status monitor, and that for an empty answer, by the same ways as an adoption would tell it. The answer is one table: whether the
+adoption would work, how long it would take by the last ones and by the answers of this drill, and which clients it would not reach and
+why. What only an adoption does is named as not tried.
+
+On a standby the service's address is not there, so the clients are asked from its own: a client whose firewall knows the service's
+address alone is named as not reached. On the server that holds the service the clients are asked from the service's address, and
+nothing else is looked at.
+
+A drill is refused while an adoption is on, and while another drill is; it makes way for an adoption that begins. The last result of each
+service is kept, and shown by heirlock-status(8), in the metrics and on the status page. The timer heirlock-drill.timer, which is off
+until it is enabled, says 'heirlock drill --all' each week.",
+        files: &[
+            CONFIGURED,
+            CONTROL,
+            ("/var/lib/heirlock/drills.json", "The results of the last drills on this server."),
+        ],
+        see_also: &["heirlock(8)", "heirlock-doctor(8)", "heirlock-adopt(8)", "heirlock-status(8)"],
+    },
+    Words {
         verb: "maintenance",
         synopsis: None,
         description: "\

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use heirlock_core::limits::ANNOUNCED_NAMES_MAX;
+use heirlock_core::notify::Words;
 use heirlock_nsm::{MonName, MyName, StateNumber, rpcbind};
 use serde::Serialize;
 
@@ -146,8 +147,7 @@ pub(super) fn run(host: &Host, options: &Notify, output: &Output) -> Result<Exit
 
 fn task(options: &Notify, names: &[MyName], state: StateNumber, clients: &[Client]) -> Task {
     Task {
-        names: names.to_vec(),
-        state,
+        words: Words::Restart { names: names.to_vec(), state },
         clients: clients.iter().map(|client| (client.key.clone(), client.addresses.clone())).collect(),
         from: options.address.clone(),
         settings: NotifySettings { rpcbind_port: options.rpcbind_port, privileged_port: false },

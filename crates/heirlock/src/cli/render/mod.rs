@@ -1,6 +1,7 @@
 //! Text for people: made here from values, and from nothing else, so that every word of it can be tested.
 
 mod adoption;
+mod drill;
 mod guard;
 mod history;
 mod records;
@@ -12,6 +13,7 @@ use std::fmt::Write;
 use jiff::tz::TimeZone;
 
 pub(super) use adoption::adoption;
+pub(super) use drill::drill;
 pub(super) use guard::{findings, steps};
 pub(super) use history::history;
 pub(super) use records::{exported, imported, record, records, services};

@@ -2,6 +2,7 @@
 
 use heirlock_core::Outcome;
 
+use super::drill::last_drill;
 use super::history::seconds;
 use super::table::Side;
 use super::{Look, Table, counted, plain, wrapped};
@@ -213,6 +214,8 @@ fn services(report: &StatusReport, look: &Look) -> String {
     for (service, line) in report.services.iter().zip(lines.iter().skip(1)) {
         text.push_str(&format!("{line}\n"));
         text.push_str(&below(service, look));
+        let drills = report.drills.iter().filter(|drill| drill.service == service.service);
+        text.push_str(&drills.map(|drill| wrapped(BELOW, &last_drill(drill, look))).collect::<String>());
     }
     for client in report.at_risk.iter().take(CLIENTS_SHOWN_MAX) {
         text.push_str(&wrapped("at risk: ", &client_in_words(client, look)));
@@ -489,8 +492,16 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::NeverClaimed => format!(
             "{service}: no server has claimed it yet; the agent of its home {server} does when it starts"
         ),
+        ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn drill_fails(service: &str, why: &str) -> String {
+    format!(
+        "{service}: the last drill says that an adoption by this server would not work: {why}; when that is mended, 'heirlock drill \
+         {service}' says whether it would"
+    )
 }
 
 #[cfg(test)]

@@ -431,3 +431,18 @@ fn a_store_in_etcd_that_is_not_all_said_is_refused_with_what_is_missing() {
     let unsecured = error(&ETCD.replace("https", "http"));
     assert!(unsecured.contains("line 4: store.endpoints: expected https://"), "{unsecured}");
 }
+
+#[test]
+fn a_drill_can_never_be_made_to_run_the_fence_and_needs_one_to_check() {
+    let hooks = |hooks: &str| load(&format!("{LEAST}[hooks]\n{hooks}")).map_err(|error| error.to_string());
+    let fence = "fence = [\"/sbin/fence\", \"-x\"]\n";
+    let checked = hooks(&format!("{fence}fence-check = [\"/sbin/fence\", \"--status\"]")).unwrap();
+    assert_eq!(checked.hooks.fence_check.unwrap().argv, ["/sbin/fence", "--status"]);
+    let same = hooks(&format!(
+        "{fence}fence-check = {{ command = [\"/sbin/fence\", \"-x\"], time-limit = \"9s\" }}"
+    ));
+    let same = same.unwrap_err();
+    assert!(same.contains("hooks.fence-check: expected another command than hooks.fence"), "{same}");
+    let alone = hooks("fence-check = [\"/sbin/fence\", \"--status\"]").unwrap_err();
+    assert!(alone.contains("expected hooks.fence beside it"), "{alone}");
+}

@@ -1,6 +1,7 @@
 use std::net::IpAddr;
 
 use heirlock_core::grace::Leave;
+use heirlock_core::notify::Words;
 use heirlock_core::{Moment, Outcome};
 use heirlock_nsm::{MonName, MyName};
 
@@ -48,8 +49,7 @@ fn the_living_answer_the_notifier_and_the_dead_do_not() {
     crowd.kill_off(2);
     let addresses = (0..12).map(|number| IpAddr::from(address_of(number)));
     let task = Task {
-        names: vec![MyName::parse("homes").unwrap()],
-        state: StateNumber(9),
+        words: Words::Restart { names: vec![MyName::parse("homes").unwrap()], state: StateNumber(9) },
         clients: addresses.map(|address| (MonName::from_address(address), vec![address.into()])).collect(),
         from: vec![SERVICE.into()],
         settings: NotifySettings { rpcbind_port: port, privileged_port: false },

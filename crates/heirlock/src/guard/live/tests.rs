@@ -106,7 +106,7 @@ fn each_lock_manager_is_compared_with_its_namesake_on_the_other_servers() {
         let first = facts::of(&managed[0].settings, managed[0].lock_manager.as_ref());
         let mut further = facts::of(&managed[1].settings, managed[1].lock_manager.as_ref());
         further.insert(GRACE_PERIOD.into(), grace_s.into());
-        let name = heirlock_core::LockManagerName::parse(name).unwrap();
+        let name = LockManagerName::parse(name).unwrap();
         let further = FurtherLockManager { name, incarnation: None, node: None, facts: further };
         let other = ServerReport { facts: first, further_lock_managers: vec![further], ..report("nfs-b", 1) };
         store.put_server(&other).unwrap();

@@ -135,3 +135,34 @@ fn a_kind_of_problem_has_one_spelling() {
     let words: std::collections::BTreeSet<&str> = ProblemKind::ALL.map(ProblemKind::as_str).into();
     assert_eq!(words.len(), ProblemKind::ALL.len());
 }
+
+#[test]
+fn a_drill_that_failed_needs_a_look_until_the_next_one_or_until_the_service_is_held_here() {
+    let judged = |verdict, service| {
+        let mut report = StatusReport::without_agent("nfs-b", "the folder /srv/heirlock");
+        report.services = vec![ServiceStatus { service: "nfs".into(), configured: true, ..service }];
+        report.servers = vec![ServerStatus { heart: Heart::Beating, ..ServerStatus::unknown("nfs-a") }];
+        report.drills = vec![DrillStatus {
+            service: "nfs".into(),
+            verdict,
+            at_s: 1,
+            took_ms: 1,
+            clients: 3,
+            left_out: 1,
+            unreached: Vec::new(),
+            why: Some("no volume".into()),
+            until_told_ms: None,
+        }];
+        judge(&mut report);
+        report
+    };
+    for verdict in Verdict::ALL {
+        let report = judged(verdict, of_another());
+        let fails = matches!(verdict, Verdict::Fails | Verdict::StoreFails);
+        assert_eq!(kinds(&report), vec![ProblemKind::DrillFails; usize::from(fails)], "{verdict}");
+        assert_eq!(level(&report), if fails { Level::Attention } else { Level::Well });
+    }
+    let failed = judged(Verdict::Fails, of_another());
+    assert_eq!(failed.problems[0].error.as_deref(), Some("no volume"));
+    assert_eq!(kinds(&judged(Verdict::Fails, held())), []);
+}
