@@ -53,7 +53,7 @@ pub enum RunWork {
         /// A copy of each record, or a file made from it.
         how: Conveyance,
     },
-    /// Owners are confirmed off.
+    /// Owners are confirmed off. Each is named once, with one of its services.
     Fence(Vec<(ServiceName, ServerName)>),
     /// The lock manager is made to recognise. Told by [`News::Recognised`](super::News::Recognised).
     Recognise {

@@ -185,7 +185,11 @@ impl World {
                 let done = News::Placed(run, self.place(services));
                 return self.done_there(done);
             }
-            RunWork::Fence(_) => ("fence", News::Event(run, Event::Fenced(Ok(())))),
+            RunWork::Fence(owners) => {
+                let servers: BTreeSet<_> = owners.iter().map(|(_, owner)| owner).collect();
+                assert_eq!(servers.len(), owners.len(), "each is fenced once: {owners:?}");
+                ("fence", News::Event(run, Event::Fenced(Ok(()))))
+            }
             RunWork::Recognise { .. } if self.recognition_hangs => return,
             RunWork::Recognise { strategy, grace_seen, owes, .. } => {
                 let done = self.recognise(strategy, grace_seen, owes);

@@ -4,7 +4,7 @@
 
 use heirlock_core::claim::may_fence;
 use heirlock_core::takeover::{Action, End, Event, Standing};
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
@@ -98,11 +98,15 @@ impl<O: Outside> Instance<O> {
                 Action::Fence(services) => match self.may_fence(server, run, &services) {
                     Err(why) => self.advance_asked(server, run, Event::Fenced(Err(why))),
                     Ok(()) => {
-                        let owners = services
-                            .iter()
-                            .filter_map(|service| Some((service.clone(), server.owner_of(service)?)));
-                        let work = RunWork::Fence(owners.collect());
-                        self.outside.begin_for(run, work);
+                        let mut owners: Vec<(ServiceName, ServerName)> = Vec::new();
+                        for service in services {
+                            let Some(owner) = server.owner_of(&service) else { continue };
+                            // A server is fenced once, however many services it had.
+                            if owners.iter().all(|(_, other)| *other != owner) {
+                                owners.push((service, owner));
+                            }
+                        }
+                        self.outside.begin_for(run, RunWork::Fence(owners));
                     }
                 },
                 Action::Claim { .. } => self.claim_in_turn(server),

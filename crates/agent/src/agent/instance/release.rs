@@ -76,7 +76,7 @@ impl<O: Outside> Instance<O> {
         if self.held.contains_key(service) || service.is_host() {
             return self.release(server, service, vec![responder], None);
         }
-        if self.run_for(service).is_some() {
+        if self.asked.iter().any(|asked| asked.machine.targets().contains(service)) {
             return self.end_asked(server, service, responder);
         }
         if let Some(why) = self.left_behind_problem(service) {
@@ -102,7 +102,8 @@ impl<O: Outside> Instance<O> {
     /// answered.
     fn end_asked(&mut self, server: &mut Common<O>, service: &ServiceName, responder: Responder) {
         let why = format!("{service} was released before it was claimed");
-        let Some(asked) = self.run_for(service) else { return };
+        let is_for_it = |asked: &&mut Running| asked.machine.targets().contains(service);
+        let Some(asked) = self.asked.iter_mut().find(is_for_it) else { return };
         let run = asked.number;
         if asked.machine.goes_on_without(service) {
             answer_each_of(asked, service, |waiting| waiting.responder.failed(&why, true));
