@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::report::{AdoptionReport, Failure, ServiceStatus, StatusReport};
+use super::report::{AdoptionReport, DrillReport, Failure, ServiceStatus, StatusReport};
 use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
 use crate::capture::Capture;
 use crate::guest_program;
@@ -269,6 +269,19 @@ impl Cluster {
                 .with_context(|| format!("expected a report, found {called:?}"))?
         };
         self.say(format!("{server}: {}", report.in_words()));
+        Ok((report, called.ending))
+    }
+
+    /// `heirlock drill`, which must report.
+    ///
+    /// # Errors
+    /// When there is no report.
+    pub fn drill(&self, server: Name, service: &Service) -> Result<(DrillReport, Ending)> {
+        self.say(format!("{server}: heirlock drill {}", service.name));
+        let called = self.heirlock(server, &format!("drill {} --json", service.name))?;
+        let report: DrillReport = called.parsed()?;
+        let DrillReport { verdict, clients, answered, .. } = &report;
+        self.say(format!("{server}: {verdict}, {answered} of {clients} clients answered"));
         Ok((report, called.ending))
     }
 
