@@ -37,8 +37,8 @@ pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, UNTOLD, check_new_numb
 pub use nfs::{Lock, RESTART_NFS, Records};
 pub use power::Switched;
 pub use report::{
-    AdoptionReport, ClientAtRisk, Failure, Finding, LockManagerStatus, Missed, MonitorCounts, Observed,
-    OtherService, Problem, ServiceStatus, StatusReport, StoreStatus,
+    AdoptionReport, ClientAtRisk, DrillReport, Failure, Finding, LockManagerStatus, Missed, MonitorCounts,
+    Observed, OtherService, Problem, ServiceStatus, StatusReport, StoreStatus,
 };
 pub use timeline::{Action, Loss, Timeline};
 

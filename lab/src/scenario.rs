@@ -61,6 +61,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::crash::CRASH_RESTART_LOCK_MANAGER,
     scenarios::convey::CONVEY_COPY,
     scenarios::convey::BY_HAND,
+    scenarios::drill::DRILL,
     scenarios::storm::STORM,
     scenarios::monitor_gone::MONITOR_GONE,
     scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,

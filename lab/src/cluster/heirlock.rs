@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::report::{AdoptionReport, Failure, ServiceStatus, StatusReport};
+use super::report::{AdoptionReport, DrillReport, Failure, ServiceStatus, StatusReport};
 use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
 use crate::capture::Capture;
 use crate::guest_program;
@@ -315,6 +315,19 @@ impl Cluster {
             Ok(report)
         };
         services.iter().map(report).collect()
+    }
+
+    /// `heirlock drill`, which must report.
+    ///
+    /// # Errors
+    /// When there is no report.
+    pub fn drill(&self, server: Name, service: &Service) -> Result<(DrillReport, Ending)> {
+        self.say(format!("{server}: heirlock drill {}", service.name));
+        let called = self.heirlock(server, &format!("drill {} --json", service.name))?;
+        let report: DrillReport = called.parsed()?;
+        let DrillReport { verdict, clients, answered, .. } = &report;
+        self.say(format!("{server}: {verdict}, {answered} of {clients} clients answered"));
+        Ok((report, called.ending))
     }
 
     /// `heirlock report`: the report of the last adoption of a service.

@@ -35,6 +35,34 @@ pub struct TimelineEntry {
     pub at_ms: i64,
 }
 
+/// Of a drill.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct DrillReport {
+    pub verdict: String,
+    pub clients: usize,
+    pub answered: usize,
+    pub unreached: Vec<Unreached>,
+    pub checks: Vec<Check>,
+}
+
+/// A client that would not be told.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Unreached {
+    pub client: String,
+    pub why: String,
+}
+
+/// One finding of a drill.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct Check {
+    pub check: String,
+    pub finding: String,
+    pub found: String,
+}
+
 /// Of an adoption that could not go on.
 #[derive(Clone, Debug, Deserialize)]
 #[allow(missing_docs, reason = "the program documents them")]

@@ -242,7 +242,7 @@ impl<O: Outside> Instance<O> {
         self.forget_who_came();
         let told = self.run.as_ref().is_some_and(|running| running.machine.had_begun_to_tell());
         if awaited && !told && recognition.is_ok() {
-            self.forget_who_registered_before();
+            self.forget_who_registered_before(server);
         }
         if self.is_on(run) && recognition.is_ok() {
             self.share_adopted(server);
@@ -252,7 +252,9 @@ impl<O: Outside> Instance<O> {
 
     /// The lock manager has dropped its locks, and no client is told yet: a client that registered between the last look before and
     /// this moment has not come back.
-    fn forget_who_registered_before(&mut self) {
+    fn forget_who_registered_before(&mut self, server: &mut Common<O>) {
+        // A look may have been put off while the loop waited for the store.
+        self.settle_capture(server, server.now());
         let Some(run) = self.run.as_ref().map(|running| running.machine.run()) else { return };
         let before = self.registrations_now(run);
         self.outside.note_registrations(&before);
