@@ -127,6 +127,17 @@ impl Documented {
         Ok(Self { tool, statements })
     }
 
+    /// The file that a page shows from this line on: an indented block.
+    ///
+    /// # Errors
+    /// When the page has no such line.
+    pub fn block(page: Page, first: &str) -> Result<String> {
+        let lines = page.text().lines().skip_while(|line| line.trim() != first);
+        let block: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
+        ensure!(!block.is_empty(), "the guide has no block that begins with {first:?}");
+        Ok(block.join("\n") + "\n")
+    }
+
     /// A configuration that stands in no page.
     #[must_use]
     pub fn written(tool: Tool, text: &str) -> Self {
@@ -186,14 +197,21 @@ impl Documented {
     /// # Errors
     /// As `with`.
     pub fn for_service(self, service: &Service) -> Result<Self> {
-        self.with("homes", service.name)?
-            .with("192.0.2.10 ", &format!("{} ", service.address))?
+        self.with("homes", service.name)?.with("/dev/drbd0", service.disk)?.for_network(service)
+    }
+
+    /// For the lab's network, with the names and the device of the guide.
+    ///
+    /// # Errors
+    /// As `with`.
+    pub fn for_network(self, service: &Service) -> Result<Self> {
+        self.with("192.0.2.10 ", &format!("{} ", service.address))?
             .with("fsid=77 ", &format!("fsid={} ", service.fsid))?
             .with("192.0.2.0/24", "10.99.0.0/16")?
-            .with("/dev/drbd0", service.disk)?
             .with("options=rw ", "options=rw,no_root_squash,insecure ")?
-            // A look of the stock agents is some dozen processes, which a guest has less time for than a server.
-            .with(" interval=10s", " interval=120s")?
+            // A look of the stock agents is some dozen processes, which a guest has less time for than a server. Two looks of one
+            // resource must differ in their intervals.
+            .with(" interval=10s", " interval=110s")?
             .with(" interval=20s", " interval=120s")
     }
 

@@ -18,7 +18,7 @@ use serde::Serialize;
 ///
 /// Needs root, /dev/net/tun and Debian's packages user-mode-linux nfs-kernel-server nfs-common rpcbind
 /// iproute2 kmod e2fsprogs systemd (debootstrap for another release; pacemaker corosync resource-agents libxml2-utils crmsh pcs
-/// for the scenarios of Pacemaker). Exit code 0: all passed; 1: some failed; 2:
+/// drbd-utils for the scenarios of Pacemaker). Exit code 0: all passed; 1: some failed; 2:
 /// could not run; 130: interrupted.
 #[derive(Parser)]
 #[command(version)]

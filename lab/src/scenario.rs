@@ -67,6 +67,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::monitor_gone::MONITOR_GONE_SYSTEMD,
     scenarios::pacemaker::PACEMAKER_THREE_NODES,
     scenarios::pacemaker_store::PACEMAKER_STORE_MOVES,
+    scenarios::pacemaker_store::PACEMAKER_DRBD,
     scenarios::pacemaker::PACEMAKER_MOVE,
     scenarios::pacemaker::PACEMAKER_TWO_GROUPS,
     scenarios::pacemaker::PACEMAKER_NFSSERVER,

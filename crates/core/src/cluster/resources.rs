@@ -130,8 +130,19 @@ impl Resource {
     /// Whether it brings this address up. An agent for addresses is known by its parameter: clouds have agents of their own.
     pub(super) fn brings(&self, address: IpAddr) -> bool {
         /// They name an address that another resource brings.
-        const SPEAK_OF_ONE: [&str; 7] =
-            ["portblock", "IPsrcaddr", "exportfs", "nfsserver", "nfsnotify", "ethmonitor", "Filesystem"];
+        const SPEAK_OF_ONE: [&str; 11] = [
+            "portblock",
+            "SendArp",
+            "IPsrcaddr",
+            "Route",
+            "exportfs",
+            "nfsserver",
+            "nfsnotify",
+            "ethmonitor",
+            "ping",
+            "pingd",
+            "Filesystem",
+        ];
         if self.is_fence() || SPEAK_OF_ONE.contains(&self.kind.as_str()) {
             return false;
         }

@@ -149,6 +149,7 @@ fn an_address_is_brought_by_the_agent_that_has_it_as_a_parameter_and_not_by_one_
     assert!(brings("ocf:heartbeat:gcp-vpc-move-vip", "alias_ip", "192.0.2.10/32"));
     assert!(!brings("ocf:heartbeat:IPaddr2", "ip", "192.0.2.100"));
     assert!(!brings("ocf:heartbeat:portblock", "ip", "192.0.2.10"));
+    assert!(!brings("ocf:pacemaker:ping", "host_list", "192.0.2.1 192.0.2.10"));
     assert!(!brings("stonith:fence_ipmilan", "ip", "192.0.2.10"));
 }
 

@@ -69,12 +69,16 @@ fn unchecked(host: &Host, why: &str) -> Finding {
 
 /// What this server's configuration expects of the cluster.
 fn expected(host: &Host, settings: &Settings, file: &Path, node: Option<String>) -> Expected {
-    let others = records::store(host, settings).and_then(|store| records::others(store.as_ref(), settings));
+    // A store that comes with a volume is written by a server once that has had the volume.
+    let others = settings.store.shared.then(|| {
+        let store = records::store(host, settings).ok()?;
+        records::others(store.as_ref(), settings).ok()
+    });
     let hooks = Hook::ALL.into_iter().filter(|hook| settings.hooks.command(*hook).is_some());
     Expected {
         server: settings.server.clone(),
         node,
-        servers: others.ok().map(|others| others.into_keys().chain([settings.server.clone()]).collect()),
+        servers: others.flatten().map(|others| others.into_keys().chain([settings.server.clone()]).collect()),
         file: file.to_owned(),
         store: settings.store.path.clone(),
         hooks: hooks.map(Hook::as_str).collect(),

@@ -11,6 +11,7 @@ use super::*;
 use crate::config;
 use crate::guard::testing::Tree;
 use crate::pacemaker::cib;
+use crate::store::dir::DirStore;
 
 const GUIDE: &str = include_str!("../../../../../docs/guide/pacemaker.md");
 const DRBD_GUIDE: &str = include_str!("../../../../../docs/guide/drbd.md");
@@ -314,6 +315,21 @@ fn a_server_whose_name_is_not_its_nodes_is_found() {
     let text = text.replace("<constraints>", kept_away);
     let found = found_by("form-a-pcs", &text, |_, expected| expected.servers = Some(known));
     assert_eq!(complaints(&found), []);
+}
+
+#[test]
+fn a_store_that_comes_with_a_volume_says_nothing_of_servers_that_never_had_it() {
+    let tree = Tree::debian();
+    DirStore::create(&tree.host().at("/srv/heirlock")).unwrap();
+    let servers = |shared: bool| {
+        let settings = crate::guard::testing::settings(&format!(
+            "shared = {shared}\n{}",
+            crate::guard::testing::SERVICE
+        ));
+        expected(&tree.host(), &settings, Path::new("heirlock.toml"), None).servers
+    };
+    assert_eq!(servers(true), Some(BTreeSet::from(["nfs-a".parse().unwrap()])));
+    assert_eq!(servers(false), None);
 }
 
 #[test]
