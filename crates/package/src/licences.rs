@@ -273,7 +273,8 @@ mod tests {
     #[test]
     fn every_crate_of_the_program_has_a_licence_that_is_known() {
         let text = text().unwrap();
-        for expected in ["clap 4", "serde 1", "rustix 1", "ureq 3", "ring 0", "Permission is hereby granted"] {
+        for expected in ["clap 4", "serde 1", "rustix 1", "ureq 3", "ring 0", "Permission is hereby granted"]
+        {
             assert!(text.contains(expected), "{expected} is not in the list of licences");
         }
         assert!(!text.contains("proptest"), "a crate of the tests is not linked");
