@@ -18,13 +18,14 @@ const HOST: &str = "host/";
 const NAME_TO_A_HOST: [&str; 3] = ["guard/", "lock_manager/", "store/dir/on_host.rs"];
 
 /// These name files that are no instance's, or name them to people alone.
-const OTHERS: [(&str, &str); 10] = [
+const OTHERS: [(&str, &str); 11] = [
     ("callout/mod.rs", "heirlock's own configuration, and defaults"),
     ("cli/args.rs", "heirlock's own configuration"),
     ("cli/documents/configuration.rs", "prose of the manual pages"),
     ("cli/documents/texts.rs", "prose of the manual pages"),
     ("cli/exporter.rs", "the agent's socket, by default"),
     ("config/load.rs", "defaults, and examples in messages"),
+    ("config/load/store.rs", "examples in messages"),
     ("config/reader.rs", "examples in messages"),
     ("demo/stage.rs", "a hook of the demo's servers"),
     ("ocf/mark.rs", "the notes of resource agents"),

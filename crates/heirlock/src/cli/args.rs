@@ -151,7 +151,7 @@ pub(super) struct Enable {
     /// Only say what would be done
     #[arg(long)]
     pub(super) plan: bool,
-    /// Use the store that lies in store.path, whichever it is and whatever it lacks, or make a new one there
+    /// Use the store that the configuration names, whichever it is and whatever it lacks, or make a new one there
     #[arg(long, conflicts_with = "without_store")]
     new_store: bool,
     /// Put the host under guard although its store is not here now: its volume comes with an adoption
@@ -165,13 +165,13 @@ impl Enable {
 The store:
   A store has an identity, made with it, and each server remembers the
   identity of its store. A server that never had a store uses the one that
-  lies in store.path, or makes one there and says so. After that another
-  store, a new one or an older copy in its place is refused, by 'enable' and
-  by every other verb: most often its volume is not mounted. Where /etc/fstab
-  or a mount unit names a volume for store.path and it is not mounted, no
-  store is made either. --new-store says that what lies in store.path is the
-  store from now on, and makes one where none lies; numbers of generations and
-  state numbers go on above all that this server remembers.";
+  lies in store.path (in etcd, below store.prefix), or makes one there and
+  says so. After that another store, a new one or an older copy in its place
+  is refused, by 'enable' and by every other verb: most often its volume is
+  not mounted. Where /etc/fstab or a mount unit names a volume for store.path
+  and it is not mounted, no store is made either. --new-store says that what
+  lies there is the store from now on, and makes one where none lies; numbers
+  of generations and state numbers go on above all that this server remembers.";
 
     /// The operator's word on the store.
     pub(super) fn word(&self) -> Word {

@@ -52,7 +52,7 @@ use crate::host::Host;
 pub(crate) fn open(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
     #[cfg(feature = "etcd")]
     if let Some(etcd) = &settings.store.etcd {
-        return Box::new(etcd::EtcdStore::at(etcd));
+        return Box::new(etcd::EtcdStore::at(&etcd::files_on(host, etcd)));
     }
     Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
 }

@@ -26,6 +26,9 @@ const SERVICES_AT_ONCE: usize = 30;
 /// Bytes of outcomes that lie under one key.
 const OUTCOMES_BYTES: usize = 256 * 1024;
 
+/// Generations of which something is known at a time: those of all services, twice.
+const TURNS_MAX: usize = 2 * heirlock_core::limits::SERVICES_MAX;
+
 /// What is known of the generations that this server changes.
 pub(super) type Turns = HashMap<(ServiceName, Generation), Known>;
 
@@ -100,6 +103,10 @@ impl EtcdStore {
     /// of the first in the generation of the server that made them.
     pub(super) fn commit_parts(&self, parts: Vec<Part<'_>>) -> Result<(), StoreError> {
         let mut turns = self.turns();
+        if turns.len() > TURNS_MAX {
+            // Those of generations that are over; of the others a look tells all.
+            turns.clear();
+        }
         let of: Vec<(&ServiceName, &Claim)> = parts.iter().map(|part| (part.service, part.by)).collect();
         let batches = batches(parts.into_iter().map(|part| part.steps).collect());
         if batches.len() > 1 {

@@ -141,8 +141,17 @@ impl CallError {
         }
     }
 
+    /// The finding alone, for a sentence that says the rest.
+    pub(super) fn why(&self) -> String {
+        match &self.ill {
+            Ill::Unreachable(why) => why.clone(),
+            Ill::Refused { refusal, .. } => refusal.message.clone(),
+            Ill::TooLong | Ill::Senseless(_) | Ill::Credentials(_) => self.sentence(),
+        }
+    }
+
     /// The finding and the remedy.
-    pub(super) fn sentence(&self) -> String {
+    fn sentence(&self) -> String {
         match &self.ill {
             Ill::Unreachable(why) => format!(
                 "expected an answer of etcd, found none: {why}; see that a majority of its members runs and can be reached, and \

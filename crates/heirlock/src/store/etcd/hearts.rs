@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use heirlock_core::ServerName;
-use heirlock_core::store::{Beaten, ServerHearts, ServerReport, StoreError};
+use heirlock_core::store::{Beaten, ServerHearts, ServerReport, StoreError, StoreErrorKind};
 
 use super::EtcdStore;
 use super::client::Purpose;
@@ -19,7 +19,11 @@ impl EtcdStore {
     /// Reads the heartbeats of all servers and writes this server's, in one step.
     pub(super) fn beat_once(&self, report: &ServerReport) -> Result<Beaten, StoreError> {
         let range = Range { limit: READ_AT_ONCE, ..Range::of(self.keys.servers()) };
-        let before = self.write_report(report, Some(&range))?;
+        let before = match self.write_report(report, Some(&range)) {
+            // The heartbeats of many servers with very many exports: they are read in portions.
+            Err(error) if *error.kind() == StoreErrorKind::Unexpected => self.write_report(report, None)?,
+            written => written?,
+        };
         let hearts = match before {
             Some(read) if !read.is_cut => self.hearts_in(&read.entries),
             // Its own is in these already: no watcher asks for its own.

@@ -59,6 +59,7 @@ use keys::Keys;
 use wire::Range;
 
 use crate::config::EtcdSettings;
+use crate::host::Host;
 
 /// A store in etcd.
 pub(crate) struct EtcdStore {
@@ -73,6 +74,16 @@ pub(crate) struct EtcdStore {
     /// The revisions of the heartbeats that were written last.
     beaten: Arc<Mutex<HashMap<ServerName, u64>>>,
     unique: Arc<Unique>,
+}
+
+/// The same settings, with the files where they lie on this host.
+pub(super) fn files_on(host: &Host, settings: &EtcdSettings) -> EtcdSettings {
+    EtcdSettings {
+        ca: settings.ca.as_ref().map(|ca| host.at(ca)),
+        certificate: settings.certificate.as_ref().map(|(own, key)| (host.at(own), host.at(key))),
+        user: settings.user.as_ref().map(|(name, password)| (name.clone(), host.at(password))),
+        ..settings.clone()
+    }
 }
 
 /// Makes texts that nothing else has: those of this process by their number, those of others by a random part.

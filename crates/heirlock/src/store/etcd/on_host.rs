@@ -11,7 +11,7 @@ use super::client::Purpose;
 use super::health::{self, Beyond};
 use super::wire::{Compare, Op, Range, Txn};
 use super::x509::Certificate;
-use super::{http, secret};
+use super::{files_on, http, secret};
 use crate::config::Settings;
 use crate::host::Host;
 
@@ -32,10 +32,11 @@ impl StoreOnHost for EtcdStore {
         self.describe()
     }
 
-    fn check(&self, _: &Host, settings: &Settings) -> Vec<PlaceFinding> {
+    fn check(&self, host: &Host, settings: &Settings) -> Vec<PlaceFinding> {
         let Some(etcd) = &settings.store.etcd else { return Vec::new() };
+        let etcd = &files_on(host, etcd);
         let statuses = self.client.statuses().into_iter();
-        let statuses = statuses.map(|status| status.map_err(|error| error.sentence()));
+        let statuses = statuses.map(|status| status.map_err(|error| error.why()));
         let asked: Vec<_> = etcd.endpoints.iter().cloned().zip(statuses).collect();
         let mut told = health::of_members(&asked);
         let user = etcd.user.as_ref();

@@ -20,6 +20,7 @@ use super::wire::{Op, Txn};
 use crate::config::EtcdSettings;
 use crate::store::StoreOnHost;
 
+mod figures;
 mod members;
 
 fn nfs() -> ServiceName {

@@ -209,17 +209,25 @@ fn over_tls_with_a_user_the_store_works_and_each_thing_that_is_wrong_is_said_wit
 
 #[test]
 fn doctor_names_what_ails_members_certificates_and_roles() {
-    let folder = tempfile::tempdir().unwrap();
-    let folder = folder.path();
+    let tree = crate::host::testing::Tree::debian();
+    tree.folder("/certificates");
+    let (host, folder) = (tree.host(), tree.host().at("/certificates"));
+    let folder = folder.as_path();
     let Some(etcd) = secured(folder) else { return };
-    let host = crate::host::testing::Tree::debian();
+    // As the host's configuration names them.
+    let named_on_host = |path: PathBuf| Path::new("/").join(path.strip_prefix(host.at("/")).unwrap());
     let text = "server = \"nfs-a\"\n[store]\ntype = \"etcd\"\nendpoints = [\"http://127.0.0.1:1\"]\n";
     let settings = crate::config::parse(Path::new("test.toml"), text).unwrap();
     let said = |etcd: EtcdSettings| {
         let store = EtcdStore::at(&etcd);
         let mut settings = settings.clone();
-        settings.store.etcd = Some(etcd);
-        let found = store.check(&host.host(), &settings).into_iter().map(|finding| match finding {
+        settings.store.etcd = Some(EtcdSettings {
+            ca: etcd.ca.map(named_on_host),
+            certificate: etcd.certificate.map(|(own, key)| (named_on_host(own), named_on_host(key))),
+            user: etcd.user.map(|(name, password)| (name, named_on_host(password))),
+            ..etcd
+        });
+        let found = store.check(&host, &settings).into_iter().map(|finding| match finding {
             PlaceFinding::Said(said) => said,
             other => panic!("{other:?}"),
         });
