@@ -74,7 +74,7 @@ impl<O: Outside> Instance<O> {
     }
 
     /// The same; not `anew`, as after a hint, but opening only those files that may have changed since earlier looks.
-    fn look(&mut self, server: &mut Common<O>, now: Moment, anew: bool) {
+    pub(super) fn look(&mut self, server: &mut Common<O>, now: Moment, anew: bool) {
         let began = server.now();
         self.capture.is_overtaken();
         let basis = self.begin_basis(server, now);

@@ -253,8 +253,8 @@ impl<O: Outside> Instance<O> {
     /// The lock manager has dropped its locks, and no client is told yet: a client that registered between the last look before and
     /// this moment has not come back.
     fn forget_who_registered_before(&mut self, server: &mut Common<O>) {
-        // A look may have been put off while the loop waited for the store.
-        self.settle_capture(server, server.now());
+        // The last look may be old: the loop may have waited for the store, and a hint may have been lost.
+        self.look(server, server.now(), false);
         let Some(run) = self.run.as_ref().map(|running| running.machine.run()) else { return };
         let before = self.registrations_now(run);
         self.outside.note_registrations(&before);
