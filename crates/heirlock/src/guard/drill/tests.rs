@@ -52,14 +52,24 @@ fn what_adopt_refuses_for_fails_and_what_may_be_brought_before_it_is_not_checked
 
 #[test]
 fn a_need_of_another_service_is_none_of_this_one() {
-    let other = "[[service]]\nname = \"other\"\naddresses = [\"192.0.2.99\"]\nexports = [\"/nowhere\"]\n";
-    let checks = drilled(&fit(), &configured(other));
+    // rpcbind answers here over IPv4 alone, so that an IPv6 address could not be served.
+    let port = crate::fake_programs::rpcbind("127.0.0.1", 0, None);
+    let configured = |address: &str| {
+        let other =
+            format!("[[service]]\nname = \"other\"\naddresses = [\"{address}\"]\nexports = [\"/nowhere\"]\n");
+        settings(&format!("[notify]\nrpcbind-port = {port}\n{SERVICE}{other}"))
+    };
+    let settings = configured("2001:db8::99");
+    let checks = drilled(&fit(), &settings);
     assert_eq!(
         (of(&checks, Meaning::Unmet), of(&checks, Meaning::Unchecked)),
         (vec![], vec![]),
         "{checks:?}"
     );
-    assert!(checks.iter().all(|check| !check.found.contains("192.0.2.99")), "{checks:?}");
+    assert!(checks.iter().all(|check| !check.found.contains("2001:db8::99")), "{checks:?}");
+    let lock_manager = lock_manager(&fit(), &settings);
+    let of_other = check(&fit().host(), &settings, lock_manager.as_ref(), &"other".parse().unwrap());
+    assert!(of(&of_other, Meaning::Unmet).contains(&"addresses"), "{of_other:?}");
 }
 
 #[test]
