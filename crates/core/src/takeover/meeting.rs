@@ -22,24 +22,26 @@ use crate::names::{ServerName, ServiceName};
 use crate::planted::{Bug, planted};
 use crate::records::RecordKey;
 
-/// What permits each claim of a run while the owner of the service lives.
+/// What permits each claim of a run while the owner of the service lives. Who insists on one service has said nothing of those that
+/// this server holds besides: another server may have claimed one of them a moment ago.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Authorities {
-    first: Authority,
     of: BTreeMap<ServiceName, Authority>,
+    others: Authority,
 }
 
 impl Authorities {
     /// That of this service.
     #[must_use]
     pub fn of(&self, service: &ServiceName) -> &Authority {
-        self.of.get(service).unwrap_or(&self.first)
+        self.of.get(service).unwrap_or(&self.others)
     }
 }
 
 impl From<Authority> for Authorities {
-    fn from(first: Authority) -> Self {
-        Self { first, of: BTreeMap::new() }
+    /// The same for each service.
+    fn from(others: Authority) -> Self {
+        Self { of: BTreeMap::new(), others }
     }
 }
 
@@ -278,7 +280,8 @@ impl Takeover {
     }
 
     pub(super) fn authorities(&self) -> Authorities {
-        Authorities { first: self.plan.authority.clone(), of: self.met.joined.clone() }
+        let own = self.plan.targets.iter().map(|service| (service.clone(), self.plan.authority.clone()));
+        Authorities { of: own.chain(self.met.joined.clone()).collect(), others: Authority::default() }
     }
 
     /// The owners that are off, as those who asked for the run say.

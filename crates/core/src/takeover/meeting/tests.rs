@@ -101,6 +101,16 @@ fn adoptions_that_may_claim_at_once_are_one_run_and_each_claim_has_its_own_permi
     let [Action::Convey { services, how: Conveyance::Generate }] = steps.then.as_slice() else { panic!() };
     assert_eq!(services.len(), 2, "of each that is taken over");
 
+    let mut insisted = ready("a", Until::Prepared);
+    insisted.plan.authority = insists.clone();
+    let Action::Claim { authority, .. } = insisted.claim() else { panic!() };
+    assert_eq!(authority.of(&service("a")), &insists);
+    assert_eq!(
+        authority.of(&service("home")),
+        &Authority::default(),
+        "nothing was said of what is held here"
+    );
+
     let mut run = ready("a", Until::Prepared);
     run.joined_by(ready("b", Until::Settled));
     assert_eq!(run.plan.until, Until::Settled, "no client of b waits for a word on a");
