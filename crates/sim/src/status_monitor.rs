@@ -10,6 +10,7 @@ use heirlock_agent::News;
 use heirlock_agent::status_monitor::Wanted;
 use heirlock_core::claim::Claim;
 use heirlock_core::monitor::{Action, Caller, Event, Monitor, Persist, Rules, Ticket, WhenUnprotected, key};
+use heirlock_core::takeover::Phase;
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
@@ -363,8 +364,14 @@ impl World {
     pub(crate) fn lacks_record(&self, of: LockManagerAt, client: usize) -> Option<ServiceName> {
         let key = &self.clients[client].key;
         let lacks = |name: &ServiceName, claim: &Claim| {
-            let there = self.store.see(name, claim.generation, |contents| contents.records.contains_key(key));
-            there == Some(false)
+            let there = self.store.see(name, claim.generation, |contents| {
+                let phase = contents.journal.as_ref().map(|journal| journal.phase);
+                (contents.records.contains_key(key), phase == Some(Phase::Claimed))
+            });
+            // A service that was claimed a moment ago, and whose address is elsewhere: no client has a lock here by it. The agent may
+            // not know yet that its generation was begun, for the store said that the call had failed.
+            let is_away = self.service(name).is_some_and(|service| self.serving(service) != Some(of));
+            there.is_some_and(|(is_there, is_claimed)| !is_there && !(is_claimed && is_away))
         };
         self.held_by(of).find(|(name, claim)| lacks(name, claim)).map(|(name, _)| name)
     }

@@ -269,9 +269,9 @@ impl Takeover {
         self.is_only_to_prepare(prepared);
     }
 
-    /// Whether it is a target that another adoption has brought.
-    pub(super) fn has_joined(&self, service: &ServiceName) -> bool {
-        self.met.joined.contains_key(service)
+    /// Whether it tells no client of this service, where such a bug is planted: another adoption has brought it.
+    pub(super) fn forgets_clients_of(&self, service: &ServiceName) -> bool {
+        planted(Bug::ForgetJoined) && self.met.joined.contains_key(service)
     }
 
     pub(super) fn told_before(&self, claimed: &Claimed) -> BTreeSet<RecordKey> {

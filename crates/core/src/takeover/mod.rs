@@ -195,7 +195,7 @@ impl Takeover {
     /// that ends, and is told like those that were known at the claim.
     pub fn captured<'a>(&mut self, service: &ServiceName, clients: impl Iterator<Item = &'a RecordKey>) {
         let may_lose = matches!(self.phase, Phase::Claimed | Phase::Conveyed) && !self.is_first_start;
-        if !may_lose || self.resumed_from.is_some() {
+        if !may_lose || self.resumed_from.is_some() || self.forgets_clients_of(service) {
             return;
         }
         if let Some(member) = self.members.iter_mut().find(|member| member.service == *service) {
@@ -335,8 +335,7 @@ impl Takeover {
             let part = if self.plan.targets.contains(&claimed.service) { Part::Target } else { Part::Own };
             let state = next_unsent(&claimed.sent);
             let clients = claimed.records.keys().cloned();
-            let clients =
-                clients.filter(|_| !(planted(Bug::ForgetJoined) && self.has_joined(&claimed.service)));
+            let clients = clients.filter(|_| !self.forgets_clients_of(&claimed.service));
             let mut member = Member::new(claimed.service.clone(), part, claimed.generation, state, clients);
             member.told_before = self.told_before(&claimed);
             self.members.push(member);

@@ -44,8 +44,8 @@ impl Schedule {
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
             drawing.bring_home(services.len());
-            drawing.meet(servers.len());
         }
+        drawing.meet(servers.len());
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
             streams: seed,
@@ -257,7 +257,7 @@ impl Drawing {
 
     /// Adoptions that meet. Most begin within the time that one takes until the lock manager is restarted for it.
     fn meet(&mut self, servers: usize) {
-        let meetings = sometimes(self.seed, "meet", 2, 40);
+        let meetings = sometimes(self.seed, "meet", 2, 80);
         self.now_and_then("meet", 0, meetings, |rng| {
             let server = rng.usize(0..servers);
             let most = if rng.bool() { 60 } else { 3_000 };
