@@ -371,7 +371,7 @@ impl World {
             // A service that was claimed a moment ago, and whose address is elsewhere: no client has a lock here by it. The agent may
             // not know yet that its generation was begun, for the store said that the call had failed.
             let is_away = self.service(name).is_some_and(|service| self.serving(service) != Some(of));
-            there.is_some_and(|(is_there, is_claimed)| !is_there && !(is_claimed && is_away))
+            there.is_some_and(|(is_there, is_claimed)| !(is_there || (is_claimed && is_away)))
         };
         self.held_by(of).find(|(name, claim)| lacks(name, claim)).map(|(name, _)| name)
     }
