@@ -408,7 +408,15 @@ mod tests {
         let Stage { mut supervisor, theirs: _theirs } = stage("sh", "exit");
         (supervisor.program, supervisor.arguments) = ("sleep".into(), vec!["60".into()]);
         let mut agent = supervisor.try_start().unwrap();
-        let told = fs::read(format!("/proc/{}/environ", agent.child.id())).unwrap();
+        // The kernel shows nothing while the program is being loaded.
+        let environment = format!("/proc/{}/environ", agent.child.id());
+        let told = loop {
+            let told = fs::read(&environment).unwrap();
+            if !told.is_empty() {
+                break told;
+            }
+            thread::yield_now();
+        };
         agent.child.kill().unwrap();
         agent.child.wait().unwrap();
         let number = set.map_or_else(|| HEAPS.1.to_owned(), |set| set.into_string().unwrap());
