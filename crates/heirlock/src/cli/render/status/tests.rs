@@ -194,7 +194,7 @@ fn an_adoption_that_waits_in_line_says_for_which_run() {
     (nfs.phase, nfs.clients_to_tell, nfs.clients_told) = (Some("intent".into()), Some(0), Some(0));
     nfs.waits_for = Some("the lock manager to be restarted for homes first".into());
     judge(&mut report);
-    let text = status(&report, &look());
+    let text = status(&report, &look()).split_whitespace().collect::<Vec<_>>().join(" ");
     let expected = "under way: it waits in line for the lock manager to be restarted for homes first;";
     assert!(text.contains(expected), "{text}");
 }
