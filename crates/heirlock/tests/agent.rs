@@ -181,8 +181,8 @@ fn a_fence_is_asked_where_no_administrator_says_that_the_owner_is_off() {
     assert!(text(&refused.stderr).contains("the fence did not confirm that nfs-a is off"), "{refused:?}");
     assert_eq!(names(&site.store().join("services/nfs/claims")), ["1"]);
     let (site, b) = with_a_silent_owner(Some("true"));
-    b.run(&["adopt", "nfs"]);
-    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"]);
+    let adopted = b.run(&["adopt", "nfs"]);
+    assert_eq!(names(&site.store().join("services/nfs/claims")), ["1", "2"], "{adopted:?}");
 }
 
 /// A server to which the clients of a primary that is dead come back, but for the last of them, which is switched off.
