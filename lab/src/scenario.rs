@@ -88,6 +88,7 @@ pub const ALL: &[Scenario] = &[
 /// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, and what they show of
 /// heirlock is shown without it as well.
 pub const LONG: &[&str] = &[
+    "pacemaker-drbd",
     "pacemaker-store-moves",
     "pacemaker-three-nodes",
     "pacemaker-move",
