@@ -518,12 +518,7 @@ impl<O: Outside> Instance<O> {
             // The last look before all locks are dropped: a record that is there now was there before.
             self.scan(server, server.now());
         }
-        let Some(running) = &mut self.run else { return };
-        let run = running.machine.run().to_owned();
-        let before = running.before.take().unwrap_or_else(|| self.registrations_now(&run));
-        self.outside.note_registrations(&before);
-        let Some(running) = &mut self.run else { return };
-        running.before = Some(before);
+        let Some(running) = &self.run else { return };
         let (targets, owes) = (running.machine.targets().to_vec(), running.machine.owes_already());
         let grace_seen = self.grace_seen_for(server, number);
         self.outside.begin_for(number, RunWork::Recognise { strategy, targets, grace_seen, owes });
