@@ -284,7 +284,7 @@ fn volume(host: &Host, service: &ServiceSettings, path: &Path) -> Option<Finding
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::guard::testing::{SERVICE, Tree, lock_manager, settings};
+    use crate::guard::testing::{SERVICE, Tree, fit, lock_manager, settings};
 
     fn missing(tree: &Tree, more: &str) -> Vec<String> {
         let found = volumes(&tree.host(), &settings(&format!("{SERVICE}{more}")), &["nfs".parse().unwrap()]);
@@ -319,17 +319,6 @@ mod tests {
         let both: Vec<_> = well.filter(|ok| refused.iter().any(|(check, _)| *check == ok.check)).collect();
         assert!(both.is_empty(), "refused, and well: {both:?}");
         refused
-    }
-
-    /// A host on which nothing is missing.
-    fn fit() -> Tree {
-        let tree = Tree::debian();
-        tree.relink("/etc/systemd/system/rpc-statd-notify.service", "/dev/null");
-        tree.put("/etc/nfs.conf.d/heirlock.conf", "[sm-notify]\nlift-grace=n\n");
-        tree.put("/run/sm-notify.pid", "");
-        tree.put("/etc/exports", "/srv/nfs *(rw,fsid=77)\n");
-        tree.folder("/srv/nfs");
-        tree
     }
 
     #[test]

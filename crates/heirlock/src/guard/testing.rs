@@ -53,3 +53,14 @@ pub(super) fn with_second_lock_manager(mut settings: Settings) -> Settings {
 pub(super) fn report(server: &str, beat: u64) -> ServerReport {
     ServerReport { beat, ..ServerReport::new(server.parse().unwrap(), "agent") }
 }
+
+/// A host on which nothing is missing for an adoption.
+pub(super) fn fit() -> Tree {
+    let tree = Tree::debian();
+    tree.relink("/etc/systemd/system/rpc-statd-notify.service", "/dev/null");
+    tree.put("/etc/nfs.conf.d/heirlock.conf", "[sm-notify]\nlift-grace=n\n");
+    tree.put("/run/sm-notify.pid", "");
+    tree.put("/etc/exports", "/srv/nfs *(rw,fsid=77)\n");
+    tree.folder("/srv/nfs");
+    tree
+}

@@ -1,18 +1,7 @@
 use heirlock_core::drill::Finding as Meaning;
 
 use super::*;
-use crate::guard::testing::{SERVICE, Tree, lock_manager, settings};
-
-/// A host on which nothing is missing for an adoption.
-fn fit() -> Tree {
-    let tree = Tree::debian();
-    tree.relink("/etc/systemd/system/rpc-statd-notify.service", "/dev/null");
-    tree.put("/etc/nfs.conf.d/heirlock.conf", "[sm-notify]\nlift-grace=n\n");
-    tree.put("/run/sm-notify.pid", "");
-    tree.put("/etc/exports", "/srv/nfs *(rw,fsid=77)\n");
-    tree.folder("/srv/nfs");
-    tree
-}
+use crate::guard::testing::{SERVICE, Tree, fit, lock_manager, settings};
 
 /// Where no rpcbind answers, so that no program of this machine is asked.
 fn configured(more: &str) -> Settings {
