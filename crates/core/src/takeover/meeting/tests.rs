@@ -227,20 +227,27 @@ fn clients_that_were_told_before_the_first_are_known_to_the_second() {
 
 /// Two services are taken over by one run, and its clients are being told: a's at once, b's when its address is here.
 fn telling_both() -> (Takeover, Kept) {
-    let (mut run, mut kept) = (ready("a", Until::Settled), Kept::default());
+    let mut run = ready("a", Until::Settled);
     run.joined_by(ready("b", Until::Settled));
     let won = vec![claimed("a", 5, &["10.0.0.1"], &[3]), claimed("b", 7, &["10.0.0.2"], &[3])];
+    let kept = goes_on_until(&mut run, won, Event::Served(service("a")));
+    (run, kept)
+}
+
+/// A run that has won these services goes on until its services can be told, and to this event. Answers what is kept of it.
+fn goes_on_until(run: &mut Takeover, won: Vec<Claimed>, last: Event) -> Kept {
+    let mut kept = Kept::default();
     for event in [
         Event::Claimed { won, refused: Vec::new(), unread: Vec::new() },
         Event::Conveyed(Ok(Vec::new())),
         recognition(life("2")),
         Event::Proved(Ok(())),
         Event::BroughtUp(Ok(())),
-        Event::Served(service("a")),
+        last,
     ] {
         kept.persist(&run.step(at(1_000), event));
     }
-    (run, kept)
+    kept
 }
 
 fn comes_back(run: &mut Takeover, kept: &mut Kept, name: &str, of: &str) {
@@ -309,18 +316,9 @@ fn an_adoption_that_is_taken_back_before_it_is_claimed_leaves_the_other_one() {
 /// A caller asked for a service that this server holds and whose clients the run tells: it waits for that run.
 #[test]
 fn a_service_that_is_told_with_others_does_not_fail_where_these_leave_the_run() {
-    let (mut run, mut kept) = (ready("a", Until::Settled), Kept::default());
+    let mut run = ready("a", Until::Settled);
     let won = vec![claimed("a", 5, &["10.0.0.1"], &[3]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    for event in [
-        Event::Claimed { won, refused: Vec::new(), unread: Vec::new() },
-        Event::Conveyed(Ok(Vec::new())),
-        recognition(life("2")),
-        Event::Proved(Ok(())),
-        Event::BroughtUp(Ok(())),
-        Event::GivenUp(service("a")),
-    ] {
-        kept.persist(&run.step(at(1_000), event));
-    }
+    let mut kept = goes_on_until(&mut run, won, Event::GivenUp(service("a")));
     comes_back(&mut run, &mut kept, "home", "10.0.0.8");
     let end = end_of(&tick(&mut run, &mut kept, 3_000, &[]));
     assert!(matches!(run.end_for(&service("home"), &end), End::Settled(_)), "{end:?}");
