@@ -123,10 +123,15 @@ fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
     let back = Instant::now();
     lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
     lab.tell_timeline(NFS_B, &HOMES, loss, back)?;
+    expect_kept(lab, NFS_B)
+}
+
+/// The lock that the first client has got back on this node is its own until it lets go of it.
+pub(super) fn expect_kept(lab: &mut Cluster, node: Name) -> Result<()> {
     lab.wait_until_grace_is_over(&HOMES)?;
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
-    expect_lock_count(lab, NFS_B, 1)?;
-    lab.expect_no_failure(NFS_B)?;
+    expect_lock_count(lab, node, 1)?;
+    lab.expect_no_failure(node)?;
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
 }

@@ -3,7 +3,8 @@
 
 use anyhow::{Result, ensure};
 
-use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
+use super::pacemaker::expect_kept;
+use super::stage::RECLAIM_TIME_MAX;
 use crate::capture::WATCH_ALONE;
 use crate::cluster::{CLIENT1, CLIENT2, Cluster, Finding, HOMES, NFS_A, NFS_B, Name, SETUP, Setup};
 use crate::documented::{Documented, Page, Tool};
@@ -143,10 +144,5 @@ fn move_and_lose(lab: &mut Cluster, volume: &Volume) -> Result<()> {
     lab.wait_until_fenced(NFS_A)?;
     lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
     lab.wait_for_locks(NFS_B, 1, RECLAIM_TIME_MAX)?;
-    lab.wait_until_grace_is_over(&HOMES)?;
-    lab.expect_denied(CLIENT2, &HOMES, "f")?;
-    expect_lock_count(lab, NFS_B, 1)?;
-    lab.expect_no_failure(NFS_B)?;
-    lab.let_go(CLIENT1, &HOMES, "f")?;
-    lab.expect_locked(CLIENT2, &HOMES, "f")
+    expect_kept(lab, NFS_B)
 }
