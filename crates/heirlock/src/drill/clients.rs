@@ -37,7 +37,7 @@ pub(super) struct Asked {
 pub(super) struct Vantage<'a> {
     pub(super) host: &'a Host,
     pub(super) settings: &'a Settings,
-    pub(super) on_record: &'a OnRecord,
+    pub(super) on_record: &'a OnRecord<'a>,
     /// This server holds the service: its clients registered here.
     pub(super) is_held: bool,
     /// Whether this server holds a service.

@@ -29,7 +29,7 @@ use crate::limits::{
     DRILL_ASK_TIME_MAX, DRILL_CLIENTS_MAX, DRILL_STORE_TIME_MAX, INTENT_TIME_MAX, KILLED_TIME_MAX,
 };
 use crate::lock_manager::{self, LockManager};
-use crate::{guard, hooks};
+use crate::{guard, hooks, store};
 
 use clients::Asked;
 use on_record::OnRecord;
@@ -102,7 +102,8 @@ impl Drill<'_> {
         let began = Instant::now();
         let lock_manager = lock_manager::open_on(self.settings, self.host);
         self.steps.begin("the store to tell its records", DRILL_STORE_TIME_MAX);
-        let (on_record, mut checks) = on_record::read(self.host, self.settings, self.service);
+        let store = store::open(self.host, self.settings);
+        let (on_record, mut checks) = on_record::read(store.as_ref(), self.settings, self.service);
         let is_held = self.is_held(on_record.as_ref());
         // Where the drill itself can't read the store, that has been said.
         checks.extend(on_record.as_ref().map(|_| self.of_agent()).unwrap_or_default());
@@ -112,7 +113,7 @@ impl Drill<'_> {
                 self.settings,
                 lock_manager.as_ref(),
                 self.service,
-                on_record.store.as_ref(),
+                on_record.store,
             ));
         }
         match is_held {
@@ -124,7 +125,7 @@ impl Drill<'_> {
     }
 
     /// The store knows, and where it can't be read the agent.
-    fn is_held(&self, on_record: Option<&OnRecord>) -> bool {
+    fn is_held(&self, on_record: Option<&OnRecord<'_>>) -> bool {
         match on_record {
             Some(on_record) => {
                 on_record.claim.as_ref().is_some_and(|claim| claim.is_held_by(&self.settings.server))
@@ -157,7 +158,7 @@ impl Drill<'_> {
     }
 
     /// Whether this server might claim, once the owner is off.
-    fn claim(&self, on_record: &OnRecord) -> Check {
+    fn claim(&self, on_record: &OnRecord<'_>) -> Check {
         let (us, newest) = (&self.settings.server, on_record.claim.as_ref());
         let home = self.settings.service(self.service).and_then(|service| service.home.as_ref());
         let fenced = newest.map(|claim| claim.owner.clone());
@@ -184,7 +185,7 @@ impl Drill<'_> {
     }
 
     /// It is another server that would adopt.
-    fn held_here(&self, on_record: Option<&OnRecord>) -> Check {
+    fn held_here(&self, on_record: Option<&OnRecord<'_>>) -> Check {
         let others = on_record.map(|on_record| {
             let others = on_record.servers.keys().filter(|server| **server != self.settings.server);
             others.map(ServerName::as_str).collect::<Vec<_>>().join(" or ")
@@ -199,7 +200,7 @@ impl Drill<'_> {
     }
 
     /// The host's part, and the fence's.
-    fn needs(&self, lock_manager: &dyn LockManager, on_record: Option<&OnRecord>) -> Vec<Check> {
+    fn needs(&self, lock_manager: &dyn LockManager, on_record: Option<&OnRecord<'_>>) -> Vec<Check> {
         let incarnation = self.settings.lock_manager.incarnation.as_ref();
         let limit = INTENT_TIME_MAX + incarnation.map(|command| command.time_limit).unwrap_or_default();
         self.steps.begin("what an adoption needs of this host to be looked at", limit);
@@ -241,7 +242,7 @@ impl Drill<'_> {
     }
 
     /// Asks the clients that are on record.
-    fn ask(&self, on_record: Option<&OnRecord>, is_held: bool) -> Option<Asked> {
+    fn ask(&self, on_record: Option<&OnRecord<'_>>, is_held: bool) -> Option<Asked> {
         let Some(on_record) = on_record else { return Some(Asked::default()) };
         let clients = on_record.clients.len();
         self.steps
@@ -264,7 +265,7 @@ impl Drill<'_> {
     fn report(
         &self,
         began: Instant,
-        on_record: Option<&OnRecord>,
+        on_record: Option<&OnRecord<'_>>,
         is_held: bool,
         checks: Vec<Check>,
         asked: Asked,

@@ -14,15 +14,14 @@ use heirlock_nsm::{MonName, MonitorLine};
 
 use crate::config::Settings;
 use crate::control::report::AdoptionReport;
-use crate::host::Host;
 use crate::store::memory::make_sure;
-use crate::store::{self, Damaged, ServerReport, StoreError, StoreOnHost};
+use crate::store::{Damaged, ServerReport, StoreError, StoreOnHost};
 use crate::survey::adoptions;
 use crate::words::counted;
 
 /// A service as the store has it.
-pub(super) struct OnRecord {
-    pub(super) store: Box<dyn StoreOnHost>,
+pub(super) struct OnRecord<'a> {
+    pub(super) store: &'a dyn StoreOnHost,
     /// The newest claim of the service.
     pub(super) claim: Option<Claim>,
     /// Its clients, with the lines of each one's record.
@@ -38,50 +37,36 @@ pub(super) struct OnRecord {
 }
 
 /// Reads it. Where it can't be read, the checks say why.
-pub(super) fn read(
-    host: &Host,
+pub(super) fn read<'a>(
+    store: &'a dyn StoreOnHost,
     settings: &Settings,
     service: &ServiceName,
-) -> (Option<OnRecord>, Vec<Check>) {
-    let store = store::open(host, settings);
+) -> (Option<OnRecord<'a>>, Vec<Check>) {
     let mut checks = Vec::new();
-    let looked = look(store.as_ref(), settings, service, &mut checks);
-    match looked {
-        Ok(Looked { claim, clients, unreadable, servers, past, read_in }) => {
-            let found = format!(
-                "{} on record in {}, read in {} ms",
-                counted(clients.len(), "client"),
-                store.shown(settings),
-                read_in.as_millis()
-            );
-            checks.insert(0, Check::new(STORE, Finding::Met, found));
-            if let Err(why) = store.probe().map_err(|error| error.to_string()).and_then(|()| store.try_room())
-            {
-                let remedy = "mend it: no server can claim there";
-                checks.push(Check::new("store-writable", Finding::Unmet, why).with_remedy(remedy));
-            }
-            (Some(OnRecord { store, claim, clients, unreadable, servers, past, read_in }), checks)
-        }
-        Err(error) => (None, vec![not_read(store.as_ref(), settings, &error)]),
+    let on_record = match look(store, settings, service, &mut checks) {
+        Ok(on_record) => on_record,
+        Err(error) => return (None, vec![not_read(store, settings, &error)]),
+    };
+    let found = format!(
+        "{} on record in {}, read in {} ms",
+        counted(on_record.clients.len(), "client"),
+        store.shown(settings),
+        on_record.read_in.as_millis()
+    );
+    checks.insert(0, Check::new(STORE, Finding::Met, found));
+    if let Err(why) = store.probe().map_err(|error| error.to_string()).and_then(|()| store.try_room()) {
+        let remedy = "mend it: no server can claim there";
+        checks.push(Check::new("store-writable", Finding::Unmet, why).with_remedy(remedy));
     }
+    (Some(on_record), checks)
 }
 
-/// The parts of [`OnRecord`] that are read.
-struct Looked {
-    claim: Option<Claim>,
-    clients: BTreeMap<MonName, Vec<MonitorLine>>,
-    unreadable: Vec<Unreached>,
-    servers: BTreeMap<ServerName, Arc<ServerReport>>,
-    past: Vec<PastAdoption>,
-    read_in: Duration,
-}
-
-fn look(
-    store: &dyn StoreOnHost,
+fn look<'a>(
+    store: &'a dyn StoreOnHost,
     settings: &Settings,
     service: &ServiceName,
     checks: &mut Vec<Check>,
-) -> Result<Looked, StoreError> {
+) -> Result<OnRecord<'a>, StoreError> {
     let began = Instant::now();
     let memory = make_sure(store, settings)?;
     let claim = match store.newest_claim(service) {
@@ -120,7 +105,7 @@ fn look(
         }
     };
     let unreadable = contents.left_alone().map(not_readable).collect();
-    Ok(Looked { claim, clients, unreadable, servers, past, read_in })
+    Ok(OnRecord { store, claim, clients, unreadable, servers, past, read_in })
 }
 
 /// Another server may have its volume now, and a cluster manager brings it before it adopts.
