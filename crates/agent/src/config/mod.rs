@@ -59,6 +59,12 @@ impl Settings {
         self.services.iter().find(|service| service.name == *name)
     }
 
+    /// The names of all services, for people.
+    pub fn services_in_words(&self) -> String {
+        let names: Vec<&str> = self.services.iter().map(|service| service.name.as_str()).collect();
+        if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+    }
+
     /// The lock managers of this server, and what is configured for each.
     pub fn instances(&self) -> Vec<InstanceSettings> {
         let first = InstanceSettings {

@@ -57,8 +57,7 @@ impl Drills {
         if self.settings.service(service).is_some() {
             return Ok(());
         }
-        let known: Vec<&str> = self.settings.services.iter().map(|service| service.name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let known = self.settings.services_in_words();
         Err(format!(
             "expected a service that moves, found {service}, which this server's configuration does not have; there is: {known}"
         ))

@@ -78,8 +78,7 @@ impl<O: Outside> Instance<O> {
                  clients itself"
             ));
         }
-        let known: Vec<&str> = server.settings().services.iter().map(|s| s.name.as_str()).collect();
-        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let known = server.settings().services_in_words();
         Err(format!("there is no service {service} in this server's configuration; there is: {known}"))
     }
 

@@ -148,8 +148,7 @@ fn check_service(settings: &Settings, service: &ServiceName) -> Result<(), Faile
              be imported there"
         ),
         None => {
-            let known: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
-            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            let known = settings.services_in_words();
             format!(
                 "expected a service of the configuration ({known}), found {service}; add a [[service]] section"
             )
