@@ -293,6 +293,10 @@ impl InstanceOutside for InstanceOf {
         self.with_machine(Vec::new(), |machine| machine.lines(client).to_vec())
     }
 
+    fn all_registered_lines(&self) -> Vec<MonitorLine> {
+        self.with_machine(Vec::new(), |machine| machine.all_lines().cloned().collect())
+    }
+
     fn may_forget(&self, client: &MonName) -> bool {
         self.with_machine(true, |machine| machine.may_forget(client))
     }

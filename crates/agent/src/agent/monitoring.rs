@@ -35,10 +35,3 @@ pub(crate) struct Monitoring {
     /// It is being made durable. A sync that hangs with a disk is not joined by others.
     pub(super) syncing: bool,
 }
-
-impl Monitoring {
-    /// Clients whose registrations changed, and whose files don't show that yet.
-    pub(crate) fn clients_whose_files_follow(&self) -> impl Iterator<Item = &MonName> {
-        self.changed.iter().chain(self.behind.keys())
-    }
-}

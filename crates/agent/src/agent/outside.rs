@@ -181,6 +181,11 @@ pub trait InstanceOutside {
         Vec::new()
     }
 
+    /// All registrations, also those that the agent has not been told of.
+    fn all_registered_lines(&self) -> Vec<MonitorLine> {
+        Vec::new()
+    }
+
     /// Whether a client may be removed from the store: it is not registered, and from now on it is not taken for durable.
     fn may_forget(&self, _client: &MonName) -> bool {
         true

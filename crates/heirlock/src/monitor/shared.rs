@@ -80,6 +80,11 @@ impl SharedMonitor {
         self.lock().machine.lines(client).to_vec()
     }
 
+    /// All registrations.
+    pub(crate) fn all_lines(&self) -> Vec<MonitorLine> {
+        self.lock().machine.all_lines().cloned().collect()
+    }
+
     /// All clients that are registered.
     pub(crate) fn clients(&self) -> BTreeSet<MonName> {
         let inner = self.lock();

@@ -412,6 +412,10 @@ impl InstanceOutside for ThisLockManager {
         self.monitor.as_ref().map(|monitor| monitor.lines(client)).unwrap_or_default()
     }
 
+    fn all_registered_lines(&self) -> Vec<MonitorLine> {
+        self.monitor.as_ref().map(SharedMonitor::all_lines).unwrap_or_default()
+    }
+
     fn may_forget(&self, client: &MonName) -> bool {
         self.monitor.as_ref().is_none_or(|monitor| monitor.may_forget(client))
     }

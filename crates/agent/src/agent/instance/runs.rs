@@ -263,16 +263,12 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// The clients that are registered, for a run. Where heirlock is the status monitor, some of its files may not show that yet, and
-    /// a notifier may have moved others to `sm.bak`.
+    /// The clients that are registered, for a run. Where heirlock is the status monitor, its memory decides: some of its files may not
+    /// show that yet, a notifier may have moved others to `sm.bak`, and the agent is told of a registration after the client was
+    /// answered.
     fn registrations_now(&self, run: &str) -> Registrations {
-        let found = self.capture.found();
-        let mut registrations = Registrations::of(run, found.registered());
-        let Some(monitoring) = &self.monitoring else { return registrations };
-        let moved = found.backed_up.keys().map(RecordKey::client);
-        for client in monitoring.clients_whose_files_follow().chain(moved) {
-            registrations.note(&render_record(&self.outside.registered_lines(client)));
-        }
+        let mut registrations = Registrations::of(run, self.capture.found().registered());
+        registrations.note(&render_record(&self.outside.all_registered_lines()));
         registrations
     }
 

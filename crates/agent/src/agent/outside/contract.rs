@@ -35,6 +35,7 @@ pub fn a_lock_manager_keeps_its_promises<O: InstanceOutside>(
     hints_are_forgotten(&mut outside);
     assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
     assert_eq!(outside.registered_lines(&client(1)), []);
+    assert_eq!(outside.all_registered_lines(), []);
     assert_eq!(outside.unready(), [], "nothing was brought up yet");
     outside.stop_telling();
 }
