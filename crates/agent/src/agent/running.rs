@@ -128,6 +128,11 @@ impl Running {
         self.todo.spare(present);
     }
 
+    /// Whether a claim of this service was tried, and the store has not said whether it came about.
+    pub(crate) fn may_have_claimed(&self, service: &ServiceName) -> bool {
+        self.claim_waits_for.is_some() && self.attempts.get(service).is_some()
+    }
+
     /// See [`Queue::begins`].
     pub(crate) fn begins(&self, service: &ServiceName) -> bool {
         self.todo.begins(service)

@@ -41,15 +41,15 @@ pub(crate) struct Unreleasable {
 
 /// Why the claim of a service was not given up.
 enum NotGivenUp {
-    /// The store did not answer in time; the claim may be given up all the same.
-    StoreIsLate,
+    /// The store did not answer in time: the claim may be given up all the same, or be of an earlier generation by now.
+    NotYet,
     /// It can't be, or the store fails.
     Failed(String),
 }
 
 impl From<StoreError> for NotGivenUp {
     fn from(error: StoreError) -> Self {
-        if error.is_late() { Self::StoreIsLate } else { Self::Failed(error.to_string()) }
+        if error.is_late() { Self::NotYet } else { Self::Failed(error.to_string()) }
     }
 }
 
@@ -315,7 +315,7 @@ impl<O: Outside> Instance<O> {
         }
         let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(server, now, service));
         match given_up {
-            Err(NotGivenUp::StoreIsLate) => self.give_up_later(server, service),
+            Err(NotGivenUp::NotYet) => self.give_up_later(server, service),
             Ok(troubles) => {
                 let report_until = Some(server.now() + volume_time_max(server.settings(), self.time_limits));
                 if let Some(release) = self.releases.of_mut(service) {
@@ -390,9 +390,8 @@ impl<O: Outside> Instance<O> {
             return Err(failed("its address is on this server again; take it away, then ask again"));
         }
         self.scan(server, now);
-        if self.run.as_ref().is_some_and(|running| running.begins(service)) {
-            // A self-adoption began meanwhile, and has claimed a generation that is not in the store yet.
-            return Err(failed("its next generation is being begun; try again"));
+        if self.is_claimed_anew(service) {
+            return Err(NotGivenUp::NotYet);
         }
         let contents = self.complete(server, service)?;
         let ours = self.held.get(service).zip(contents);
@@ -424,6 +423,13 @@ impl<O: Outside> Instance<O> {
         let folder = server.store().place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
         Ok(contents.damaged.into_iter().filter(Damaged::is_named).map(trouble).collect())
+    }
+
+    /// Whether a run has claimed the next generation of a service, or may have: the store has not answered it, or that generation is
+    /// not begun yet. If the generation before were given up now, the next one would stay claimed by a server that does not serve it.
+    fn is_claimed_anew(&self, service: &ServiceName) -> bool {
+        let mut runs = self.asked.iter().chain(&self.run);
+        runs.any(|running| running.may_have_claimed(service) || running.begins(service))
     }
 
     /// The volume is gone as well, or isn't; the claim is given up in either case.
