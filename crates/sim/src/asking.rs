@@ -3,6 +3,10 @@
 
 use std::collections::BTreeSet;
 
+use heirlock_core::ServiceName;
+use heirlock_core::claim::Claim;
+use heirlock_core::takeover::Phase;
+
 use crate::chance::Purpose;
 use crate::client::Verdict;
 use crate::happening::Happening;
@@ -126,8 +130,9 @@ impl World {
         let name = &self.services[file.0].name;
         let it = &self.servers[of];
         let claim = self.store.newest_claim(name);
-        let is_ours = claim.is_some_and(|claim| claim.owner == it.node && !claim.released);
-        let is_promised = is_ours
+        let ours = claim.filter(|claim| claim.owner == it.node && !claim.released);
+        let is_promised = ours
+            .is_some_and(|claim| !self.is_taken_over_since_registered(of, client, name, &claim))
             && it.capture != Capture::Watch
             && it.registered.contains(&client)
             && !it.asking.unprotected.contains(&client);
@@ -146,6 +151,23 @@ impl World {
             );
             self.violated(1, what);
         }
+    }
+
+    /// Whether a service was taken over after a client had registered, and its generation is not conveyed yet. Its address was here
+    /// before it was this server's, against all warnings: the client comes onto record as one of the service with the others, and
+    /// then the lock manager is restarted, and the client told.
+    fn is_taken_over_since_registered(
+        &self,
+        of: LockManagerAt,
+        client: usize,
+        name: &ServiceName,
+        claim: &Claim,
+    ) -> bool {
+        let journal = self.store.journal(name, claim.generation);
+        let is_conveyed = journal.is_some_and(|journal| journal.phase != Phase::Claimed);
+        let claimed = self.claimed_at.get(&(name.clone(), claim.generation));
+        let is_since = self.checks.registered_at.get(&(of, client)) < claimed;
+        claim.adopts && is_since && !is_conveyed
     }
 
     /// The lock manager has a client unmonitored.

@@ -79,15 +79,26 @@ impl World {
     /// An agent looks at its lock manager. If it stood still during a whole life of it, grace included, nothing tells that the
     /// locks which died before that life were given to others in it.
     pub(crate) fn notice_ends(&mut self, of: LockManagerAt) {
-        let (now, life) = (self.now, self.servers[of].life());
         let runs = self.servers[of].lockd;
+        self.end_noticed_late(of, |ended| runs != Some(ended.start + 1));
+    }
+
+    /// A server dies. If its agent stood still since a life of a lock manager ended, no server learns that those locks died, and that
+    /// others may have got them since: the server that adopts the services tells their clients of the death alone.
+    pub(crate) fn ends_stay_unnoticed(&mut self, of: LockManagerAt) {
+        self.end_noticed_late(of, |_| true);
+    }
+
+    /// `is_unseen`: nothing shows that this life is over, once its grace is.
+    fn end_noticed_late(&mut self, of: LockManagerAt, is_unseen: impl Fn(&Life) -> bool) {
+        let (now, life) = (self.now, self.servers[of].life());
         let held = self.clients.iter_mut().flat_map(|client| client.locks.values_mut());
         let losses = held.filter_map(|held| held.loss.as_mut());
         for loss in losses.chain(self.checks.thefts.iter_mut().map(|lost| &mut lost.loss)) {
             let is_over =
                 |ended: &mut Life| (ended.of, ended.boot) == (of, life.boot) && life.start > ended.start;
             if let Some(ended) = loss.ended.take_if(is_over) {
-                loss.unseen |= runs != Some(ended.start + 1) && now > loss.at + GRACE_MS;
+                loss.unseen |= is_unseen(&ended) && now > loss.at + GRACE_MS;
             }
         }
     }

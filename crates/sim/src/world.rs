@@ -388,6 +388,7 @@ impl World {
         self.disturbed(Disturbance::Failure);
         let all: Vec<LockManagerAt> = self.servers.lock_managers_of(server).collect();
         for of in &all {
+            self.ends_stay_unnoticed(*of);
             let dropped = self.servers[*of].drop_locks();
             self.lose(*of, dropped, false, None);
         }
