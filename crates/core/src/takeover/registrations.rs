@@ -53,6 +53,19 @@ impl Registrations {
         back.map(|(key, _)| key.clone()).collect()
     }
 
+    /// The same, where a record may be that of a registration that was refused: a client has come by a line that is one of
+    /// `registered`.
+    #[must_use]
+    pub fn came_among<'a>(
+        &self,
+        registered: &Self,
+        now: impl IntoIterator<Item = (&'a RecordKey, &'a Record)>,
+    ) -> BTreeSet<RecordKey> {
+        let is_new = |print| !self.prints.contains(&print) && registered.prints.contains(&print);
+        let back = now.into_iter().filter(|(_, record)| prints(record).any(is_new));
+        back.map(|(key, _)| key.clone()).collect()
+    }
+
     /// As text: the run and the number of prints in the first line, then a print a line.
     #[must_use]
     pub fn render(&self) -> String {
@@ -113,6 +126,16 @@ mod tests {
         let now = registered(&[("10.0.0.1", "1a"), ("10.0.0.2", "2b"), ("10.0.0.4", "4a")]);
         let came: Vec<String> = before.came(&now).iter().map(ToString::to_string).collect();
         assert_eq!(came, ["10.0.0.2", "10.0.0.4"]);
+    }
+
+    #[test]
+    fn a_client_whose_registration_was_refused_has_not_come_back() {
+        let before = Registrations::of("r1", &registered(&[("10.0.0.1", "1a"), ("10.0.0.2", "2a")]));
+        let found =
+            registered(&[("10.0.0.1", "1b"), ("10.0.0.2", "2a"), ("10.0.0.3", "3a"), ("10.0.0.4", "4a")]);
+        let monitored = registered(&[("10.0.0.1", "1a"), ("10.0.0.2", "2a"), ("10.0.0.4", "4a")]);
+        let came = before.came_among(&Registrations::of("r1", &monitored), &found);
+        assert_eq!(came.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.4"]);
     }
 
     #[test]

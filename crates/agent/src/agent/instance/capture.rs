@@ -276,8 +276,9 @@ impl<O: Outside> Instance<O> {
         let Some(running) = &mut self.run else { return };
         running.spare(&self.capture.found().clients);
         running.machine.saw(self.capture.found().clients.keys());
-        let Some(before) = &running.before else { return };
-        let came = before.came(self.capture.found().registered());
+        let before = self.run.as_ref().and_then(|running| running.before.as_ref());
+        let Some(before) = before else { return };
+        let came = self.came_since(before);
         if !came.is_empty() {
             self.advance(server, heirlock_core::takeover::Event::Registered(came));
         }

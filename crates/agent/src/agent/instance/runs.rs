@@ -83,14 +83,10 @@ impl<O: Outside> Instance<O> {
             }
         };
         self.settle_capture(server, now);
-        let found = self.capture.found();
         let noted = self.outside.registrations(run);
         let before = noted.unwrap_or_else(|| self.registrations_now(run));
-        let found = Found {
-            came: before.came(found.registered()),
-            remains,
-            held: self.held.keys().cloned().collect(),
-        };
+        let found =
+            Found { came: self.came_since(&before), remains, held: self.held.keys().cloned().collect() };
         let Means { margin, limits, .. } = self.means();
         let Some(mut machine) = Takeover::resume(now, margin, limits, found) else { return false };
         machine.begins(now, &Action::Recognise(Strategy::Notify));
@@ -270,6 +266,19 @@ impl<O: Outside> Instance<O> {
         let mut registrations = Registrations::of(run, self.capture.found().registered());
         registrations.note(&render_record(&self.outside.all_registered_lines()));
         registrations
+    }
+
+    /// The clients that registered since then. Where heirlock is the status monitor, a file may be left of a registration that it
+    /// refused: an earlier agent wrote it, and died before it took it back.
+    pub(crate) fn came_since(&self, before: &Registrations) -> BTreeSet<RecordKey> {
+        let found = self.capture.found();
+        let came = before.came(found.registered());
+        if came.is_empty() || self.monitoring.is_none() {
+            return came;
+        }
+        let mut registered = Registrations::of("", []);
+        registered.note(&render_record(&self.outside.all_registered_lines()));
+        before.came_among(&registered, found.registered())
     }
 
     /// Looks whether an owner that was said to be off lives, after a look at all heartbeats. A heartbeat that the first look
