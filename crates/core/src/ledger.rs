@@ -83,6 +83,15 @@ impl Roles {
     }
 }
 
+/// A change whose commit failed, and may have come about all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// A record was written.
+    Put,
+    /// It was removed.
+    Removal,
+}
+
 /// The clients of one service in the store, and the changes that it is still to learn.
 #[derive(Debug, Clone)]
 pub struct Ledger {
@@ -90,8 +99,8 @@ pub struct Ledger {
     tombstones: BTreeMap<RecordKey, Moment>,
     /// Clients whose record was there since this life serves: only they can vanish in it.
     seen: BTreeSet<RecordKey>,
-    /// Clients of whom the store may hold something else than `stored`: a commit that concerned them failed.
-    doubted: BTreeSet<RecordKey>,
+    /// Clients of whom the store may hold something else than `stored`, and the change that failed.
+    doubted: BTreeMap<RecordKey, Doubt>,
     /// Clients that could not be told, and since when no look has found them.
     absent: BTreeMap<RecordKey, Moment>,
     /// Keys whose record was there when they became known as a peer and has been there ever since.
@@ -112,7 +121,7 @@ impl Ledger {
             stored,
             tombstones: BTreeMap::new(),
             seen: BTreeSet::new(),
-            doubted: BTreeSet::new(),
+            doubted: BTreeMap::new(),
             absent: BTreeMap::new(),
             peers: BTreeSet::new(),
             keeps_peers,
@@ -224,14 +233,24 @@ impl Ledger {
     /// The commit of these changes failed, and may have come about all the same: a record whose removal failed may be gone,
     /// and one that was to be replaced may be. So these clients are written anew as soon as they are found again.
     pub fn uncommitted(&mut self, changes: &[RecordChange]) {
-        self.doubted.extend(changes.iter().map(RecordChange::key).cloned());
+        let doubt = |change: &RecordChange| match change {
+            RecordChange::Put(..) => Doubt::Put,
+            RecordChange::Remove(_) => Doubt::Removal,
+        };
+        self.doubted.extend(changes.iter().map(|change| (change.key().clone(), doubt(change))));
+    }
+
+    /// The last change of this client, where its commit failed and may have come about all the same.
+    #[must_use]
+    pub fn doubt(&self, key: &impl AsKey) -> Option<Doubt> {
+        let doubted: &dyn AsKey = key;
+        self.doubted.get(doubted).copied()
     }
 
     /// Whether the store holds a record of this client for certain.
     #[must_use]
     pub fn holds(&self, key: &impl AsKey) -> bool {
-        let doubted: &dyn AsKey = key;
-        self.stored.contains_key(key) && !self.doubted.contains(doubted)
+        self.stored.contains_key(key) && self.doubt(key).is_none()
     }
 
     /// This client is registered in this life of the lock manager, as [`Ledger::compare`] has it: it need not be there
@@ -319,7 +338,7 @@ impl Ledger {
             let record = found.record_of(key, lines);
             if let Some(known) = self.stored.get(key)
                 && *known == record
-                && !self.doubted.contains(key)
+                && self.doubt(key).is_none()
             {
                 // What is found and what is stored is kept once, where it is one file's bytes.
                 if record.is_shared_with(lines) && !known.is_shared_with(&record) {

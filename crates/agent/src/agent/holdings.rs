@@ -6,7 +6,7 @@ use std::time::Duration;
 use heirlock_core::claim::Claim;
 use heirlock_core::duty::Holding;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::ledger::Ledger;
+use heirlock_core::ledger::{Doubt, Ledger};
 use heirlock_core::records::KeyRef;
 use heirlock_core::store::{Change, ClaimAnswer, Commit, Contents, Damaged, RecordChange, Store, StoreError};
 use heirlock_core::takeover::{Journal, OutcomeLine, Remains, last_outcomes, told_in, with_outcome};
@@ -140,10 +140,15 @@ impl Held {
         }
     }
 
-    /// The records that a generation lacks, and those that it holds besides.
-    pub(crate) fn differences(&self, found: &Contents) -> (Vec<Change>, Vec<RecordChange>) {
+    /// The difference between a generation and what the agent knows of it.
+    pub(crate) fn differences(&self, found: &Contents) -> Differences {
         let stored = self.ledger.stored();
+        let is_removed = |key: &RecordKey| {
+            self.ledger.doubt(key) == Some(Doubt::Removal) && !found.records.contains_key(key)
+        };
         let lacks = stored.iter().filter(|(key, record)| found.records.get(*key) != Some(*record));
+        let (removed, lacks): (Vec<_>, Vec<_>) = lacks.partition(|(key, _)| is_removed(key));
+        let lacks = lacks.into_iter();
         let mut lost: Vec<Change> = lacks.map(|(key, record)| Change::put(key, record.clone())).collect();
         if found.state.is_none() {
             lost.push(Change::PutState(self.state));
@@ -155,7 +160,11 @@ impl Held {
         let lines = self.outcomes.iter().filter(|line| !there.contains(line));
         lost.extend(lines.cloned().map(Change::AppendOutcome));
         let strange = found.records.iter().filter(|(client, _)| !stored.contains_key(*client));
-        (lost, strange.map(|(key, record)| RecordChange::put(key, record.clone())).collect())
+        let strange = strange.map(|(key, record)| RecordChange::put(key, record.clone()));
+        let (put, strange): (Vec<_>, Vec<_>) =
+            strange.partition(|change| self.ledger.doubt(change.key()) == Some(Doubt::Put));
+        let came_about = removed.into_iter().map(|(key, _)| RecordChange::remove(key)).chain(put).collect();
+        Differences { lost, strange, came_about }
     }
 
     /// Removes clients from the store.
@@ -168,6 +177,16 @@ impl Held {
         let entries = clients.iter().map(RecordChange::remove).collect();
         commit_all(committing, &mut [(service, self, entries)])
     }
+}
+
+/// The difference between a generation in the store and what the agent knows of it.
+pub(crate) struct Differences {
+    /// What the store lacks.
+    pub(crate) lost: Vec<Change>,
+    /// Records that it holds besides.
+    pub(crate) strange: Vec<RecordChange>,
+    /// Changes of this agent whose commit failed, and that came about all the same.
+    pub(crate) came_about: Vec<RecordChange>,
 }
 
 /// Where records become durable, and where that is counted.
@@ -301,4 +320,60 @@ pub fn begin(
         Contents { state: Some(state), records, journal: Some(journal.clone()), ..Contents::default() };
     store.begin_generation(service, generation, &contents)?;
     Ok(contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use heirlock_core::records::Record;
+    use heirlock_core::store::in_memory::InMemory;
+
+    fn key(name: &str) -> RecordKey {
+        RecordKey::parse(name).unwrap()
+    }
+
+    fn records(names: &[&str]) -> Records {
+        let mut records = Records::new();
+        names.iter().for_each(|name| drop(records.insert(&key(name), Record::from(name.as_bytes()))));
+        records
+    }
+
+    /// A service with these clients in the store.
+    fn held(names: &[&str]) -> (Held, Contents) {
+        let us = ServerName::parse("nfs-a").unwrap();
+        let service = ServiceName::parse("svc0").unwrap();
+        let claim = Claim::new(Generation::FIRST, &us, "agent", 0);
+        let state = StateNumber(3);
+        let store = InMemory::new(heirlock_core::store_identity::StoreIdentity::of(1));
+        store.claim(&service, &claim).unwrap();
+        let journal = Journal::quiet("run", &us, 0);
+        let contents = begin(&store, &service, claim.generation, state, records(names), &journal).unwrap();
+        let held = Held::new(claim, contents.clone(), journal, false, Duration::ZERO);
+        (held, contents)
+    }
+
+    #[test]
+    fn a_failed_change_that_came_about_is_no_loss_of_the_store() {
+        let (mut held, mut found) = held(&["10.0.0.1", "10.0.0.2"]);
+        let new = RecordChange::put(key("10.0.0.3"), Record::from(b"10.0.0.3".as_slice()));
+        let gone = RecordChange::remove(key("10.0.0.1"));
+        held.ledger.uncommitted(&[gone.clone(), new.clone()]);
+        for change in [gone.clone(), new.clone()] {
+            found.apply(Change::Record(change));
+        }
+        let Differences { lost, strange, came_about } = held.differences(&found);
+        assert_eq!((lost, strange, came_about), (vec![], vec![], vec![gone, new]));
+    }
+
+    #[test]
+    fn a_record_that_the_store_lost_or_has_besides_is_a_difference_whatever_else_failed() {
+        let (mut held, mut found) = held(&["10.0.0.1", "10.0.0.2"]);
+        held.ledger.uncommitted(&[RecordChange::put(key("10.0.0.1"), Record::from(b"new".as_slice()))]);
+        found.apply(Change::Record(RecordChange::remove(key("10.0.0.1"))));
+        let besides = RecordChange::put(key("10.0.0.9"), Record::from(b"10.0.0.9".as_slice()));
+        found.apply(Change::Record(besides.clone()));
+        let Differences { lost, strange, came_about } = held.differences(&found);
+        let put = Change::put(key("10.0.0.1"), Record::from(b"10.0.0.1".as_slice()));
+        assert_eq!((lost, strange, came_about), (vec![put], vec![besides], vec![]));
+    }
 }

@@ -5,6 +5,7 @@ use heirlock_core::{Moment, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
+use crate::agent::holdings::Differences;
 use crate::agent::outside::Outside;
 use crate::limits::COMMIT_RECORDS_MAX;
 
@@ -56,7 +57,7 @@ impl<O: Outside> Instance<O> {
         let Some(held) = self.held.get_mut(service) else { return Ok(None) };
         let generation = held.claim.generation;
         let found = server.store().load(service, generation)?;
-        let (lost, strange) = held.differences(&found);
+        let Differences { lost, strange, came_about } = held.differences(&found);
         if found.state.is_some_and(|state| state != held.state) {
             let there = found.state.map_or_else(|| "none".to_owned(), |state| state.to_string());
             let sentence = format!(
@@ -74,6 +75,7 @@ impl<O: Outside> Instance<O> {
             tracing::error!(%service, %generation, written = lost.len(), found = strange.len(), "{service}: the store had lost some of generation {generation}, as an older copy of it has or one with damaged files; what it lacked was written anew");
         }
         held.ledger.committed(&strange);
+        held.ledger.committed(&came_about);
         let is_whole = lost.is_empty();
         Ok(Some(if is_whole { found } else { server.store().load(service, generation)? }))
     }
