@@ -274,15 +274,12 @@ impl World {
                 let held = it.locks.iter().find(|(file, held)| {
                     // It asks for it again, or gives it up.
                     let is_reclaiming = it.calls.contains_key(file);
-                    let is_told = |loss: &Loss| {
-                        let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
-                        bad.any(|stored| stored.service == *service && stored.client == *name)
-                    };
+                    let is_told =
+                        |loss: &Loss| self.told_of_loss(service, name, loss.at).any(|it| !it.is_good);
                     // It was reported as lost or unreachable, and did not come back for so long: that leaks end is a rule.
                     let is_over = |loss: &Loss| {
-                        let long_ago = |it: &&Stored| it.at + millis(FORGET_AFTER) <= self.now;
-                        let mut bad = self.checks.outcomes.iter().filter(|it| !it.is_good && it.at > loss.at);
-                        bad.any(|it| it.service == *service && it.client == *name && long_ago(&it))
+                        let mut told = self.told_of_loss(service, name, loss.at);
+                        told.any(|it| !it.is_good && it.at + millis(FORGET_AFTER) <= self.now)
                     };
                     let was_there = self.checks.recorded_at.contains_key(&(of, client));
                     let came_back = held.loss.as_ref().is_some_and(|loss| {

@@ -1,5 +1,6 @@
 //! The judgement of each lock that was lost and not reclaimed: the evidence, and whether it excuses the loss.
 
+use heirlock_core::ServiceName;
 use heirlock_nsm::MonName;
 
 use crate::Ms;
@@ -34,7 +35,7 @@ pub(crate) struct Disturbed {
 /// An outcome that was stored, of one client of one service.
 #[derive(Debug)]
 pub(crate) struct Stored {
-    pub(crate) service: heirlock_core::ServiceName,
+    pub(crate) service: ServiceName,
     pub(crate) client: MonName,
     pub(crate) is_good: bool,
     pub(crate) at: Ms,
@@ -151,16 +152,33 @@ impl World {
         moves.next().is_some_and(|(at, _, is_taken_away)| *is_taken_away && *at <= from)
     }
 
+    /// When a service was last claimed before a loss.
+    fn claimed_before(&self, name: &ServiceName, lost_at: Ms) -> Ms {
+        let claims = self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= lost_at);
+        claims.map(|(_, at)| *at).max().unwrap_or(lost_at)
+    }
+
+    /// The outcomes of a client that tell of a loss. An adopter that came too late has said so: that the address follows later, and
+    /// with it the loss, is no news.
+    pub(crate) fn told_of_loss(
+        &self,
+        name: &ServiceName,
+        client: &MonName,
+        lost_at: Ms,
+    ) -> impl Iterator<Item = &Stored> {
+        let claimed_at = self.claimed_before(name, lost_at);
+        let of_it = move |stored: &&Stored| stored.service == *name && stored.client == *client;
+        let counts =
+            move |stored: &&Stored| stored.at > lost_at || (!stored.is_good && stored.at > claimed_at);
+        self.checks.outcomes.iter().filter(of_it).filter(counts)
+    }
+
     /// The evidence of a loss, and when its outcomes were stored.
     fn evidence_of(&self, lost: &Lost) -> (Evidence, Vec<Ms>) {
         let (name, loss) = (&self.services[lost.file.0].name, &lost.loss);
         let key = &self.clients[lost.client].key;
-        // An adopter that came too late has said so. That the address follows later, and with it the loss, is no news.
-        let claims = self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= loss.at);
-        let claimed_at = claims.map(|(_, at)| *at).max().unwrap_or(loss.at);
-        let of_it = |stored: &&Stored| stored.service == *name && stored.client == *key;
-        let counts = |stored: &&Stored| stored.at > loss.at || (!stored.is_good && stored.at > claimed_at);
-        let told: Vec<&Stored> = self.checks.outcomes.iter().filter(of_it).filter(counts).collect();
+        let told: Vec<&Stored> = self.told_of_loss(name, key, loss.at).collect();
+        let claimed_at = self.claimed_before(name, loss.at);
         let until = told.first().map_or(Ms::MAX, |stored| stored.at);
         let disturbances = self.checks.disturbances.iter();
         let disturbances = disturbances.filter(|disturbed| (loss.at + 1..until).contains(&disturbed.at));
