@@ -130,7 +130,7 @@ impl Running {
 
     /// Whether a claim of this service was tried, and the store has not said whether it came about.
     pub(crate) fn may_have_claimed(&self, service: &ServiceName) -> bool {
-        self.claim_waits_for.is_some() && self.attempts.get(service).is_some()
+        self.claim_waits_for.is_some() && self.attempts.contains_key(service)
     }
 
     /// See [`Queue::begins`].
