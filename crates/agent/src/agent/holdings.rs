@@ -334,7 +334,7 @@ mod tests {
 
     fn records(names: &[&str]) -> Records {
         let mut records = Records::new();
-        names.iter().for_each(|name| drop(records.insert(&key(name), Record::from(name.as_bytes()))));
+        names.iter().for_each(|name| drop(records.insert(key(name), Record::from(name.as_bytes()))));
         records
     }
 
