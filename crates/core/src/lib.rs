@@ -67,6 +67,7 @@ pub mod duty;
 pub mod grace;
 pub mod hang;
 pub mod history;
+pub mod history_check;
 pub mod incarnation;
 pub mod ledger;
 pub mod left_behind;
