@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use heirlock_core::ServiceName;
 use heirlock_core::claim::Claim;
 use heirlock_core::takeover::Phase;
+use heirlock_core::{RecordKey, ServiceName};
 
 use crate::chance::Purpose;
 use crate::client::Verdict;
@@ -145,6 +145,7 @@ impl World {
             return;
         }
         asking.promised.insert((file, client));
+        self.checks.history.granted(&name, &RecordKey::from(self.clients[client].key.clone()));
         if is_there != Some(true) {
             let what = format!(
                 "{us} grants {file:?} to client {client}, which is not on record in the store, as a client of {name}"

@@ -198,7 +198,6 @@ impl World {
     fn check_asked(&mut self, server: usize, write: &Write) {
         match write {
             Write::Claim(service, claim) => self.check_claim(server, service, claim),
-            Write::Begin(service, generation, contents) => self.check_begin(service, *generation, contents),
             _ => {}
         }
     }
@@ -208,17 +207,19 @@ impl World {
             Write::Nothing => Ok(()),
             Write::Claim(service, claim) => {
                 if memory.claim(&service, &claim)? == ClaimAnswer::Won {
+                    self.note_claim(&service);
                     self.claimed_at.entry((service, claim.generation)).or_insert(self.now);
                 }
                 Ok(())
             }
             Write::Release(service, generation) => {
                 memory.release(&service, generation)?;
+                self.note_claim(&service);
                 self.released_at.entry((service, generation)).or_insert(self.now);
                 Ok(())
             }
             Write::Begin(service, generation, contents) => {
-                self.check_writer(server, &service, generation);
+                self.note_begin(server, &service, generation, &contents);
                 self.store.begins(&service, generation, &contents);
                 memory.begin_generation(&service, generation, &contents)
             }
@@ -231,7 +232,7 @@ impl World {
                 if !work.iter().any(gave_way) {
                     for Commit { service, by, changes } in &work {
                         for change in changes {
-                            self.check_writer(server, service, by.generation);
+                            self.note_act(server, service, by.generation);
                             self.check_change(server, service, change);
                         }
                     }

@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use heirlock_agent::Agent;
 use heirlock_core::claim::Claim;
+use heirlock_core::history_check::HistoryCheck;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
@@ -66,6 +67,7 @@ pub(crate) struct Checks {
     /// Locks that were granted to another while their holder believed to have them.
     pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
+    pub(crate) history: HistoryCheck,
     /// When a release took the address of a service away (true), and when that address was moved otherwise (false), in order.
     pub(crate) taken_away: Vec<(Ms, usize, bool)>,
     pub(crate) meetings: Meetings,
@@ -119,12 +121,49 @@ impl World {
         }
     }
 
-    pub(crate) fn check_writer(&mut self, server: usize, service: &ServiceName, generation: Generation) {
-        let owner = self.store.memory.claim_at(service, generation).map(|claim| claim.owner);
-        if owner.as_ref() != Some(&self.servers[server].name) {
-            let us = &self.servers[server].name;
-            let what = format!("{us} writes into generation {generation} of {service}, which is {owner:?}'s");
-            self.violated(3, what);
+    // I2, I3, I5, I8, by the history of services
+
+    /// A server made a claim, or gave one up.
+    pub(crate) fn note_claim(&mut self, service: &ServiceName) {
+        if let Some(newest) = self.store.newest_claim(service) {
+            self.checks.history.newest(service, &newest);
+        }
+        self.judge_history();
+    }
+
+    /// A generation is begun, and is not there yet: the one before has all its clients.
+    pub(crate) fn note_begin(
+        &mut self,
+        server: usize,
+        service: &ServiceName,
+        generation: Generation,
+        contents: &Contents,
+    ) {
+        self.look_at_history(service);
+        let keys = contents.records.keys().cloned().collect();
+        self.checks.history.begins(service, generation, &keys);
+        self.note_act(server, service, generation);
+    }
+
+    /// A server writes into a generation.
+    pub(crate) fn note_act(&mut self, server: usize, service: &ServiceName, generation: Generation) {
+        self.checks.history.acts(service, generation, &self.servers[server].name);
+        self.judge_history();
+    }
+
+    fn look_at_history(&mut self, service: &ServiceName) {
+        let memory = self.store.memory.clone();
+        // The store in memory can always be read.
+        let _ = self.checks.history.look_at(&memory, service);
+        self.judge_history();
+    }
+
+    fn judge_history(&mut self) {
+        let broken = self.checks.history.broken().next();
+        if let Some((invariant, what)) = broken.map(|broken| (broken.rule.invariant(), broken.to_string())) {
+            if self.checks.violation.is_none() {
+                self.violated(invariant, what);
+            }
         }
     }
 
@@ -205,18 +244,6 @@ impl World {
         }
     }
 
-    pub(crate) fn check_begin(&mut self, service: &ServiceName, generation: Generation, contents: &Contents) {
-        // I2: a generation begins with all of the one before.
-        let base = self.store.newest_generation(service, Generation(generation.0 - 1));
-        let Some(base) = base else { return };
-        let missing = self.store.see(service, base, |before| {
-            before.records.keys().find(|client| !contents.records.contains_key(*client)).cloned()
-        });
-        if let Some(client) = missing.flatten() {
-            self.violated(2, format!("a generation of {service} begins without {client}"));
-        }
-    }
-
     // I2, I8
 
     /// A client that is reported to have registered again was registered in the life of its lock manager that runs.
@@ -259,6 +286,7 @@ impl World {
                 self.checks.outcomes.push(stored);
             }
             Change::Record(RecordChange::Remove(key)) => {
+                self.checks.history.gave_up(service, key);
                 let name = key.client();
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
@@ -448,6 +476,8 @@ impl World {
         if self.checks.violation.is_none() {
             self.check_rest();
             self.check_losses();
+            let all: Vec<ServiceName> = self.services.iter().map(|service| service.name.clone()).collect();
+            all.iter().for_each(|service| self.look_at_history(service));
         }
     }
 
