@@ -9,6 +9,8 @@ mod harness;
 #[expect(dead_code, reason = "the tests that kill the agent at every step use the rest")]
 mod network;
 
+use std::fs;
+
 use harness::{Server, Site};
 use network::Network;
 use serde_json::{Value, json};
@@ -155,4 +157,31 @@ fn a_failover_is_told_on_any_server_with_an_agent_and_without_one() {
     assert!(shown.contains("no agent answers; ") && shown.contains("\nnfs         nfs-b "), "{shown}");
     assert!(shown.contains(&format!("missed: {DEAD} is unreachable since ")), "{shown}");
     assert!(shown.contains("nfs-b   stopped in order, or in maintenance\n  last beat: at "), "{shown}");
+}
+
+#[test]
+fn a_history_that_leaves_a_client_out_or_has_a_second_server_in_a_generation_is_called_broken() {
+    let (site, a, b, _network) = failed_over();
+    let broken = |server: &Server| {
+        let (code, history) = document(server, &["history", "nfs"]);
+        (code, history[0]["broken"].clone())
+    };
+    assert_eq!(broken(&b), (Some(0), Value::Null), "all went well");
+    let second = site.store().join("services/nfs/2");
+    let outcomes = fs::read_to_string(second.join("outcomes")).unwrap();
+    let without: String =
+        outcomes.lines().filter(|line| !line.contains(DEAD)).map(|line| format!("{line}\n")).collect();
+    assert_ne!(without, outcomes);
+    fs::write(second.join("outcomes"), without).unwrap();
+    let silent = format!(
+        "{DEAD} was on record before generation 2, whose run is over (settled) and says nothing of it (every client has an outcome)"
+    );
+    assert_eq!(broken(&a), (Some(1), json!([silent])));
+    let journal = fs::read_to_string(second.join("journal.json")).unwrap();
+    fs::write(second.join("journal.json"), journal.replace("\"nfs-b\"", "\"nfs-a\"")).unwrap();
+    let foreign =
+        "nfs-a wrote the journal of generation 2, which nfs-b claimed (one server acts in a generation)";
+    assert_eq!(broken(&a), (Some(1), json!([foreign, silent])));
+    let shown = text(&a, &["history", "nfs"]);
+    assert!(shown.contains("  a promise was broken: "), "{shown}");
 }

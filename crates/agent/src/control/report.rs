@@ -157,6 +157,10 @@ pub struct HistoryReport {
     pub generations: Vec<TenureReport>,
     /// The entries that could not be read, each with its error.
     pub unreadable: Vec<String>,
+    /// How what lies in the store breaks the rules that every history keeps, a sentence for each; see
+    /// `heirlock_core::history_check`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<String>,
 }
 
 /// The outcome of one client.

@@ -151,7 +151,8 @@ pub(super) const HISTORY: &str = help!(
   heirlock history nfs  # no agent is needed, and any server can tell",
     "
   0  shown
-  1  shown, but something in the store can't be read";
+  1  shown, but something in the store can't be read, or shows that a promise was broken: a client is missing, a second
+     server acted, a number was used twice";
     usage, store
 );
 

@@ -1,6 +1,8 @@
 //! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
 
 use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::history_check::HistoryCheck;
+use heirlock_core::store::StoreError;
 use heirlock_core::{Generation, ServiceName};
 
 use crate::config::Settings;
@@ -37,16 +39,26 @@ pub(super) fn history(
                 Err(error) => (Vec::new(), vec![error.to_string()]),
                 Ok(told) => told,
             };
+            // Of entries that can't be read nothing can be judged.
+            let broken = if unreadable.is_empty() { broken(store, &service)? } else { Vec::new() };
             reports.push(HistoryReport {
                 service: service.to_string(),
                 generations: tenures.iter().map(TenureReport::from).collect(),
                 unreadable,
+                broken,
             });
         }
         output.print(&reports, |reports, look| render::history(reports, look))?;
-        let whole = reports.iter().all(|report| report.unreadable.is_empty());
-        Ok(if whole { Exit::Done } else { Exit::Failed })
+        let is_good = |report: &HistoryReport| report.unreadable.is_empty() && report.broken.is_empty();
+        Ok(if reports.iter().all(is_good) { Exit::Done } else { Exit::Failed })
     })
+}
+
+/// How the history of a service breaks the rules that every one keeps.
+fn broken(store: &dyn Store, service: &ServiceName) -> Result<Vec<String>, StoreError> {
+    let mut check = HistoryCheck::default();
+    check.look_at(store, service)?;
+    Ok(check.broken().map(|broken| format!("{} ({})", broken.what, broken.rule)).collect())
 }
 
 /// Tells what became of one adoption: of the one that is on or was the last, or of a generation's.

@@ -52,6 +52,9 @@ fn of_one(report: &HistoryReport, look: &Look) -> String {
     for what in &report.unreadable {
         text.push_str(&wrapped("  can't be read: ", &plain(what)));
     }
+    for what in &report.broken {
+        text.push_str(&wrapped("  a promise was broken: ", &plain(what)));
+    }
     text
 }
 
@@ -121,7 +124,12 @@ pub(super) mod tests {
     #[test]
     fn a_run_that_is_on_says_how_far_it_is() {
         let on = TenureReport { phase: Phase::Notifying, ..tenure() };
-        let report = HistoryReport { service: "nfs".into(), generations: vec![on], unreadable: Vec::new() };
+        let report = HistoryReport {
+            service: "nfs".into(),
+            generations: vec![on],
+            unreadable: vec![],
+            broken: vec![],
+        };
         let text = history(&[report], &look());
         assert!(text.contains("       2\n     not over: it has reached the phase notifying\n"), "{text}");
     }
@@ -172,6 +180,9 @@ pub(super) mod tests {
             service: "nfs".into(),
             generations: vec![failed, tenure(), home],
             unreadable: vec!["services/nfs/history/2: expected JSON".into()],
+            broken: vec![
+                "generation 5 has the number 9, and generation 4 had it (a state number is used once)".into(),
+            ],
         };
         let expected = "\
 nfs
@@ -182,6 +193,8 @@ GEN             BEGAN  FROM   TO     WHY           NO SERVICE  CLIENTS  MISSED
   3  2026-11-25 10:25  -      nfs-a  first                  -        -       -
      given up by nfs-a at 2026-11-25 10:24:50
   can't be read: services/nfs/history/2: expected JSON
+  a promise was broken: generation 5 has the number 9, and generation 4 had it
+                        (a state number is used once)
 
 GEN: the generation; its number rises whenever the service is taken over.
 NO SERVICE: from the last sign of the service until it could be reached again.
@@ -196,7 +209,12 @@ WHY alongside: its lock manager was restarted to adopt another service.
     #[test]
     fn long_names_fit_into_80_columns() {
         let long = TenureReport { from: Some("f".repeat(64)), to: "t".repeat(64), ..tenure() };
-        let report = HistoryReport { service: "nfs".into(), generations: vec![long], unreadable: Vec::new() };
+        let report = HistoryReport {
+            service: "nfs".into(),
+            generations: vec![long],
+            unreadable: vec![],
+            broken: vec![],
+        };
         let text = history(&[report], &look());
         assert!(text.lines().take(3).all(|line| line.chars().count() <= WIDTH), "{text}");
     }
