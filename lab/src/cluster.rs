@@ -2,6 +2,7 @@
 //! heirlock in `heirlock.rs`, and the differences under systemd in `systemd.rs`.
 
 mod heirlock;
+mod history;
 mod nfs;
 mod pacemaker;
 mod power;

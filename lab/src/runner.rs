@@ -135,6 +135,9 @@ fn in_own_thread(
             let programs = Programs { lab: &plan.program, heirlock, capture };
             let mut cluster = Cluster::new(plan.release, &plan.root, folder, programs, stop, story)?;
             let result = (scenario.run)(&mut cluster);
+            // What went well for the clients may have left something in the store that harms the next ones.
+            let result =
+                result.and_then(|()| heirlock.map_or(Ok(()), |program| cluster.check_history(program)));
             if let Err(error) = &result {
                 let text = format!("{error:#}");
                 cluster.say(format!("failed: {}", text.lines().next().unwrap_or_default()));
