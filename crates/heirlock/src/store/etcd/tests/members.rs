@@ -31,7 +31,7 @@ fn of_three_members_one_may_die_and_the_store_goes_on_and_without_a_majority_it_
             .beat(&ServerReport { beat: member as u64 + 1, ..ServerReport::new(server("a"), "run") })
             .unwrap();
         etcd.restart(member);
-        etcd.wait_for(PREFIX, member);
+        etcd.wait_for(member);
     }
     etcd.kill(0);
     etcd.kill(1);
@@ -51,7 +51,7 @@ fn of_three_members_one_may_die_and_the_store_goes_on_and_without_a_majority_it_
         assert!(error.to_string().contains("majority"), "call {call}: {error}");
     }
     etcd.restart(0);
-    etcd.wait_for(PREFIX, 0);
+    etcd.wait_for(0);
     store.commit(&nfs(), &by, &[put("back")]).unwrap();
     assert_eq!(
         store.newest_claim(&nfs()).unwrap(),
@@ -169,7 +169,7 @@ fn over_tls_with_a_user_the_store_works_and_each_thing_that_is_wrong_is_said_wit
     // A member that begins again has forgotten all tokens.
     etcd.kill(0);
     etcd.restart(0);
-    etcd.wait_for(PREFIX, 0);
+    etcd.wait_for(0);
     store.commit(&nfs(), &by, &[put("second")]).unwrap();
     assert_eq!(records(&store).len(), 302);
 
