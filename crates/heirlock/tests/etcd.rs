@@ -3,6 +3,10 @@
 #![cfg(feature = "etcd")]
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
+#[path = "etcd/certificates.rs"]
+mod certificates;
+#[path = "etcd/cluster.rs"]
+mod cluster;
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
 mod harness;
@@ -10,12 +14,13 @@ mod harness;
 mod keys;
 mod left_out;
 #[path = "etcd/members.rs"]
-#[expect(dead_code, reason = "the tests of the store kill members")]
 mod members;
 mod namespaces;
 #[path = "crashes/network.rs"]
 #[expect(dead_code, reason = "the tests that kill it at every step look at what clients were told")]
 mod network;
+#[path = "etcd/stage.rs"]
+mod stage;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, Output};
@@ -88,11 +93,10 @@ fn a_service_is_kept_released_adopted_and_adopted_again_in_etcd() {
     b.up();
     CLIENTS.iter().for_each(|client| a.register(client));
     a.wait_until_captured("nfs", 2);
-    assert_eq!(keys::clients(&etcd, 0, "nfs", 1), CLIENTS);
-    let record =
-        keys::below(&etcd, 0, "generations/nfs/00000000000000000001/sm/").remove(CLIENTS[0]).unwrap();
-    assert_eq!(record, harness::line(CLIENTS[0]), "to the byte");
-    let beat = || keys::heartbeat(&etcd, 0, "nfs-a").unwrap()["beat"].as_u64().unwrap();
+    assert_eq!(keys::clients(&etcd, "nfs", 1), CLIENTS);
+    let record = keys::below(&etcd, "generations/nfs/00000000000000000001/sm/").remove(CLIENTS[0]).unwrap();
+    assert_eq!(record.value, harness::line(CLIENTS[0]), "to the byte");
+    let beat = || keys::heartbeat(&etcd, "nfs-a").writes;
     for _ in 0..3 {
         let before = beat();
         a.wait_for("the next heartbeat", |_| (beat() > before).then_some(()));
@@ -102,9 +106,9 @@ fn a_service_is_kept_released_adopted_and_adopted_again_in_etcd() {
     assert!(text(&expect(&b, &["adopt", "nfs"], 3)).contains("nfs-a, whose heartbeat changed"));
     // Given away in order, and taken without a word that the owner is off.
     expect(&a, &["release", "nfs"], 0);
-    assert_eq!(keys::claims(&etcd, 0, "nfs"), ["1", "1.released"]);
+    assert_eq!(keys::claims(&etcd, "nfs"), ["1", "1.released"]);
     expect(&b, &["adopt", "nfs"], 0);
-    assert_eq!(keys::claims(&etcd, 0, "nfs"), ["1", "1.released", "2"]);
+    assert_eq!(keys::claims(&etcd, "nfs"), ["1", "1.released", "2"]);
     let first = told_once(&at_b);
     b.wait_until_captured("nfs", 2);
     assert_eq!(b.service("nfs").unwrap()["held"], true);
@@ -117,8 +121,10 @@ fn a_service_is_kept_released_adopted_and_adopted_again_in_etcd() {
     meets(&a, &at_a);
     a.up();
     expect(&a, &["adopt", "nfs", "--owner-fenced", "nfs-b"], 0);
-    assert_eq!(keys::claims(&etcd, 0, "nfs").last().unwrap(), "3");
+    assert_eq!(keys::claims(&etcd, "nfs").last().unwrap(), "3");
     assert!(told_once(&at_a) > first, "a number of its own");
     assert_eq!(a.stop(), Some(0));
-    assert_eq!(keys::heartbeat(&etcd, 0, "nfs-a").unwrap()["paused"], true);
+    let last = keys::heartbeat(&etcd, "nfs-a").value;
+    let last: serde_json::Value = serde_json::from_str(&last).unwrap();
+    assert_eq!(last["paused"], true);
 }

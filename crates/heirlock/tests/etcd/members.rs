@@ -40,6 +40,8 @@ struct Member {
     /// For the tests' own questions, unsecured, on the loopback interface.
     own: SocketAddr,
     child: Option<Child>,
+    /// By a signal.
+    is_stopped: bool,
 }
 
 impl Members {
@@ -81,7 +83,7 @@ impl Members {
             .collect();
             arguments.extend(tls.map(of_tls).unwrap_or_default());
             let log = folder.path().join(format!("log-{at}"));
-            Member { arguments, log, url: client, own, child: None }
+            Member { arguments, log, url: client, own, child: None, is_stopped: false }
         });
         let mut members = Self { all: members.collect(), _folder: folder };
         drop(ports);
@@ -99,7 +101,7 @@ impl Members {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn();
-        member.child = Some(child.unwrap());
+        (member.child, member.is_stopped) = (Some(child.unwrap()), false);
     }
 
     /// Begins a member again.
@@ -113,6 +115,41 @@ impl Members {
         if let Some(mut child) = self.all[member].child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
+        }
+    }
+
+    /// Stops a member where it is, or lets it go on.
+    pub(crate) fn stop(&mut self, member: usize, is_stopped: bool) {
+        let member = &mut self.all[member];
+        let pid = member.child.as_ref().unwrap().id().to_string();
+        let signal = if is_stopped { "STOP" } else { "CONT" };
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
+        member.is_stopped = is_stopped;
+    }
+
+    /// Whether it was neither killed nor stopped.
+    pub(crate) fn runs(&self, member: usize) -> bool {
+        let member = &self.all[member];
+        member.child.is_some() && !member.is_stopped
+    }
+
+    /// The leader, as the members that run see it.
+    pub(crate) fn leader(&self) -> usize {
+        let number = |text: &str, key: &str| {
+            let rest = text.split_once(&format!("\"{key}\":\""))?.1;
+            Some(rest.split_once('"')?.0.to_owned())
+        };
+        let began = Instant::now();
+        loop {
+            let statuses = (0..self.all.len()).filter(|member| self.runs(*member)).filter_map(|member| {
+                let answer = post(self.own(member), "/v3/maintenance/status", "{}")?;
+                Some((member, number(&answer, "member_id")?, number(&answer, "leader")?))
+            });
+            if let Some((member, ..)) = statuses.into_iter().find(|(_, own, leader)| own == leader) {
+                return member;
+            }
+            assert!(began.elapsed() < PATIENCE, "no member leads: {}", self.logs());
+            thread::sleep(Duration::from_millis(50));
         }
     }
 
@@ -145,6 +182,20 @@ impl Members {
         let began = Instant::now();
         while !self.serves(member) {
             assert!(began.elapsed() < PATIENCE, "member {member} is away: {}", self.logs());
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// The first good answer of a member that runs.
+    pub(crate) fn answer(&self, path: &str, body: &str) -> String {
+        let began = Instant::now();
+        loop {
+            let running = (0..self.all.len()).filter(|member| self.runs(*member));
+            let mut answers = running.filter_map(|member| post(self.own(member), path, body));
+            if let Some(answer) = answers.find(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return answer;
+            }
+            assert!(began.elapsed() < PATIENCE, "no member answers: {}", self.logs());
             thread::sleep(Duration::from_millis(50));
         }
     }

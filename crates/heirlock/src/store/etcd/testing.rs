@@ -15,8 +15,12 @@ use super::wire::{Op, Span, Txn};
 use crate::config::EtcdSettings;
 use members::{Members, Tls, ask, read_message};
 
+/// Certificates, which integration tests use too.
+#[path = "../../../tests/etcd/certificates.rs"]
+pub(crate) mod certificates;
 /// The members, which integration tests start too.
 #[path = "../../../tests/etcd/members.rs"]
+#[expect(dead_code, reason = "tests with agents use the rest")]
 pub(crate) mod members;
 
 /// A cluster, and stores in it.
