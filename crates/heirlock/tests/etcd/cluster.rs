@@ -166,12 +166,23 @@ fn while_no_majority_is_there_nobody_is_taken_for_dead_and_what_came_meanwhile_i
         pair.b.wait_until_it_hears_the_other();
     });
     pair.assert_nothing_was_adopted();
+    for server in [&pair.a, &pair.b] {
+        let said = server.log().lines().filter(|line| is_of_the_outage(line)).count();
+        assert!((1..=LINES_MAX).contains(&said), "{said} lines: {}", server.log());
+    }
     // The control: an owner that dies is taken for dead by the same servers.
     pair.a.kill();
     timed("an owner that dies: the claim of the other comes after", || {
         pair.b.wait_for("an adoption", |_| (pair.stage.claims() == ["1", "2"]).then_some(()));
     });
     assert!(pair.was_fenced());
+}
+
+/// Lines of an outage in the log. A server beats some forty times in it, and each heartbeat fails, and other calls beside them.
+const LINES_MAX: usize = 20;
+
+fn is_of_the_outage(line: &str) -> bool {
+    line.contains(" the store fails") || line.contains("it counts as failed")
 }
 
 /// What the former owner says when it learns of it.

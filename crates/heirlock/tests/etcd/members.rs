@@ -60,7 +60,10 @@ impl Members {
         let bind = |address: IpAddr| TcpListener::bind((address, 0)).unwrap();
         let ports: Vec<[TcpListener; 3]> = addresses
             .iter()
-            .map(|address| [bind(*address), bind(*address), bind(IpAddr::V4(Ipv4Addr::LOCALHOST))])
+            .map(|address| {
+                let own = if address.is_loopback() { *address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+                [*address, *address, own].map(bind)
+            })
             .collect();
         let scheme = if tls.is_some() { "https" } else { "http" };
         let url = |port: &TcpListener| format!("{scheme}://{}", port.local_addr().unwrap());
