@@ -19,6 +19,8 @@ mod namespaces;
 #[path = "crashes/network.rs"]
 #[expect(dead_code, reason = "the tests that kill it at every step look at what clients were told")]
 mod network;
+#[path = "etcd/phases.rs"]
+mod phases;
 #[path = "etcd/stage.rs"]
 mod stage;
 
