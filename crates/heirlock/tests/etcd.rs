@@ -15,6 +15,11 @@ mod keys;
 mod left_out;
 #[path = "etcd/members.rs"]
 mod members;
+#[path = "etcd/modes.rs"]
+mod modes;
+#[path = "monitor/server.rs"]
+#[expect(dead_code, reason = "the tests of the status monitor use the rest")]
+mod monitor;
 mod namespaces;
 #[path = "crashes/network.rs"]
 #[expect(dead_code, reason = "the tests that kill it at every step look at what clients were told")]

@@ -49,7 +49,7 @@ impl Adopting {
     /// Etcd says nothing from now on, and the agent knows it.
     fn etcd_falls_silent(&mut self) {
         self.etcd.stop(0, true);
-        self.b.wait_for("word of the store", |b| (is_well(b)? == false).then_some(()));
+        self.b.wait_for("word of the store", |b| (!is_well(b)?).then_some(()));
     }
 
     fn etcd_answers(&mut self) {
