@@ -1,9 +1,10 @@
 //! The status monitor, and rpc.statd's callout, on an etcd that goes away: what a new client gets, and a known one.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
+use std::{fs, thread};
 
 use heirlock_nsm::rpcbind::Transport;
 
@@ -116,6 +117,44 @@ fn a_status_monitor_that_is_to_grant_lists_clients_at_risk_until_etcd_answers() 
     etcd.stop(0, false);
     wait_until("its record", || is_stored(&etcd, "192.0.2.2"));
     wait_until("the end of the risk", || !status()["at_risk"].to_string().contains("192.0.2.2"));
+}
+
+/// As on a disk that makes each sync wait: no answer comes at once, and each comes.
+#[test]
+fn on_an_etcd_that_is_slow_the_heart_beats_known_clients_are_granted_and_new_ones_are_kept() {
+    let test =
+        "modes::on_an_etcd_that_is_slow_the_heart_beats_known_clients_are_granted_and_new_ones_are_kept";
+    let Some(mut etcd) = etcd(test) else { return };
+    let mut server = server(&etcd, &nsm("refuse"));
+    server.start("agent");
+    wait_until("the registration", || port(Transport::Tcp).is_some());
+    wait_until("a grant", || is_granted("192.0.2.1", 1));
+    let beats = |etcd: &Members| keys::heartbeat(etcd, "nfs-a").writes;
+    let before = beats(&etcd);
+    let mut granted = 0;
+    for stroke in 0..20 {
+        etcd.stop(0, true);
+        assert!(is_granted("192.0.2.1", 1), "known");
+        // One that is refused comes again, as its process does.
+        granted += u32::from(is_granted(&format!("192.0.5.{granted}"), 1));
+        thread::sleep(Duration::from_millis(250));
+        etcd.stop(0, false);
+        thread::sleep(Duration::from_millis(100));
+        if stroke == 10 {
+            let now = beats(&etcd);
+            assert!(now > before, "its heart beats");
+        }
+    }
+    eprintln!(
+        "measured: a slow etcd: {} heartbeats, {granted} new clients in 20 strokes",
+        beats(&etcd) - before
+    );
+    wait_until("a grant", || is_granted("192.0.5.200", 1));
+    wait_until("word of the store", || status()["store"]["well"] == true);
+    for client in (0..granted).map(|client| format!("192.0.5.{client}")) {
+        assert!(is_stored(&etcd, &client), "{client} was granted");
+    }
+    assert!(is_stored(&etcd, "192.0.5.200"));
 }
 
 #[test]

@@ -202,6 +202,27 @@ fn clients_are_told_while_etcd_says_nothing_and_their_outcome_is_kept_afterwards
     assert_eq!(adopting.claims(), ["1", "2"]);
 }
 
+/// Its own heart beats on, so no other server would be asked; what it can see is that no client answers.
+#[test]
+fn a_server_cut_off_from_its_clients_and_not_from_etcd_says_so_and_keeps_them_on_record() {
+    let test = "phases::a_server_cut_off_from_its_clients_and_not_from_etcd_says_so_and_keeps_them_on_record";
+    if !is_inside(test) {
+        return;
+    }
+    let Some(mut adopting) = Adopting::new(&[]) else { return };
+    adopting.b.kill();
+    adopting.b.configure("\"10m\"", "\"6s\"\nsettle-margin = \"1s\"");
+    adopting.b.up();
+    let beats = || keys::heartbeat(&adopting.etcd, "nfs-b").writes;
+    let before = beats();
+    let told = expect(&adopting.b, &["adopt", "nfs", "--owner-fenced", "nfs-a", "--json"], 6);
+    let report: serde_json::Value = serde_json::from_slice(&told.stdout).unwrap();
+    assert_eq!((&report["unreachable"], &report["acknowledged"]), (&2.into(), &0.into()), "{report}");
+    assert!(beats() >= before + 5, "its heart beats on");
+    assert_eq!(keys::clients(&adopting.etcd, "nfs", 2), CLIENTS, "for the next adoption");
+    assert_eq!(adopting.b.service("nfs").unwrap()["unreachable"], 2);
+}
+
 #[test]
 fn a_release_waits_for_etcd_and_a_client_that_comes_meanwhile_is_kept() {
     let test = "phases::a_release_waits_for_etcd_and_a_client_that_comes_meanwhile_is_kept";
