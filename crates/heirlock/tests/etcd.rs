@@ -10,6 +10,8 @@ mod cluster;
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
 mod harness;
+#[path = "agent/holder.rs"]
+mod holder;
 #[path = "etcd/keys.rs"]
 mod keys;
 mod left_out;

@@ -2,10 +2,12 @@
 //! one adopts from it.
 
 use std::fs;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::harness::Server;
+use super::holder::Holder;
 use super::members::program;
 use super::network::Network;
 use super::stage::Stage;
@@ -282,5 +284,37 @@ fn an_agent_that_was_stopped_while_another_one_adopted_does_nothing_and_says_so(
     timed("stopped: the other one has adopted, and told all, after", || pair.is_adopted());
     assert!(pair.was_fenced());
     pair.a.signal("CONT");
+    pair.gives_way(before);
+}
+
+/// Its heart hangs, and all else of it goes on: it can't know that another server has the service, and etcd alone refuses.
+#[test]
+fn a_write_of_a_living_agent_that_does_not_know_that_it_is_overtaken_is_refused_by_etcd() {
+    let test =
+        "cluster::a_write_of_a_living_agent_that_does_not_know_that_it_is_overtaken_is_refused_by_etcd";
+    if Command::new("strace").arg("--version").output().is_err() {
+        return super::left_out::leave_out("strace");
+    }
+    let Some(mut pair) = Pair::new(test) else { return };
+    let mut holders = Vec::new();
+    // Where it was held while it looked at the claims, the heart has got another thread.
+    while !pair.was_fenced() {
+        holders.push(Holder::of(&pair.a, "heartbeat", "?sendto,?write,?connect"));
+        let before = pair.stage.beats("nfs-a");
+        pair.b.wait_for("a fence, or a heart that beats", |_| {
+            (pair.was_fenced() || pair.stage.beats("nfs-a") > before + 1).then_some(())
+        });
+    }
+    pair.is_adopted();
+    assert!(!pair.a.log().contains(OVERTAKEN), "it does not know: {}", pair.a.log());
+    pair.a.register(MEANWHILE);
+    let refused = "the store refuses a change of a service that this server holds no more";
+    pair.a.wait_for("a refusal", |a| {
+        let kept = pair.stage.clients(1).contains(&MEANWHILE.to_owned());
+        assert!(!kept, "the write of a former owner: {}", a.log());
+        a.log().contains(refused).then_some(())
+    });
+    drop(holders);
+    let before = pair.stage.beats("nfs-a");
     pair.gives_way(before);
 }
