@@ -8,6 +8,10 @@ pub const AILMENTS_MAX: usize = 16;
 /// Characters of each of them.
 pub const AILMENT_CHARS_MAX: usize = 500;
 
+/// Different reasons for which the store fails that are logged before it works again: a store of three members has a few for each
+/// kind of call.
+pub const STORE_REASONS_SAID_MAX: usize = 16;
+
 /// Problems of a kind that a status names: entries of one folder, heartbeats. One more counts the others.
 pub const PROBLEMS_OF_A_KIND_MAX: usize = 10_000;
 

@@ -8,53 +8,17 @@
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests of the agent as a whole use the rest")]
 mod harness;
+#[path = "agent/holder.rs"]
+mod holder;
 
 use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 
-use harness::{Server, Site, line, names};
+use harness::{Site, line};
+use holder::Holder;
 
-/// For longer than any test takes. A sync that is held up goes on when the tracer ends.
-const HANGS_S: u32 = 3_600;
-
-/// Holds up the next sync of the agent's thread of this name, until it is dropped.
-struct Holder(Child);
-
-impl Holder {
-    fn of(server: &Server, thread: &str) -> Self {
-        let kinds = "?fsync,?fdatasync,?syncfs";
-        let inject = format!("inject={kinds}:delay_enter={HANGS_S}s:when=1");
-        let (trace, thread) = (format!("trace={kinds}"), thread_of(server.pid(), thread));
-        let seen = fs::File::create(server.path("held-up")).unwrap();
-        let words = ["-qq", "-p", &thread, "-e", &trace, "-e", &inject];
-        let tracer = Command::new("strace").args(words).stdin(Stdio::null()).stderr(seen).spawn().unwrap();
-        let status = format!("/proc/{}/task/{thread}/status", server.pid());
-        server.wait_for("a tracer", |_| {
-            let status = fs::read_to_string(&status).unwrap();
-            (!status.lines().any(|line| line == "TracerPid:\t0")).then_some(())
-        });
-        Self(tracer)
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        // It lets go of the agent when it is asked to end, and not when it is killed.
-        let asked = Command::new("kill").arg(self.0.id().to_string()).status();
-        assert!(asked.unwrap().success());
-        self.0.wait().unwrap();
-    }
-}
-
-fn thread_of(process: u32, name: &str) -> String {
-    let threads = format!("/proc/{process}/task");
-    let is_it = |thread: &String| {
-        let called = fs::read_to_string(format!("{threads}/{thread}/comm")).unwrap_or_default();
-        called.trim() == name
-    };
-    names(Path::new(&threads)).into_iter().find(is_it).unwrap()
-}
+/// All that make a file durable.
+const SYNCS: &str = "?fsync,?fdatasync,?syncfs";
 
 fn beat(site: &Site, server: &str) -> String {
     fs::read_to_string(site.store().join("servers").join(server)).unwrap()
@@ -68,7 +32,7 @@ fn while_a_record_hangs_the_heart_beats_and_requests_are_answered() {
     a.up();
     a.register("10.0.0.1");
     a.wait_until_captured("nfs", 1);
-    let holder = Holder::of(&a, "store");
+    let holder = Holder::of(&a, "store", SYNCS);
     a.register("10.0.0.2");
     let error = a.wait_for("a call that is given up", |a| {
         let status = a.try_status()?;

@@ -1,10 +1,12 @@
 //! Whether the store can be written, and since when clients are unprotected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heirlock_core::Moment;
 use heirlock_core::store::StoreError;
 use heirlock_nsm::MonName;
+
+use crate::limits::STORE_REASONS_SAID_MAX;
 
 /// The store's health, as far as it is known.
 #[derive(Debug, Clone, Default)]
@@ -15,16 +17,45 @@ pub struct Health {
     since_s: Option<u64>,
     /// The last heartbeat was late.
     beat_is_late: bool,
+    /// The reasons that were said since it fails. Several calls fail in turn, each for a reason of its own.
+    said: BTreeSet<String>,
+}
+
+/// Whether the log gets the reason of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saying {
+    /// It is a new one.
+    Yes,
+    /// It is a new one, and there were too many: no other one is said until the store has worked.
+    AsLast,
+    /// It was said, or is one too many.
+    No,
 }
 
 impl Health {
-    /// A write or read failed. Said at once, and again only if the reason changes.
+    /// A write or read failed. Each reason is said at once, and not again before the store has worked.
     pub fn failed(&mut self, now: Moment, error: &str) {
-        if self.error.as_deref() != Some(error) {
-            tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
+        match self.saying(error) {
+            Saying::Yes => {
+                tracing::error!(%error, "the store fails, and clients that it doesn't know are unprotected: {error}");
+            }
+            Saying::AsLast => {
+                tracing::error!(%error, "the store fails for more than {STORE_REASONS_SAID_MAX} reasons; 'heirlock status' has the last one, which is now: {error}");
+            }
+            Saying::No => {}
         }
         self.error = Some(error.to_owned());
         self.since.get_or_insert(now);
+    }
+
+    fn saying(&mut self, error: &str) -> Saying {
+        if self.said.len() > STORE_REASONS_SAID_MAX || !self.said.insert(error.to_owned()) {
+            Saying::No
+        } else if self.said.len() > STORE_REASONS_SAID_MAX {
+            Saying::AsLast
+        } else {
+            Saying::Yes
+        }
     }
 
     /// A heartbeat was not written. One that is late alone is no failure of the store: a busy disk keeps one waiting now and then,
@@ -53,6 +84,7 @@ impl Health {
             );
         }
         (self.since, self.since_s) = (None, None);
+        self.said.clear();
     }
 
     /// Notes this server's clock now: for people, the time since when something fails.
@@ -120,6 +152,27 @@ mod tests {
         health.failed(after(20), "no space");
         health.note(after(20), 1_020);
         assert_eq!(health.unprotected_since_s(), Some(1_020));
+    }
+
+    #[test]
+    fn a_store_that_fails_for_several_reasons_in_turn_has_each_of_them_said_once() {
+        let mut health = Health::default();
+        for round in 0..3 {
+            let expected = if round == 0 { Saying::Yes } else { Saying::No };
+            for reason in ["a commit takes longer", "a heartbeat takes longer"] {
+                assert_eq!(health.saying(reason), expected, "{round}: {reason}");
+            }
+        }
+        health.failed(Moment::START, "a commit takes longer");
+        assert_eq!(health.error(), Some("a commit takes longer"), "the last one is known all the same");
+        health.worked();
+        assert_eq!(health.saying("a commit takes longer"), Saying::Yes, "it has worked meanwhile");
+        for reason in 2..=STORE_REASONS_SAID_MAX {
+            assert_eq!(health.saying(&reason.to_string()), Saying::Yes);
+        }
+        assert_eq!(health.saying("one more"), Saying::AsLast);
+        assert_eq!(health.saying("and another"), Saying::No);
+        assert_eq!(health.saying("and another"), Saying::No);
     }
 
     #[test]

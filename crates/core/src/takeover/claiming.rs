@@ -97,7 +97,14 @@ impl End {
         refused: &[(ServiceName, String)],
         unread: Vec<ServiceName>,
     ) -> Self {
-        let why = refused.iter().map(|(_, why)| why.as_str()).collect::<Vec<_>>().join("; ");
+        // A store that fails is the reason for each of them.
+        let mut reasons: Vec<&str> = Vec::new();
+        for (_, why) in refused {
+            if !reasons.contains(&why.as_str()) {
+                reasons.push(why);
+            }
+        }
+        let why = reasons.join("; ");
         let claimed: Vec<ServiceName> = won.into_iter().map(|one| one.service).chain(unread).collect();
         if claimed.is_empty() { Self::Refused(why) } else { Self::Unbegun { why, claimed } }
     }
@@ -177,6 +184,14 @@ mod tests {
 
     fn won(name: &str) -> Claimed {
         Claimed::new(service(name), &claim(true), Base::default(), None)
+    }
+
+    #[test]
+    fn services_that_are_refused_for_one_reason_have_it_said_once() {
+        let refused = [("nfs", "the store fails"), ("own", "the store fails"), ("homes", "taken")];
+        let refused = refused.map(|(name, why)| (service(name), why.to_owned()));
+        let end = End::before_the_beginning(Vec::new(), &refused, Vec::new());
+        assert_eq!(end, End::Refused("the store fails; taken".to_owned()));
     }
 
     #[test]

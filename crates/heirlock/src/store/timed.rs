@@ -260,15 +260,22 @@ impl Timed {
     }
 }
 
-/// Makes the calls, in order, until no caller is left.
+/// Makes the calls, in order, until no caller is left. Of calls that are given up one after the other the first is said: those
+/// of a cluster without a majority end each second, and hang again.
 fn work(store: &dyn Store, calls: &Receiver<Call>, on: &Mutex<Option<On>>, ended: impl Fn()) {
+    let mut was_said = false;
     for call in calls {
         call(store);
         // Cleared by the call itself, before its caller hears of it; one that was given up has no caller any more.
         let given_up = entered(on).take_if(|on| on.given_up);
+        let is_first = !was_said;
+        was_said = given_up.is_some() && was_said;
         if let Some(On { what, began, has_not_failed: false, .. }) = given_up {
             let (place, took) = (store.place(Place::Store), began.elapsed().as_secs());
-            tracing::warn!(%place, what, took, "{place}: {what} has ended after {took} s; it counts as failed, and may have come about");
+            if is_first {
+                tracing::warn!(%place, what, took, "{place}: {what} has ended after {took} s; it counts as failed, and may have come about");
+            }
+            was_said = true;
             ended();
         }
     }

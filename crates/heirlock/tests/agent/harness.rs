@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// All servers, and the folders that they share.
 pub(super) struct Site {
     directory: TempDir,
+    /// The section of the configuration that says where the store is.
+    store_section: String,
 }
 
 /// One server. Its agent ends with it.
@@ -27,7 +29,7 @@ pub(super) struct Server {
 
 impl Site {
     pub(super) fn new() -> Self {
-        let site = Self { directory: tempfile::tempdir().unwrap() };
+        let site = Self::on(|folder| format!("path = \"{}/store\"\nshared = true\n", folder.display()));
         let store = site.store();
         for folder in ["", "services", "servers"] {
             fs::create_dir(store.join(folder)).unwrap();
@@ -35,6 +37,13 @@ impl Site {
         fs::set_permissions(&store, fs::Permissions::from_mode(0o700)).unwrap();
         fs::write(store.join("heirlock-store"), "heirlock store, format 1\n").unwrap();
         site
+    }
+
+    /// One whose store need not be there yet. In the site's folder these are the lines below `[store]`.
+    pub(super) fn on(store_section: impl Fn(&Path) -> String) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store_section = store_section(directory.path());
+        Self { directory, store_section }
     }
 
     pub(super) fn store(&self) -> PathBuf {
@@ -54,10 +63,10 @@ impl Site {
         }
         fs::write(home.join("state"), StateNumber(5).render_file()).unwrap();
         fs::write(home.join("life"), "1\n").unwrap();
-        let (here, store) = (home.display(), self.store().display().to_string());
+        let (here, store) = (home.display(), &self.store_section);
         let text = format!(
             "server = \"{name}\"\nstate-directory = \"{here}\"\nruntime-directory = \"{here}/run\"\n\
-             local-directory = \"{here}/local\"\n[store]\npath = \"{store}\"\nshared = true\n\
+             local-directory = \"{here}/local\"\n[store]\n{store}\
              [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nrecognise = [\"true\"]\n\
              incarnation = [\"cat\", \"{here}/life\"]\ngrace-period = \"20s\"\nprepared-time = \"3s\"\n\
              [notify]\nrpcbind-port = 9\n[heartbeat]\ninterval = \"200ms\"\ndead-after = \"3s\"\n\

@@ -30,6 +30,11 @@ pub(crate) struct Server {
 impl Server {
     /// A server with a store and nothing in it; `capture` is what the configuration says besides.
     pub(crate) fn new(capture: &str) -> Self {
+        Self::on("path = \"/srv/store\"", capture)
+    }
+
+    /// The same with these lines below `[store]`.
+    pub(crate) fn on(store: &str, capture: &str) -> Self {
         sh(
             "ip link set lo up && mount -t tmpfs none /run && mount -t tmpfs none /var/lib && mount -t tmpfs none /srv",
         );
@@ -42,7 +47,7 @@ impl Server {
         // A lock manager that lives one life: without any, no deletion means anything.
         let config = format!(
             "server = \"nfs-a\"\nruntime-directory = \"/run/heirlock\"\nlocal-directory = \"/var/lib/heirlock\"\n\
-             [store]\npath = \"/srv/store\"\n[capture]\n{capture}\n\
+             [store]\n{store}\n[capture]\n{capture}\n\
              [lock-manager]\ntype = \"command\"\nincarnation = [\"echo\", \"one\"]\ngrace-period = \"5s\"\n\
              [[service]]\nname = \"nfs\"\naddresses = [\"127.9.9.9\"]\nhome = \"nfs-a\"\n"
         );
@@ -72,7 +77,8 @@ impl Server {
         wait_until("the agent", || {
             let status = heirlock(&["status", "--json"]).stderr(Stdio::null()).output().unwrap();
             let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap_or_default();
-            status["lock_manager"]["serving"] == true && record_folders().len() == 2
+            let held = status["services"].as_array().into_iter().flatten().filter(|one| one["held"] == true);
+            status["lock_manager"]["serving"] == true && held.count() == 2
         });
     }
 

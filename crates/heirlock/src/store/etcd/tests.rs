@@ -15,7 +15,8 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use super::EtcdStore;
 use super::client::Purpose;
-use super::testing::{Etcd, Fate, Proxy, post};
+use super::testing::members::post;
+use super::testing::{Etcd, Fate, Proxy};
 use super::wire::{Op, Txn};
 use crate::config::EtcdSettings;
 use crate::store::StoreOnHost;
@@ -239,7 +240,7 @@ fn ten_thousand_records_are_read_as_they_were_written_also_where_etcd_is_compact
     assert!(store.load(&nfs(), Generation(1)).unwrap() == expected);
     // Between two portions another server writes, and what was is compacted away.
     let other = etcd.store(PREFIX);
-    let address = etcd.address(0);
+    let address = etcd.own(0);
     let compacted = std::sync::Arc::new(AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&compacted);
     proxy.plan(move |asked| {
@@ -256,9 +257,9 @@ fn ten_thousand_records_are_read_as_they_were_written_also_where_etcd_is_compact
 
 /// Compacts away all but what is now.
 fn compact(address: std::net::SocketAddr) {
-    let answer = post(address, "/v3/kv/range", r#"{"key":"AA==","limit":"1"}"#);
+    let answer = post(address, "/v3/kv/range", r#"{"key":"AA==","limit":"1"}"#).unwrap();
     let revision = answer.split("\"revision\":\"").nth(1).unwrap().split('"').next().unwrap();
-    let answer = post(address, "/v3/kv/compaction", &format!(r#"{{"revision":"{revision}"}}"#));
+    let answer = post(address, "/v3/kv/compaction", &format!(r#"{{"revision":"{revision}"}}"#)).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 

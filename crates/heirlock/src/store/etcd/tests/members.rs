@@ -1,15 +1,14 @@
 //! Several members, certificates and users.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use heirlock_core::store::StoreErrorKind;
 
 use super::*;
-use crate::left_out::leave_out;
 use crate::store::etcd::http::{Exchange, Http, Question, TlsFiles};
+use crate::store::etcd::testing::certificates::{authority, can_be_made, certificate};
 use crate::store::{PlaceFinding, Weight};
 
 #[test]
@@ -31,7 +30,7 @@ fn of_three_members_one_may_die_and_the_store_goes_on_and_without_a_majority_it_
             .beat(&ServerReport { beat: member as u64 + 1, ..ServerReport::new(server("a"), "run") })
             .unwrap();
         etcd.restart(member);
-        etcd.wait_for(PREFIX, member);
+        etcd.wait_for(member);
     }
     etcd.kill(0);
     etcd.kill(1);
@@ -51,7 +50,7 @@ fn of_three_members_one_may_die_and_the_store_goes_on_and_without_a_majority_it_
         assert!(error.to_string().contains("majority"), "call {call}: {error}");
     }
     etcd.restart(0);
-    etcd.wait_for(PREFIX, 0);
+    etcd.wait_for(0);
     store.commit(&nfs(), &by, &[put("back")]).unwrap();
     assert_eq!(
         store.newest_claim(&nfs()).unwrap(),
@@ -61,61 +60,9 @@ fn of_three_members_one_may_die_and_the_store_goes_on_and_without_a_majority_it_
     assert_eq!(records(&store).len(), 300 + 1 + 3 + 1);
 }
 
-/// A certificate and its key, signed by the authority in this folder; with a common name or without.
-fn certificate(folder: &Path, name: &str, subject: &str) -> (PathBuf, PathBuf) {
-    let path = |end: &str| folder.join(format!("{name}.{end}"));
-    let text = |path: PathBuf| path.display().to_string();
-    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &text(path("key"))]);
-    openssl(&["req", "-new", "-key", &text(path("key")), "-subj", subject, "-out", &text(path("csr"))]);
-    std::fs::write(path("ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
-    let (ca, ca_key) = (text(folder.join("ca.crt")), text(folder.join("ca.key")));
-    openssl(&[
-        "x509",
-        "-req",
-        "-in",
-        &text(path("csr")),
-        "-CA",
-        &ca,
-        "-CAkey",
-        &ca_key,
-        "-CAcreateserial",
-        "-days",
-        "2",
-        "-extfile",
-        &text(path("ext")),
-        "-out",
-        &text(path("crt")),
-    ]);
-    (path("crt"), path("key"))
-}
-
-fn authority(folder: &Path) {
-    let text = |name: &str| folder.join(name).display().to_string();
-    openssl(&["ecparam", "-name", "prime256v1", "-genkey", "-noout", "-out", &text("ca.key")]);
-    openssl(&[
-        "req",
-        "-x509",
-        "-new",
-        "-key",
-        &text("ca.key"),
-        "-subj",
-        "/O=lab",
-        "-days",
-        "2",
-        "-out",
-        &text("ca.crt"),
-    ]);
-}
-
-fn openssl(arguments: &[&str]) {
-    let done = Command::new("openssl").args(arguments).output().unwrap();
-    assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
-}
-
 /// An etcd over TLS, whose users are switched on: `agent` may read and write below the prefix, and nothing else.
 fn secured(folder: &Path) -> Option<Etcd> {
-    if Command::new("openssl").arg("version").output().is_err() {
-        leave_out("openssl, for certificates");
+    if !can_be_made() {
         return None;
     }
     authority(folder);
@@ -169,7 +116,7 @@ fn over_tls_with_a_user_the_store_works_and_each_thing_that_is_wrong_is_said_wit
     // A member that begins again has forgotten all tokens.
     etcd.kill(0);
     etcd.restart(0);
-    etcd.wait_for(PREFIX, 0);
+    etcd.wait_for(0);
     store.commit(&nfs(), &by, &[put("second")]).unwrap();
     assert_eq!(records(&store).len(), 302);
 
