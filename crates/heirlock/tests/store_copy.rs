@@ -1,0 +1,217 @@
+//! The store is moved to another place while real agents use it, by the program as an administrator types it.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+#[path = "agent/harness.rs"]
+#[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
+mod harness;
+mod left_out;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use harness::{Server, Site};
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Runs a verb and checks its exit code and parts of its output.
+#[track_caller]
+fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
+    let output = server.run(words);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(exit), "{words:?}: {text}");
+    for part in parts {
+        assert!(text.contains(part), "{words:?}: expected {part:?} in {text}");
+    }
+}
+
+fn error_of(server: &Server) -> Option<String> {
+    Some(server.try_status()?["store"]["error"].as_str()?.to_owned())
+}
+
+/// The configuration of a server with its store elsewhere.
+fn with_store(server: &Server, name: &str, before: &str, store: &str) -> PathBuf {
+    let text = fs::read_to_string(server.path("heirlock.toml")).unwrap();
+    assert!(text.contains(before), "{text}");
+    let path = server.path(name);
+    fs::write(&path, text.replace(before, store)).unwrap();
+    path
+}
+
+fn copy(from: &Path, to: &Path, more: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heirlock"));
+    command.args(["store", "copy"]).args([from, to]).args(more).output().unwrap()
+}
+
+/// A store that moved as it is moved by two agents' administrator: from one configuration of each server to another one.
+struct Move {
+    /// The text of the store in the configuration before, and after.
+    before: String,
+    after: String,
+    /// A part of the words for the new place.
+    place: String,
+}
+
+/// One agent's clients lock without an end meanwhile; the other one is left where it is.
+fn is_moved_under_agents(a: &mut Server, b: &mut Server, first: u32, how: &Move) {
+    let [new_a, new_b] = [&*a, &*b].map(|server| with_store(server, "new.toml", &how.before, &how.after));
+    let before = a.service("nfs").unwrap();
+    let known = before["records"].as_u64().unwrap();
+    let moved = thread::scope(|scope| {
+        let from = a.path("heirlock.toml");
+        let moving = scope.spawn(move || copy(&from, &new_a, &[]));
+        let mut clients = 0;
+        while !moving.is_finished() || clients < 10 {
+            clients += 1;
+            a.register(&format!("10.{first}.{}.{}", clients / 200, clients % 200));
+            thread::sleep(Duration::from_millis(5));
+        }
+        (moving.join().unwrap(), clients)
+    });
+    let (output, clients) = moved;
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.contains(&how.place) && text.contains("Next, on each server"), "{text}");
+
+    // Both say it, and neither does anything in the place that was left.
+    for server in [&*a, &*b] {
+        server.wait_for("an agent that says that its store was moved", |server| {
+            let error = error_of(server)?;
+            (error.contains("was moved to ") && error.contains(&how.place)).then_some(())
+        });
+    }
+    assert!(a.log().contains("was moved to "), "{}", a.log());
+    expect(b, &["adopt", "nfs", "--force"], 3, &["was moved to ", &how.place]);
+    expect(b, &["records", "list"], 3, &["was moved to "]);
+    expect(b, &["doctor"], 1, &["was moved to "]);
+    b.kill();
+    b.start();
+    b.wait_for("a new agent in the old place to say it", |b| {
+        error_of(b)?.contains("was moved to ").then_some(())
+    });
+
+    // A client of the time between is put on record as soon as its agent has the new place.
+    a.register(&format!("10.{first}.250.1"));
+    for (server, new) in [(&mut *a, "new.toml"), (&mut *b, "new.toml")] {
+        server.kill();
+        fs::copy(server.path(new), server.path("heirlock.toml")).unwrap();
+        server.start();
+    }
+    assert!(new_b.exists());
+    a.wait_until_captured("nfs", known + clients + 1);
+    b.wait_until_it_hears_the_other();
+    let after = a.service("nfs").unwrap();
+    for same in ["generation", "state_number"] {
+        assert_eq!(before[same], after[same], "{same}");
+    }
+}
+
+/// Two servers on a folder, of which the first one holds the service.
+fn two_servers(site: &Site) -> (Server, Server) {
+    let (mut a, mut b) = (site.server("a", "nfs-a"), site.server("b", "nfs-b"));
+    a.up();
+    a.register("10.0.0.1");
+    a.wait_until_captured("nfs", 1);
+    b.start();
+    b.wait_until_it_hears_the_other();
+    (a, b)
+}
+
+fn folder(at: &Path) -> String {
+    format!("path = \"{}\"\nshared = true", at.display())
+}
+
+#[test]
+fn a_store_is_moved_to_another_folder_under_agents_that_take_records() {
+    let site = Site::new();
+    let (mut a, mut b) = two_servers(&site);
+    let new = site.store().with_file_name("new");
+    let how = Move {
+        before: folder(&site.store()),
+        after: folder(&new),
+        place: format!("the folder {}", new.display()),
+    };
+    is_moved_under_agents(&mut a, &mut b, 1, &how);
+    // Neither is the place that was left a place to go to, nor is the new one moved onto itself.
+    let old = with_store(&a, "old.toml", &how.after, &how.before);
+    let refused = copy(&a.path("heirlock.toml"), &old, &[]);
+    assert_eq!(refused.status.code(), Some(3), "{}", said(&refused));
+    assert!(said(&refused).contains("what was left of store"), "{}", said(&refused));
+    let refused = copy(&a.path("heirlock.toml"), &a.path("heirlock.toml"), &[]);
+    assert!(said(&refused).contains("are one place"), "{}", said(&refused));
+    let ended = copy(&old, &a.path("heirlock.toml"), &["--give-up"]);
+    assert_eq!(ended.status.code(), Some(3), "{}", said(&ended));
+    assert!(said(&ended).contains("can't be taken back"), "{}", said(&ended));
+    let again = copy(&old, &a.path("heirlock.toml"), &[]);
+    assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+}
+
+/// An etcd of its own, which ends with the test.
+struct Etcd {
+    child: Child,
+    url: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn etcd() -> Option<Etcd> {
+    let path = std::env::var_os("PATH")?;
+    let Some(program) = std::env::split_paths(&path).map(|at| at.join("etcd")).find(|at| at.is_file()) else {
+        left_out::leave_out("etcd (Debian: etcd-server)");
+        return None;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let ports: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let [url, peer] = [0, 1].map(|at| format!("http://{}", ports[at].local_addr().unwrap()));
+    drop(ports);
+    let child = Command::new(program)
+        .env_clear()
+        .args(["--name", "m", "--data-dir"])
+        .arg(folder.path().join("data"))
+        .args(["--listen-client-urls", &url, "--advertise-client-urls", &url])
+        .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+        .args(["--initial-cluster", &format!("m={peer}")])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let etcd = Etcd { child, url, _folder: folder };
+    let (address, began) = (etcd.url.trim_start_matches("http://").to_owned(), Instant::now());
+    while std::net::TcpStream::connect(&address).is_err() {
+        assert!(began.elapsed() < Duration::from_secs(120), "no etcd came up");
+        thread::sleep(Duration::from_millis(50));
+    }
+    Some(etcd)
+}
+
+#[test]
+fn a_store_is_moved_to_etcd_and_back_under_agents_that_take_records() {
+    if cfg!(not(feature = "etcd")) {
+        return;
+    }
+    let Some(etcd) = etcd() else { return };
+    let site = Site::new();
+    let (mut a, mut b) = two_servers(&site);
+    let in_etcd = format!("type = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"/heirlock/\"", etcd.url);
+    let there = Move {
+        before: folder(&site.store()),
+        after: in_etcd.clone(),
+        place: format!("etcd at {}", etcd.url),
+    };
+    is_moved_under_agents(&mut a, &mut b, 1, &there);
+    let back = site.store().with_file_name("back");
+    let place = format!("the folder {}", back.display());
+    is_moved_under_agents(&mut a, &mut b, 2, &Move { before: in_etcd, after: folder(&back), place });
+}
