@@ -6,10 +6,13 @@
 #[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
 mod harness;
 mod left_out;
+mod namespaces;
 
 use std::fs;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -214,4 +217,95 @@ fn a_store_is_moved_to_etcd_and_back_under_agents_that_take_records() {
     let back = site.store().with_file_name("back");
     let place = format!("the folder {}", back.display());
     is_moved_under_agents(&mut a, &mut b, 2, &Move { before: in_etcd, after: folder(&back), place });
+}
+
+/// A client at this address, as far as a notifier sees it: its rpcbind tells a port, at which it takes what it is told.
+fn told_to_client_at(address: &str) -> Receiver<(String, u32)> {
+    let rpcbind = UdpSocket::bind((address, 111)).unwrap();
+    let monitor = UdpSocket::bind((address, 0)).unwrap();
+    let port = u32::from(monitor.local_addr().unwrap().port());
+    let answer = |socket: &UdpSocket, results: &[u32]| {
+        let mut call = [0; 2048];
+        let (length, from) = socket.recv_from(&mut call).unwrap();
+        let xid = u32::from_be_bytes(call[..4].try_into().unwrap());
+        // A reply that was accepted: no credentials, success (RFC 5531).
+        let words = [xid, 1, 0, 0, 0, 0].into_iter().chain(results.iter().copied());
+        let reply: Vec<u8> = words.flat_map(u32::to_be_bytes).collect();
+        socket.send_to(&reply, from).unwrap();
+        call[..length].to_vec()
+    };
+    let (told, asked) = channel();
+    // Both end with the process of the test.
+    thread::spawn(move || {
+        loop {
+            answer(&rpcbind, &[port]);
+        }
+    });
+    thread::spawn(move || {
+        loop {
+            let call = answer(&monitor, &[]);
+            let word = |at: usize| u32::from_be_bytes(call[at..at + 4].try_into().unwrap());
+            // Six words, then credentials and a verifier, each with its length; then the name and the number (X/Open XNFS).
+            let credentials = 24 + 8 + usize::try_from(word(28)).unwrap();
+            let arguments = credentials + 8 + usize::try_from(word(credentials + 4)).unwrap();
+            let length = usize::try_from(word(arguments)).unwrap();
+            let name = String::from_utf8(call[arguments + 4..arguments + 4 + length].to_vec()).unwrap();
+            let _ = told.send((name, word(arguments + 4 + length.next_multiple_of(4))));
+        }
+    });
+    asked
+}
+
+/// With heirlock gone, stock sm-notify tells the clients of a store in etcd from an export of it.
+#[test]
+fn stock_sm_notify_takes_an_export_from_etcd_and_tells_the_client() {
+    const SM_NOTIFY: &str = "/usr/sbin/sm-notify";
+    if cfg!(not(feature = "etcd")) {
+        return;
+    }
+    let test = "stock_sm_notify_takes_an_export_from_etcd_and_tells_the_client";
+    let needs = "root, and sm-notify (Debian: nfs-common)";
+    if !namespaces::is_inside(test, Path::new(SM_NOTIFY).exists(), needs) {
+        return;
+    }
+    let sh = |script: &str| {
+        assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}")
+    };
+    sh("mount -t tmpfs none /run && ip link set lo up && echo '127.0.0.9 nfs.example.test' > /run/hosts && \
+        mount --bind /run/hosts /etc/hosts");
+    let Some(etcd) = etcd() else { return };
+    let site = Site::new();
+    let mut a = site.server("a", "nfs-a");
+    a.up();
+    a.register("127.0.0.5");
+    a.wait_until_captured("nfs", 1);
+    let in_etcd = format!("type = \"etcd\"\nendpoints = [\"{}\"]\nprefix = \"/heirlock/\"", etcd.url);
+    let new = with_store(&a, "new.toml", &folder(&site.store()), &in_etcd);
+    let moved = copy(&a.path("heirlock.toml"), &new, &[]);
+    assert_eq!(moved.status.code(), Some(0), "{}", said(&moved));
+    a.kill();
+    fs::copy(&new, a.path("heirlock.toml")).unwrap();
+    let exported = site.store().with_file_name("exported");
+    expect(&a, &["records", "export", "nfs", exported.to_str().unwrap()], 0, &["sm-notify -f -P"]);
+    let state = fs::read(exported.join("state")).unwrap();
+    let number = heirlock_nsm::StateNumber::parse_file(&state).unwrap();
+
+    let told = told_to_client_at("127.0.0.5");
+    let mut sm_notify = Command::new(SM_NOTIFY)
+        .args(["-d", "-f", "-m", "1", "-v", "nfs.example.test", "-P"])
+        .arg(&exported)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    assert!(sm_notify.wait().unwrap().success());
+    // Under the whole name and the short one.
+    let mut names = Vec::new();
+    for (name, sent) in told.try_iter() {
+        assert!(sent > number.0 && sent % 2 == 1, "{sent} after {number:?}");
+        names.push(name);
+    }
+    names.sort();
+    names.dedup();
+    assert_eq!(names, ["nfs", "nfs.example.test"]);
+    assert_eq!(harness::names(&exported.join("sm.bak")), [""; 0], "the client answered");
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Gap, Tenure, Told};
 use heirlock_core::store::in_memory::InMemory;
-use heirlock_core::store::{Change, ServerReport, Store, StoreErrorKind};
+use heirlock_core::store::{Change, Commit, ServerReport, Store, StoreErrorKind};
 use heirlock_core::store_standing::Standing;
 use heirlock_core::takeover::{Journal, OutcomeLine, Phase};
 use heirlock_core::{Outcome, RecordKey, ServerName};
@@ -417,36 +417,88 @@ fn a_move_whose_disk_loses_power_before_any_operation_is_gone_on_with() {
     }
 }
 
-/// At any operation of its disk a commit is overtaken by a whole move.
+/// A call of an agent, and whether a store shows that it was made.
+type Overtakable = (&'static str, fn(&dyn Store) -> Result<(), StoreError>, fn(&dyn Store) -> bool);
+
+const OVERTAKABLE: [Overtakable; 6] = [
+    (
+        "commit",
+        |store| store.commit(&service("nfs"), &claim(3, "b"), &[put_new()]),
+        |copy| has_new(copy, Generation(3)),
+    ),
+    (
+        "commit_each",
+        |store| {
+            let commit = |name, by| Commit { service: service(name), by, changes: vec![put_new()] };
+            store.commit_each(&[commit("nfs", claim(3, "b")), commit("other", claim(1, "a"))])
+        },
+        |copy| has_new(copy, Generation(3)),
+    ),
+    (
+        "claim",
+        |store| store.claim(&service("nfs"), &claim(4, "a")).map(drop),
+        |copy| copy.newest_claim(&service("nfs")).unwrap() == Some(claim(4, "a")),
+    ),
+    (
+        "begin_generation",
+        |store| {
+            let contents =
+                Contents { records: [record("10.7.7.7")].into_iter().collect(), ..Contents::default() };
+            store.begin_generation(&service("nfs"), Generation(4), &contents)
+        },
+        |copy| has_new(copy, Generation(4)),
+    ),
+    (
+        "release",
+        |store| store.release(&service("nfs"), Generation(3)),
+        |copy| copy.newest_claim(&service("nfs")).unwrap().is_some_and(|newest| newest.released),
+    ),
+    (
+        "keep_tenure",
+        |store| store.keep_tenure(&service("nfs"), &Tenure { generation: Generation(2), ..tenure() }),
+        |copy| copy.past(&service("nfs")).unwrap().tenures.len() == 2,
+    ),
+];
+
+fn put_new() -> Change {
+    let (key, bytes) = record("10.7.7.7");
+    Change::put(key, bytes)
+}
+
+fn has_new(store: &dyn Store, generation: Generation) -> bool {
+    store
+        .load(&service("nfs"), generation)
+        .is_ok_and(|contents| contents.records.contains_key(&record("10.7.7.7").0))
+}
+
+/// At any operation of its disk a call is overtaken by a whole move.
 #[test]
-fn a_commit_to_a_folder_that_is_overtaken_by_a_move_fails_or_is_in_the_copy() {
-    let (nfs, by) = (service("nfs"), claim(3, "b"));
-    let (mut in_the_copy, mut refused) = (0, 0);
-    for operation in 0.. {
-        let disk = FaultyDisk::new();
-        let inner = disk.clone();
-        let from: Place =
-            Box::new(move || Box::new(DirStore::on(Path::new("/store"), Box::new(inner.clone()))));
-        filled(&from);
-        let to = memory();
-        let (source, copy) = (from(), to());
-        let disk = Overtaken::new(disk, operation, move || drop(moved(source.as_ref(), copy.as_ref())));
-        let agent = DirStore::on(Path::new("/store"), Box::new(disk.clone()));
-        agent.expect(Some(in_force().identity()));
-        let (key, bytes) = record("10.7.7.7");
-        let made = agent.commit(&nfs, &by, &[Change::put(key.clone(), bytes)]);
-        if !disk.has_happened() {
-            break;
+fn a_change_of_a_folder_that_is_overtaken_by_a_move_fails_or_is_in_the_copy() {
+    for (name, call, is_made) in OVERTAKABLE {
+        let (mut in_the_copy, mut all) = (0, 0);
+        for operation in 0.. {
+            let disk = FaultyDisk::new();
+            let from = on(&disk);
+            filled(&from);
+            let to = memory();
+            let (source, copy) = (from(), to());
+            let disk = Overtaken::new(disk, operation, move || drop(moved(source.as_ref(), copy.as_ref())));
+            let agent = DirStore::on(Path::new("/store"), Box::new(disk.clone()));
+            agent.expect(Some(in_force().identity()));
+            let made = call(&agent);
+            if !disk.has_happened() {
+                break;
+            }
+            let is_there = is_made(as_agent(&to).as_ref());
+            match made {
+                Ok(()) => assert!(is_there, "{name}: it was made before operation {operation}, and is lost"),
+                Err(error) => assert_eq!(*error.kind(), StoreErrorKind::NotInForce, "{name}: {error}"),
+            }
+            in_the_copy += usize::from(is_there);
+            all += 1;
         }
-        let is_there = as_agent(&to).load(&nfs, Generation(3)).unwrap().records.contains_key(&key);
-        match made {
-            Ok(()) => assert!(is_there, "it was taken before operation {operation}, and is lost"),
-            Err(error) => assert_eq!(*error.kind(), StoreErrorKind::NotInForce, "{error}"),
-        }
-        in_the_copy += usize::from(is_there);
-        refused += 1;
+        assert!(in_the_copy > 0 && all > in_the_copy, "{name}: {in_the_copy} of {all}");
     }
-    assert!(in_the_copy > 0 && refused > in_the_copy, "{in_the_copy} of {refused}");
 }
 
 #[cfg(feature = "etcd")]
