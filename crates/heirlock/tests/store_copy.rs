@@ -1,6 +1,6 @@
 //! The store is moved to another place while real agents use it, by the program as an administrator types it.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests that ill-treat the agent use the rest")]
@@ -269,7 +269,7 @@ fn stock_sm_notify_takes_an_export_from_etcd_and_tells_the_client() {
         return;
     }
     let sh = |script: &str| {
-        assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}")
+        assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}");
     };
     sh("mount -t tmpfs none /run && ip link set lo up && echo '127.0.0.9 nfs.example.test' > /run/hosts && \
         mount --bind /run/hosts /etc/hosts");
