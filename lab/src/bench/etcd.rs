@@ -96,22 +96,44 @@ impl Putter {
         Ok(())
     }
 
-    /// The body of an answer whose length is said.
+    /// The body of an answer: as long as is said before it, or in chunks with a length each.
     fn answer(&mut self) -> Result<String> {
-        let (mut length, mut line) = (None, String::new());
+        let mut length = None;
         loop {
-            line.clear();
-            ensure!(self.stream.read_line(&mut line)? > 0, "etcd has ended the connection");
-            match line.trim().split_once(':') {
+            let line = self.line()?;
+            match line.split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
                     length = value.trim().parse().ok();
                 }
-                _ if line.trim().is_empty() => break,
+                _ if line.is_empty() => break,
                 _ => {}
             }
         }
-        let mut body = vec![0; length.context("an answer of etcd without its length")?];
-        self.stream.read_exact(&mut body)?;
-        Ok(String::from_utf8_lossy(&body).into_owned())
+        let mut body = Vec::new();
+        if let Some(length) = length {
+            self.read(length, &mut body)?;
+            return Ok(String::from_utf8_lossy(&body).into_owned());
+        }
+        loop {
+            let length =
+                usize::from_str_radix(&self.line()?, 16).context("an answer of etcd without its length")?;
+            self.read(length, &mut body)?;
+            self.line()?;
+            if length == 0 {
+                return Ok(String::from_utf8_lossy(&body).into_owned());
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.stream.read_line(&mut line)? > 0, "etcd has ended the connection");
+        Ok(line.trim().to_owned())
+    }
+
+    fn read(&mut self, length: usize, body: &mut Vec<u8>) -> Result<()> {
+        let start = body.len();
+        body.resize(start + length, 0);
+        Ok(self.stream.read_exact(&mut body[start..])?)
     }
 }

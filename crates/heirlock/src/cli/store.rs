@@ -134,7 +134,11 @@ impl<'a> OnTerminal<'a> {
     fn new(output: &'a Output) -> Result<Self, Failed> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&interrupted))
+            // The second one ends it at once, also while a disk hangs.
+            let registered =
+                signal_hook::flag::register_conditional_default(signal, Arc::clone(&interrupted))
+                    .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&interrupted)));
+            registered
                 .map_err(|error| Failed::new(Exit::Failed, format!("can't wait for Ctrl-C: {error}")))?;
         }
         Ok(Self { output, began: Instant::now(), interrupted, passes: 0, said: None })
