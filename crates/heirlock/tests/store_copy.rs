@@ -150,8 +150,60 @@ fn a_store_is_moved_to_another_folder_under_agents_that_take_records() {
     let ended = copy(&old, &a.path("heirlock.toml"), &["--give-up"]);
     assert_eq!(ended.status.code(), Some(3), "{}", said(&ended));
     assert!(said(&ended).contains("can't be taken back"), "{}", said(&ended));
-    let again = copy(&old, &a.path("heirlock.toml"), &[]);
+    let again = copy(&old, &a.path("heirlock.toml"), &["--json"]);
     assert_eq!(again.status.code(), Some(0), "{}", said(&again));
+    let told: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    assert_eq!((&told["changed"], told["in_force"] == told["to"]), (&false.into(), true), "{told}");
+}
+
+/// The program is killed or interrupted in the middle, wherever that is, and is said again at last.
+#[test]
+fn a_copy_that_is_killed_or_interrupted_again_and_again_comes_to_its_end_and_loses_nothing() {
+    let site = Site::new();
+    let (mut a, mut b) = two_servers(&site);
+    let new = site.store().with_file_name("new");
+    let (before, after) = (folder(&site.store()), folder(&new));
+    let to = with_store(&a, "to.toml", &before, &after);
+    let mut clients = 1_u32;
+    for round in 0..8_u64 {
+        for _ in 0..20 {
+            clients += 1;
+            a.register(&format!("10.7.0.{clients}"));
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_heirlock"));
+        command.args(["store", "copy"]).arg(a.path("heirlock.toml")).arg(&to).stderr(Stdio::piped());
+        let copying = command.stdout(Stdio::piped()).spawn().unwrap();
+        // In any step, as the machine has it: what is asserted holds after each.
+        thread::sleep(Duration::from_millis(round / 2 * 150));
+        let signal = if round % 2 == 0 { "INT" } else { "KILL" };
+        let _ = Command::new("kill").args(["-s", signal, &copying.id().to_string()]).status();
+        let output = copying.wait_with_output().unwrap();
+        let text = said(&output);
+        match output.status.code() {
+            // By the signal, or it was quicker than that.
+            None | Some(0) => {}
+            Some(1) => assert!(text.contains("interrupted") && text.contains("FROM is in force"), "{text}"),
+            other => panic!("{other:?}: {text}"),
+        }
+    }
+    let known = u64::from(clients);
+    let how = Move { before, after, place: format!("the folder {}", new.display()) };
+    // Some of them were put on record in the place that is left, and some are on record as soon as their agent is in the new one.
+    let back = copy(&a.path("heirlock.toml"), &to, &["--give-up"]);
+    if back.status.code() == Some(0) {
+        a.wait_until_captured("nfs", known);
+        is_moved_under_agents(&mut a, &mut b, 1, &how);
+        return;
+    }
+    // A round had come to its end.
+    assert!(said(&back).contains("can't be taken back"), "{}", said(&back));
+    for server in [&mut a, &mut b] {
+        let new = with_store(server, "new.toml", &how.before, &how.after);
+        server.kill();
+        fs::copy(new, server.path("heirlock.toml")).unwrap();
+        server.start();
+    }
+    a.wait_until_captured("nfs", known);
 }
 
 /// An etcd of its own, which ends with the test.

@@ -22,7 +22,7 @@ pub(in crate::cli) fn store_moved(moved: &StoreMoved, _: &Look) -> String {
          restart heirlock). Until then that server keeps no new client. Then 'heirlock doctor' on each.",
         plain(configuration)
     );
-    [done, left, next].map(|text| wrapped("", &text) + "\n").concat()
+    [done, left, next].map(|text| wrapped("", &text)).join("\n")
 }
 
 /// The copy was taken back.
@@ -33,5 +33,5 @@ pub(in crate::cli) fn store_taken_back(moved: &StoreMoved, _: &Look) -> String {
         plain(from),
         plain(to)
     );
-    wrapped("", &said) + "\n"
+    wrapped("", &said)
 }
