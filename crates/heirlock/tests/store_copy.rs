@@ -91,6 +91,7 @@ fn is_moved_under_agents(a: &mut Server, b: &mut Server, first: u32, how: &Move)
     assert!(a.log().contains("was moved to "), "{}", a.log());
     expect(b, &["adopt", "nfs", "--force"], 3, &["was moved to ", &how.place]);
     expect(b, &["records", "list"], 3, &["was moved to "]);
+    expect(b, &["enable", "--new-store", "--plan"], 3, &["was moved to "]);
     expect(b, &["doctor"], 1, &["was moved to "]);
     b.kill();
     b.start();
