@@ -159,7 +159,7 @@ fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<E
     let stop = Stop::on_signals()?;
     let heirlock = match &options.heirlock {
         Some(path) => Some(path.clone()),
-        None if scenarios.iter().any(|scenario| scenario.needs_heirlock) => Some(build_heirlock()?),
+        None if scenarios.iter().any(|scenario| scenario.needs_heirlock) => Some(build_heirlock(&[])?),
         None => None,
     };
     let once: Vec<_> = scenarios
@@ -193,10 +193,11 @@ fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<E
 }
 
 /// cargo knows best whether the binary is stale.
-fn build_heirlock() -> Result<PathBuf> {
+fn build_heirlock(features: &[&str]) -> Result<PathBuf> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the lab lies in no workspace")?;
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .args(["build", "--quiet", "--release", "-p", "heirlock"])
+        .args(features)
         .current_dir(workspace)
         .status()
         .context("can't start cargo; name a binary with --heirlock")?;

@@ -62,6 +62,7 @@
 pub mod calling;
 pub mod claim;
 pub mod cluster;
+pub mod copying;
 pub mod drill;
 pub mod duty;
 pub mod grace;
@@ -87,6 +88,7 @@ pub mod share;
 pub mod state_number;
 pub mod store;
 pub mod store_identity;
+pub mod store_standing;
 pub mod takeover;
 pub mod wall_clock;
 

@@ -196,6 +196,28 @@ pub const LOOP_SILENCE_MAX: Duration = Duration::from_secs(180);
 /// Accounts of removed generations that are kept: the oldest beyond this many go. A kilobyte each.
 pub const TENURES_KEPT: usize = 200;
 
+/// Characters of a copy's name: 64 random bits.
+pub const COPY_NAME_CHARS: usize = 16;
+
+/// Characters of the place that a store was moved to, as the store that is left says it.
+pub const STANDING_PLACE_CHARS_MAX: usize = 1000;
+
+/// Bytes of the line in which a store says which one it is and whether it is in force.
+pub const STANDING_BYTES_MAX: usize = 128 + 4 * STANDING_PLACE_CHARS_MAX;
+
+/// Passes of a copy before its source is closed: where servers change more in a pass than one can copy, another pass wins nothing.
+pub const COPY_PASSES_OPEN_MAX: usize = 8;
+
+/// Steps of a pass so few that the next pass is made with the source closed: they take no second.
+pub const COPY_STEPS_TO_CLOSE_MAX: usize = 20;
+
+/// Passes of a copy after its source was closed. No server can change it any more, so the second one finds nothing.
+pub const COPY_PASSES_CLOSED_MAX: usize = 200;
+
+/// How long no heart may have beaten in a closed source before the copy of it is opened, where the source does not refuse a change
+/// in the step that makes it: a call that had begun before has ended by then.
+pub const COPY_HEARTS_STILL: Duration = Duration::from_secs(3);
+
 const _: () = assert!(NOTIFY_RETRY_MS_MIN < NOTIFY_RETRY_MS_MAX);
 const _: () = assert!(
     MON_LINES_MAX * heirlock_nsm::limits::LINE_BYTES_MAX <= RECORD_BYTES_MAX,

@@ -5,6 +5,7 @@
 //! record for each client, the journal of the adoption that began it, and an outcome for each client that was told. Beside
 //! the services lie the servers' heartbeats.
 
+mod copied;
 mod error;
 mod generation;
 mod heartbeat;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use heirlock_nsm::StateNumber;
 
 pub use crate::records::RecordChange;
+pub use copied::{CopiedStore, Fill};
 pub use error::{StoreError, StoreErrorKind};
 pub use generation::{Account, Change, Contents, Damaged, DamagedPart, Past};
 pub use heartbeat::{Decline, FurtherLockManager, ServerHearts, ServerReport, Waits};

@@ -136,6 +136,9 @@ pub(crate) const LATE_ADDRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// How long clients of what a server serves under its own name wait for the first address of a service that is taken over.
 pub(crate) const OWN_WAIT_FOR_ADDRESS_MAX: Duration = Duration::from_secs(2);
 
+/// How often 'heirlock store copy' looks at a folder that it has closed, until the hearts in it stand still.
+pub(crate) const COPY_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
 /// How long 'heirlock status' waits for a store that doesn't answer.
 pub(crate) const STORE_LOOK_TIME_MAX: Duration = Duration::from_secs(5);
 

@@ -12,16 +12,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde::Serialize;
 
-use super::Options;
 use super::agent::{NAMES, SERVICE, Server, Store};
 use super::clients::{Clients, Tally, address, record};
+use super::etcd::Etcd;
 use super::played::Kernel;
 use super::plot::{Series, log_log};
 use super::report::{Goal, Machine, Report, Table, count, number, percentile, short};
 use super::site::{ADDRESS, Running, Site, wait_for};
+use super::{Options, StoreKind};
 
 const RESTART_NFS: &str = "heirlock";
 const COMMAND: &str = "heirlock, by a command";
+const IN_ETCD: &str = "heirlock in etcd";
 const NOTIFY: &str = "heirlock notify";
 
 /// Records that are taken over.
@@ -61,7 +63,11 @@ pub fn run(options: &Options) -> Result<Report> {
     let (machine, began) = (Machine::this(), Instant::now());
     let mut rows = Vec::new();
     for records in options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()) {
-        for measure in [restart_nfs, command, notify] {
+        let measured: [fn(&Options, usize) -> Result<Row>; 3] = match options.store {
+            StoreKind::Dir => [restart_nfs, command, notify],
+            StoreKind::Etcd => [restart_nfs, in_etcd, notify],
+        };
+        for measure in measured {
             let mut tries = Vec::new();
             for _ in 0..options.repeat.max(1) {
                 tries.push(measure(options, records)?);
@@ -69,14 +75,17 @@ pub fn run(options: &Options) -> Result<Report> {
             tries.sort_by(|a, b| a.last_ms.total_cmp(&b.last_ms));
             rows.push(tries.swap_remove(tries.len() / 2));
         }
-        rows.push(copy_and_sm_notify(options, records)?);
+        if options.store == StoreKind::Dir {
+            rows.push(copy_and_sm_notify(options, records)?);
+        }
     }
+    let in_etcd = options.store == StoreKind::Etcd;
     Ok(Report {
-        bench: "adopt",
+        bench: if in_etcd { "adopt-etcd" } else { "adopt" },
         machine,
         seconds: began.elapsed().as_secs_f64(),
         rows: rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
-        goals: goals(&rows),
+        goals: if in_etcd { vec![goal_in_etcd(&rows)] } else { goals(&rows) },
         table: Table {
             head: vec!["taken over by", "records", "told", "first, ms", "half, ms", "last, ms"],
             rows: rows.iter().map(Row::cells).collect(),
@@ -88,22 +97,29 @@ pub fn run(options: &Options) -> Result<Report> {
 
 /// Records are placed beside recognition and telling.
 fn restart_nfs(options: &Options, records: usize) -> Result<Row> {
-    heirlock(options, records, RESTART_NFS, Server::restarting_nfs)
+    heirlock(options, records, RESTART_NFS, StoreKind::Dir, Server::restarting_nfs)
+}
+
+/// The same with the store in etcd.
+fn in_etcd(options: &Options, records: usize) -> Result<Row> {
+    heirlock(options, records, IN_ETCD, StoreKind::Etcd, Server::restarting_nfs)
 }
 
 /// All records are placed first: the command may read them.
 fn command(options: &Options, records: usize) -> Result<Row> {
-    heirlock(options, records, COMMAND, Ok)
+    heirlock(options, records, COMMAND, StoreKind::Dir, Ok)
 }
 
 fn heirlock(
     options: &Options,
     records: usize,
     tool: &'static str,
+    kind: StoreKind,
     configure: fn(Server) -> Result<Server>,
 ) -> Result<Row> {
     let site = Site::new()?;
-    let store = Store::new(&site)?;
+    let etcd = if kind == StoreKind::Etcd { Some(Etcd::start(&site)?) } else { None };
+    let store = etcd.as_ref().map_or_else(|| Store::new(&site), |etcd| Ok(Store::in_etcd(etcd)))?;
     let primary = Server::new(&site, &store, &options.heirlock, "nfs-a", "watch")?;
     write_records(&primary.host.folder.join("nfs/sm"), records)?;
     let agent = primary.start()?;
@@ -219,9 +235,27 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
     RECORDS.map(of).into_iter().chain([within(10_000)]).collect()
 }
 
+/// A ratio in one run.
+fn goal_in_etcd(rows: &[Row]) -> Goal {
+    let last = |tool: &str| rows.iter().find(|r| r.tool == tool && r.records == 10_000).map(|r| r.last_ms);
+    let both = last(IN_ETCD).zip(last(RESTART_NFS));
+    Goal {
+        goal: "10,000 clients told within 1.5 times of the same with a folder".to_owned(),
+        measured: both.map_or_else(String::new, |(ours, folder)| {
+            format!("{} ms against {} ms: {:.1} times", short(ours), short(folder), ours / folder)
+        }),
+        met: both.map(|(ours, folder)| ours / folder <= 1.5),
+    }
+}
+
 fn plot(rows: &[Row]) -> String {
-    let colours =
-        [(RESTART_NFS, "#0a6"), (COMMAND, "#593"), (NOTIFY, "#888"), ("copy and sm-notify", "#c30")];
+    let colours = [
+        (RESTART_NFS, "#0a6"),
+        (COMMAND, "#593"),
+        (IN_ETCD, "#06c"),
+        (NOTIFY, "#888"),
+        ("copy and sm-notify", "#c30"),
+    ];
     let series = colours.map(|(tool, colour)| {
         let rows = rows.iter().filter(|row| row.tool == tool && row.told > 0);
         let points = rows.map(|r| (number(r.records), r.last_ms, r.told == r.records)).collect();

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Result, bail};
 use serde_json::Value;
 
+use super::etcd::Etcd;
 use super::site::{ADDRESS, Host, Running, Site, wait_for};
 
 /// The service that moves, and what stands for it.
@@ -17,7 +18,12 @@ pub(super) const NAMES: [&str; 2] = ["nfs.example.test", "nfs"];
 
 /// A store that all servers of a site see.
 #[derive(Debug, Clone)]
-pub(super) struct Store(PathBuf);
+pub(super) struct Store {
+    /// As a configuration names it.
+    settings: String,
+    /// The folder, where it is one.
+    folder: Option<PathBuf>,
+}
 
 /// A server with its agent's configuration.
 pub(super) struct Server {
@@ -27,7 +33,7 @@ pub(super) struct Server {
 }
 
 impl Store {
-    /// An empty one.
+    /// An empty one, in a folder.
     pub(super) fn new(site: &Site) -> Result<Self> {
         let path = site.path("store");
         for inner in ["services", "servers"] {
@@ -35,12 +41,18 @@ impl Store {
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700))?;
         fs::write(path.join("heirlock-store"), "heirlock store, format 1\n")?;
-        Ok(Self(path))
+        let settings = format!("path = \"{}\"\nshared = true", path.display());
+        Ok(Self { settings, folder: Some(path) })
     }
 
-    /// Where a service's newest records are.
+    /// In etcd.
+    pub(super) fn in_etcd(_: &Etcd) -> Self {
+        Self { settings: Etcd::settings(), folder: None }
+    }
+
+    /// Where a service's newest records are, in a folder.
     pub(super) fn records(&self, service: &str) -> Option<PathBuf> {
-        let service = self.0.join("services").join(service);
+        let service = self.folder.as_ref()?.join("services").join(service);
         let entries = fs::read_dir(&service).ok()?.flatten();
         let newest = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u64>().ok()).max()?;
         Some(service.join(newest.to_string()).join("sm"))
@@ -63,12 +75,12 @@ impl Server {
         let text = format!(
             "server = \"{name}\"\nstate-directory = \"/var/lib/nfs\"\nruntime-directory = \"{here}/run\"\n\
              local-directory = \"{here}/local\"\n\
-             [store]\npath = \"{store}\"\nshared = true\n\
+             [store]\n{store}\n\
              [capture]\nmode = \"{capture}\"\n\
              [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nincarnation = [\"cat\", \"{here}/life\"]\n\
              recognise = [\"sh\", \"-c\", \"date +%s%N > $0\", \"{here}/life\"]\ngrace-period = \"90s\"\n\
              [[service]]\nname = \"{SERVICE}\"\naddresses = [\"{ADDRESS}\"]\nnames = [{names}]\nhome = \"nfs-a\"\n",
-            store = store.0.display(),
+            store = store.settings,
         );
         fs::write(host.configuration(), text)?;
         Ok(Self { host, name, heirlock: heirlock.to_owned() })

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 
 use super::report::Report;
-use super::{Options, adopt, callout, capture, churn, document, ground, idle, mon, notify, scale};
+use super::{Options, StoreKind, adopt, callout, capture, churn, document, ground, idle, mon, notify, scale};
 
 /// Measures heirlock beside the programs that do the same.
 #[derive(Debug, Args)]
@@ -27,6 +27,9 @@ pub struct Arguments {
     /// For how many seconds clients come and leave in "churn".
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     seconds: u64,
+    /// Where heirlock keeps its records; "mon" and "adopt" take "etcd", and measure both then.
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreKind,
     /// The heirlock binary to measure, heirlock-callout beside it, instead of those that cargo builds.
     #[arg(long, value_name = "PATH")]
     heirlock: Option<PathBuf>,
@@ -67,14 +70,20 @@ enum Name {
 ///
 /// # Errors
 /// When one can't be run, or its report can't be written.
-pub fn run(arguments: Arguments, build: impl FnOnce() -> Result<PathBuf>) -> Result<()> {
+pub fn run(arguments: Arguments, build: impl FnOnce(&[&str]) -> Result<PathBuf>) -> Result<()> {
+    let in_etcd = arguments.store == StoreKind::Etcd;
+    if in_etcd && !matches!(arguments.name, Name::Mon | Name::Adopt) {
+        bail!("--store etcd is a way of \"mon\" and \"adopt\"");
+    }
+    let features: &[&str] = if in_etcd { &["--features", "etcd"] } else { &[] };
     let all = arguments.name == Name::All;
     let options = Options {
         clients: arguments.clients,
         repeat: arguments.repeat,
         patience: Duration::from_secs(arguments.patience.unwrap_or(if all { 30 } else { 60 })),
         seconds: arguments.seconds,
-        heirlock: arguments.heirlock.map_or_else(build, Ok)?,
+        heirlock: arguments.heirlock.map_or_else(|| build(features), Ok)?,
+        store: arguments.store,
     };
     let wanted: Vec<fn(&Options) -> Result<Report>> = match arguments.name {
         Name::Mon => vec![mon::run],

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `mon/`, `callout.rs`, `capture.rs`, `notify/`, `adopt.rs`, `scale.rs`, `churn.rs`, `idle.rs` | one bench each |
-//! | `ground.rs`, `site.rs`, `agent.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
+//! | `ground.rs`, `site.rs`, `agent.rs`, `etcd.rs`, `played.rs` | what they run on: folders, namespaces, programs, and the parts that are played |
 //! | `report.rs`, `plot.rs`, `document.rs` | how figures are shown: tables, JSON, plots, `docs/benchmarks.md` |
 
 pub mod adopt;
@@ -14,6 +14,7 @@ pub mod churn;
 mod clients;
 pub mod command;
 pub mod document;
+mod etcd;
 mod ground;
 pub mod idle;
 pub mod mon;
@@ -26,6 +27,16 @@ mod site;
 
 use std::path::PathBuf;
 use std::time::Duration;
+
+/// Where heirlock keeps its records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum StoreKind {
+    /// In a folder on the disk of the site.
+    #[default]
+    Dir,
+    /// In a member of etcd, whose data lie on the same disk, beside a folder.
+    Etcd,
+}
 
 /// The options of all benches.
 #[derive(Debug, Clone)]
@@ -40,4 +51,6 @@ pub struct Options {
     pub seconds: u64,
     /// The heirlock program.
     pub heirlock: PathBuf,
+    /// Where heirlock keeps its records, beside what it is compared with.
+    pub store: StoreKind,
 }

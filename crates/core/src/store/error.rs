@@ -28,6 +28,8 @@ pub enum StoreErrorKind {
     },
     /// It is another store than the one that this server remembers.
     Wrong,
+    /// It is a store that no agent may use: it was moved to another place, or is a copy that is not finished.
+    NotInForce,
     /// It is an older copy of the store that this server remembers, or has lost something.
     Older,
     /// The service is another server's by now: nothing was changed. That is no failure of the store.
@@ -111,7 +113,7 @@ impl StoreError {
     /// There is a store, and this server may not use it. That is no failure of the store.
     #[must_use]
     pub fn is_of_another_store(&self) -> bool {
-        matches!(self.kind, StoreErrorKind::Wrong | StoreErrorKind::Older)
+        matches!(self.kind, StoreErrorKind::Wrong | StoreErrorKind::NotInForce | StoreErrorKind::Older)
     }
 }
 
@@ -125,6 +127,7 @@ impl StoreErrorKind {
             | Self::TimedOut
             | Self::Absent { .. }
             | Self::Wrong
+            | Self::NotInForce
             | Self::Older
             | Self::NotOwner
             | Self::Unexpected => false,

@@ -9,8 +9,8 @@ use heirlock_nsm::StateNumber;
 use heirlock_nsm::record::parse_record;
 
 use super::{
-    Account, Change, ClaimAnswer, Commit, Contents, Damaged, DamagedPart, Past, Place, RecordChange,
-    ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
+    Account, Change, ClaimAnswer, Commit, Contents, CopiedStore, Damaged, DamagedPart, Fill, Past, Place,
+    RecordChange, ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 use crate::claim::Claim;
 use crate::history::Tenure;
@@ -18,6 +18,7 @@ use crate::limits::{RECORD_BYTES_MAX, TENURES_KEPT};
 use crate::names::{Generation, ServerName, ServiceName};
 use crate::records::{Record, RecordKey};
 use crate::store_identity::{Found, Kept, OlderStore, StoreIdentity, WrongStore};
+use crate::store_standing::{NotInForce, Standing};
 
 /// One server's handle of it. A clone is another server's: it holds the same, and expects nothing yet.
 #[derive(Debug)]
@@ -25,7 +26,7 @@ pub struct InMemory {
     held: Arc<Mutex<Held>>,
     /// Tells the handles apart.
     handle: u64,
-    expected: Mutex<Option<StoreIdentity>>,
+    expected: Mutex<Option<Standing>>,
     /// How many calls were made through it, but for heartbeats.
     calls: AtomicU64,
 }
@@ -33,7 +34,8 @@ pub struct InMemory {
 /// What all handles share.
 #[derive(Debug)]
 struct Held {
-    identity: StoreIdentity,
+    /// Nothing before it is made.
+    standing: Option<Standing>,
     services: BTreeMap<ServiceName, Service>,
     servers: BTreeMap<ServerName, Arc<ServerReport>>,
     /// How many handles there ever were.
@@ -65,8 +67,18 @@ impl InMemory {
     /// An empty one.
     #[must_use]
     pub fn new(identity: StoreIdentity) -> Self {
+        Self::with(Some(Standing::InForce(identity)))
+    }
+
+    /// A place where none was made yet.
+    #[must_use]
+    pub fn nowhere() -> Self {
+        Self::with(None)
+    }
+
+    fn with(standing: Option<Standing>) -> Self {
         let held = Held {
-            identity,
+            standing,
             services: BTreeMap::new(),
             servers: BTreeMap::new(),
             handles: 1,
@@ -134,13 +146,37 @@ impl InMemory {
     fn enter_expected(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
         let held = self.enter_any();
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        match expected.as_ref() {
-            Some(expected) if *expected != held.identity => {
-                Err(self.wrong(WrongStore { expected: Some(expected.clone()), found: held.found() }))
+        match (expected.as_ref(), held.standing.clone()) {
+            (Some(expected), Some(there)) if *expected == there => Ok(held),
+            (_, None) => Err(nothing("a store")),
+            (None, Some(there)) => there.in_force().map(|_| held).map_err(|why| not_in_force(&why)),
+            (Some(Standing::InForce(expected)), Some(there)) => {
+                let identity = there.in_force().map_err(|why| not_in_force(&why))?;
+                let found = held.found(identity);
+                Err(self.wrong(WrongStore { expected: Some(expected.clone()), found }))
             }
-            _ => Ok(held),
+            (Some(_), Some(there)) => Err(changed(&there)),
         }
     }
+
+    /// The identity of the store, if it is in force.
+    fn identity(&self) -> Result<StoreIdentity, StoreError> {
+        let standing = self.enter_any().standing.clone().ok_or_else(|| nothing("a store"))?;
+        standing.in_force().map_err(|why| not_in_force(&why))
+    }
+}
+
+fn not_in_force(why: &NotInForce) -> StoreError {
+    StoreError::new(StoreErrorKind::NotInForce, format!("the store in memory: {why}"))
+}
+
+/// The failure of a copy whose store is not as it left it.
+fn changed(there: &Standing) -> StoreError {
+    let said = format!(
+        "the store in memory: expected the standing that this copy gave it, found {:?}",
+        there.line()
+    );
+    StoreError::new(StoreErrorKind::NotInForce, said)
 }
 
 impl Clone for InMemory {
@@ -159,8 +195,8 @@ impl Drop for InMemory {
 }
 
 impl Held {
-    fn found(&self) -> Found {
-        Found { identity: Some(self.identity.clone()), kept: Kept::of(self.claimed().iter()) }
+    fn found(&self, identity: StoreIdentity) -> Found {
+        Found { identity: Some(identity), kept: Kept::of(self.claimed().iter()) }
     }
 
     fn claimed(&self) -> Vec<ServiceName> {
@@ -242,15 +278,17 @@ impl Store for InMemory {
     }
 
     fn found(&self) -> Result<Found, StoreError> {
-        Ok(self.enter_any().found())
+        let identity = self.identity()?;
+        Ok(self.enter_any().found(identity))
     }
 
     fn give_identity(&self, _: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
-        Ok(self.enter_any().identity.clone())
+        self.identity()
     }
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
-        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = identity.cloned();
+        let expected = identity.cloned().map(Standing::InForce);
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = expected;
     }
 
     fn on_change(&self, told: Told) {
@@ -429,6 +467,65 @@ impl Store for InMemory {
 
     fn hearts(&self) -> Result<ServerHearts, StoreError> {
         Ok(ServerHearts { reports: self.enter_expected()?.servers.clone(), unreadable: BTreeMap::new() })
+    }
+}
+
+impl CopiedStore for InMemory {
+    fn standing(&self) -> Result<Option<Standing>, StoreError> {
+        Ok(self.enter_any().standing.clone())
+    }
+
+    fn expect_standing(&self, standing: &Standing) {
+        *self.expected.lock().unwrap_or_else(PoisonError::into_inner) = Some(standing.clone());
+    }
+
+    fn change_standing(&self, from: &Standing, to: &Standing) -> Result<(), StoreError> {
+        let mut held = self.enter_any();
+        match held.standing.clone() {
+            Some(there) if there == *from || there == *to => held.standing = Some(to.clone()),
+            Some(there) => return Err(changed(&there)),
+            None => return Err(nothing("a store")),
+        }
+        Ok(())
+    }
+
+    fn make_as(&self, standing: &Standing) -> Result<(), StoreError> {
+        let mut held = self.enter_any();
+        match held.standing.clone() {
+            Some(there) if there != *standing => return Err(changed(&there)),
+            _ => held.standing = Some(standing.clone()),
+        }
+        Ok(())
+    }
+
+    fn closes_at_once(&self) -> bool {
+        true
+    }
+
+    fn fill(&self, service: &ServiceName, with: &Fill) -> Result<(), StoreError> {
+        let mut held = self.enter()?;
+        let of = held.services.entry(service.clone()).or_default();
+        match with {
+            Fill::Claim(claim) => drop(of.claims.insert(claim.generation, claim.clone())),
+            Fill::RemoveClaim(generation) => drop(of.claims.remove(generation)),
+            Fill::Begin(generation, contents) => {
+                check(&contents.records)?;
+                of.generations.entry(*generation).or_insert_with(|| Contents::clone(contents));
+            }
+            Fill::Change(generation, changes) => {
+                check_changes(changes)?;
+                let contents = of.generations.get_mut(generation);
+                let contents =
+                    contents.ok_or_else(|| nothing(&format!("generation {generation} of {service}")))?;
+                changes.iter().cloned().for_each(|change| contents.apply(change));
+            }
+            Fill::RemoveGeneration(generation) => drop(of.generations.remove(generation)),
+            Fill::Tenure(tenure) => {
+                of.tenures.entry(tenure.generation).or_insert_with(|| Tenure::clone(tenure));
+            }
+            Fill::RemoveTenure(generation) => drop(of.tenures.remove(generation)),
+        }
+        Ok(())
     }
 }
 

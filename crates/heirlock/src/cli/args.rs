@@ -110,6 +110,9 @@ pub(super) enum Verb {
     /// Look at monitor records, bring them in and out
     #[command(subcommand, after_help = help::RECORDS)]
     Records(Records),
+    /// Move the store to another place
+    #[command(subcommand, after_help = help::STORE)]
+    Store(Store),
     /// Check what the configuration says
     #[command(after_help = help::CHECK_CONFIG)]
     CheckConfig,
@@ -334,6 +337,21 @@ pub(super) enum Records {
         directory: PathBuf,
         #[arg(long, value_name = "SERVER", num_args = 0..=1, default_missing_value = Fenced::OWNER, help = OWNER_FENCED)]
         owner_fenced: Option<Fenced>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Store {
+    /// Copy the store to another place while agents run, and make that the place that counts
+    #[command(after_help = help::STORE_COPY)]
+    Copy {
+        /// The configuration of this server, with the store as it is now
+        from: PathBuf,
+        /// The same configuration with another [store], where nothing lies yet
+        to: PathBuf,
+        /// Take a copy back that has not ended: the store of FROM counts again
+        #[arg(long)]
+        give_up: bool,
     },
 }
 

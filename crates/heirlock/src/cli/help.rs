@@ -223,6 +223,25 @@ pub(super) const RECORDS_IMPORT: &str = help!(
     usage, refused, store
 );
 
+pub(super) const STORE: &str = help!(
+    "
+  heirlock store copy /etc/heirlock/heirlock.toml /etc/heirlock/etcd.toml",
+    "
+  0  done
+  1  failed; the message says which store counts";
+    usage, refused, store
+);
+
+pub(super) const STORE_COPY: &str = help!(
+    "
+  heirlock store copy /etc/heirlock/heirlock.toml /etc/heirlock/etcd.toml
+  heirlock store copy heirlock.toml etcd.toml --give-up  # before it has ended",
+    "
+  0  TO holds the store, and FROM refuses every agent
+  1  failed; the message says which store counts";
+    usage, refused, store
+);
+
 pub(super) const CHECK_CONFIG: &str = help!(
     "
   heirlock check-config

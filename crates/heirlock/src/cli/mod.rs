@@ -21,6 +21,7 @@ mod progress;
 mod records;
 mod render;
 mod status;
+mod store;
 mod watch;
 
 use std::ffi::OsString;
@@ -121,7 +122,8 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
         | Verb::Man(_)
         | Verb::Notify(_)
         | Verb::Ocf { .. }
-        | Verb::SampleConfig => Ok(Exit::Done),
+        | Verb::SampleConfig
+        | Verb::Store(_) => Ok(Exit::Done),
     }
 }
 
@@ -135,6 +137,8 @@ fn without_configuration(cli: &Cli, host: &Host, output: &Output) -> Option<Resu
         Verb::Demo(options) => demo::run(options, output),
         // It asks an agent, whose socket it is told.
         Verb::Exporter(options) => exporter::run(options, output),
+        // It names both of its configurations.
+        Verb::Store(verb) => store::run(verb, host, output),
         // Used where no agent runs, and nothing is configured.
         Verb::Notify(options) => notify::run(host, options, output),
         Verb::Callout { arguments } => {

@@ -17,6 +17,7 @@
 
 mod claims;
 mod commit;
+mod copied;
 #[cfg(test)]
 mod crash_tests;
 mod files;
@@ -45,6 +46,7 @@ use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::log_limit::Source;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
+use heirlock_core::store_standing::Standing;
 use heirlock_core::{Generation, Record, RecordKey, ServiceName};
 use heirlock_nsm::StateNumber;
 
@@ -90,7 +92,7 @@ struct Memory {
     /// The records that the last calls read, until a heartbeat since which none was read or asked for.
     read_before: Mutex<ReadBefore>,
     /// Which store it must be.
-    expected: Mutex<Option<StoreIdentity>>,
+    expected: Mutex<Option<Standing>>,
     /// The threads that sync many files.
     syncs: Syncs,
 }
@@ -150,27 +152,36 @@ impl DirStore {
 
     /// Makes the folder a store, if it is none yet.
     fn set_up_folder(&self) -> Result<(), StoreError> {
+        self.make_folder_a_store(|store| store.identify(&StoreIdentity::of(fastrand::u128(..))).map(drop))?;
+        Ok(self.enter()?)
+    }
+
+    /// Makes the folder a store, if it is none yet. `identify` gives it its identity.
+    fn make_folder_a_store(
+        &self,
+        identify: impl FnOnce(&Self) -> Result<(), FileError>,
+    ) -> Result<(), StoreError> {
         let root = self.root.as_path();
         let missing = |path: &Path| matches!(self.disk().owner(path), Err(error) if error.kind() == io::ErrorKind::NotFound);
         let mut above: Vec<&Path> = root.ancestors().take_while(|path| missing(path)).collect();
         while let Some(path) = above.pop() {
             self.make(path)?;
         }
-        if self.read_marker()?.is_none() {
-            // All of it may be there already: a first attempt may have ended, or another server be at work.
-            let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
-            if let Some(other) = self.list(root)?.iter().find(|name| !ours(name)) {
-                let found = format!("{other:?} in it");
-                return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
-            }
-            self.disk().protect(root).map_err(failed("protect", root))?;
-            self.make(&root.join("services"))?;
-            self.make(&root.join("servers"))?;
-            // Before the marker: a store that can be found has an identity.
-            self.identify(&StoreIdentity::of(fastrand::u128(..)))?;
-            self.replace(&root.join(MARKER), FORMAT.as_bytes())?;
+        if self.read_marker()?.is_some() {
+            return Ok(());
         }
-        Ok(self.enter()?)
+        // All of it may be there already: a first attempt may have ended, or another server be at work.
+        let ours = |name: &String| ["services", "servers", IDENTITY, MARKER].contains(&name.as_str());
+        if let Some(other) = self.list(root)?.iter().find(|name| !ours(name)) {
+            let found = format!("{other:?} in it");
+            return Err(unexpected(root, "an empty folder", &found, "choose a folder of its own").into());
+        }
+        self.disk().protect(root).map_err(failed("protect", root))?;
+        self.make(&root.join("services"))?;
+        self.make(&root.join("servers"))?;
+        // Before the marker: a store that can be found has an identity.
+        identify(self)?;
+        Ok(self.replace(&root.join(MARKER), FORMAT.as_bytes())?)
     }
 
     /// Makes a store in which nothing was ever kept an empty folder again; fails at the first thing that is found in it.
@@ -201,7 +212,7 @@ impl DirStore {
             // A store that was whole when it was met has the file that says so.
             Some(expected) => {
                 let owner = self.owner()?;
-                self.check_identity(&expected)?;
+                self.check_standing(&expected)?;
                 check_owner(&self.root, owner)
             }
             None => self.enter_any(),
@@ -235,7 +246,7 @@ impl DirStore {
     }
 
     fn absent(&self, found: String) -> FileError {
-        let expected = self.expected().as_ref().map(ToString::to_string);
+        let expected = self.expected().as_ref().map(|expected| expected.identity().to_string());
         FileError::Absent { path: self.root.display().to_string(), expected, found }
     }
 
@@ -344,7 +355,7 @@ impl Store for DirStore {
     }
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
-        *self.expected() = identity.cloned();
+        *self.expected() = identity.cloned().map(Standing::InForce);
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {
@@ -376,17 +387,20 @@ impl Store for DirStore {
             self.move_aside(&path)?;
         }
         if self.create_exclusively(&path, &to_json(&path, claim)?)? {
+            self.leave()?;
             let newer = self.newer_claim(service, claim.generation)?;
             return Ok(newer.map_or(ClaimAnswer::Won, ClaimAnswer::Taken));
         }
         let there = self.claim_of(service, claim.generation)?;
+        self.leave()?;
         let same = there.is_still(claim);
         Ok(if same { ClaimAnswer::Won } else { ClaimAnswer::Taken(there) })
     }
 
     fn restore_claim(&self, service: &ServiceName, claim: &Claim) -> Result<(), StoreError> {
         self.enter()?;
-        Ok(self.restore(service, claim)?)
+        self.restore(service, claim)?;
+        Ok(self.leave()?)
     }
 
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
@@ -394,7 +408,7 @@ impl Store for DirStore {
         // A mark without its claim would give away a later claim of this number.
         self.claim_of(service, generation)?;
         self.create_exclusively(&self.claims(service).join(format!("{generation}.released")), b"")?;
-        Ok(())
+        Ok(self.leave()?)
     }
 
     fn newest_generation(
@@ -433,7 +447,8 @@ impl Store for DirStore {
     ) -> Result<(), StoreError> {
         let call = self.for_one_call();
         call.enter()?;
-        Ok(call.begin(&self.service(service), generation, contents)?)
+        call.begin(&self.service(service), generation, contents)?;
+        Ok(call.leave()?)
     }
 
     fn load(&self, service: &ServiceName, generation: Generation) -> Result<Contents, StoreError> {
@@ -445,7 +460,8 @@ impl Store for DirStore {
         let call = self.for_one_call();
         call.enter()?;
         call.check_still_owner(service, by)?;
-        Ok(call.commit_changes(&[(self.generation(service, by.generation), changes)])?)
+        call.commit_changes(&[(self.generation(service, by.generation), changes)])?;
+        Ok(call.leave()?)
     }
 
     fn commit_each(&self, work: &[Commit]) -> Result<(), StoreError> {
@@ -455,7 +471,8 @@ impl Store for DirStore {
         let place = |commit: &Commit| self.generation(&commit.service, commit.by.generation);
         let places: Vec<(PathBuf, &[Change])> =
             work.iter().map(|commit| (place(commit), commit.changes.as_slice())).collect();
-        Ok(call.commit_changes(&places)?)
+        call.commit_changes(&places)?;
+        Ok(call.leave()?)
     }
 
     fn past(&self, service: &ServiceName) -> Result<Past, StoreError> {
@@ -470,7 +487,8 @@ impl Store for DirStore {
 
     fn keep_tenure(&self, service: &ServiceName, tenure: &Tenure) -> Result<(), StoreError> {
         self.enter()?;
-        Ok(self.keep_one(service, tenure)?)
+        self.keep_one(service, tenure)?;
+        Ok(self.leave()?)
     }
 
     fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use heirlock_core::store::{StoreError, StoreErrorKind};
 use heirlock_core::store_identity::{OlderStore, WrongStore};
+use heirlock_core::store_standing::NotInForce;
 use heirlock_core::{Generation, ServiceName};
 use thiserror::Error;
 
@@ -43,6 +44,25 @@ pub(crate) enum FileError {
         /// the expectation and the finding
         #[source]
         why: WrongStore,
+    },
+    /// It is a store that no agent may use.
+    #[error("{path}: {why}")]
+    NotInForce {
+        /// where
+        path: String,
+        /// why
+        #[source]
+        why: NotInForce,
+    },
+    /// It is not as the copy that changes it has left it.
+    #[error(
+        "{path}: expected the mark of this copy in it, found {found:?}: another copy is at work, or has ended"
+    )]
+    OtherCopy {
+        /// where
+        path: String,
+        /// its line
+        found: String,
     },
     /// It is an older copy of itself, or has lost something.
     #[error(
@@ -130,6 +150,7 @@ impl FileError {
             },
             Self::Absent { expected, .. } => StoreErrorKind::Absent { is_remembered: expected.is_some() },
             Self::Wrong { .. } => StoreErrorKind::Wrong,
+            Self::NotInForce { .. } | Self::OtherCopy { .. } => StoreErrorKind::NotInForce,
             Self::Older { .. } => StoreErrorKind::Older,
             Self::Claim { service, generation, .. } => {
                 StoreErrorKind::Claim { service: service.clone(), generation: *generation }

@@ -17,6 +17,7 @@
 
 #[cfg(test)]
 mod contract;
+pub(crate) mod copy;
 /// Outside of this module only tests can name the folder store.
 #[cfg(test)]
 pub(crate) mod dir;

@@ -1,18 +1,18 @@
 //! A store as its host deals with it: findings on the place where it keeps its records, and how it is made there and taken away
-//! again. While it keeps records it is asked by [`Store`] alone.
+//! again. While it keeps records it is asked by [`heirlock_core::store::Store`] alone.
 //!
 //! `enable`, `disable`, `check-config` and `doctor` ask these questions of every kind of store, and know no kind.
 
 use std::path::PathBuf;
 
-use heirlock_core::store::{Store, StoreError};
+use heirlock_core::store::{CopiedStore, StoreError};
 use heirlock_core::store_identity::Found;
 
 use crate::config::Settings;
 use crate::host::Host;
 
 /// A store, and where it lies on this host.
-pub(crate) trait StoreOnHost: Store {
+pub(crate) trait StoreOnHost: CopiedStore {
     /// Where it lies, as the configuration names it.
     fn shown(&self, settings: &Settings) -> String;
 

@@ -18,9 +18,9 @@ use std::time::Instant;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::Options;
 use super::plot::{Series, log_log};
 use super::report::{Goal, Machine, Report, Table, count, number, short};
+use super::{Options, StoreKind};
 
 /// Clients at a time: as lockd asks, and as Ganesha's workers do.
 const AT_ONCE: [usize; 2] = [1, 64];
@@ -40,6 +40,12 @@ pub enum Tool {
     Heirlock,
     /// heirlock, to clients whose records it has adopted.
     HeirlockAgain,
+    /// No program: keys are put into etcd by a loop, over one connection.
+    BarePuts,
+    /// heirlock with its store in etcd, to clients that it does not know.
+    HeirlockInEtcd,
+    /// The same, to clients whose records it has adopted.
+    HeirlockInEtcdAgain,
     /// rpc.statd.
     Statd,
     /// rpc.statd with a callout that makes one file durable.
@@ -78,18 +84,29 @@ pub fn run(options: &Options) -> Result<Report> {
     let mut rows = Vec::new();
     for clients in options.clients.clone().unwrap_or_else(|| vec![100, JUDGED_AT, 5_000]) {
         for at_once in AT_ONCE {
-            rows.extend(rounds::measure(options, clients, at_once)?);
+            rows.extend(match options.store {
+                StoreKind::Dir => rounds::measure(options, clients, at_once)?,
+                StoreKind::Etcd => rounds::measure_in_etcd(options, clients, at_once)?,
+            });
         }
     }
-    for burst in loaded::BURSTS {
-        rows.extend(loaded::measure(options, burst)?);
+    if options.store == StoreKind::Dir {
+        for burst in loaded::BURSTS {
+            rows.extend(loaded::measure(options, burst)?);
+        }
     }
     Ok(Report {
-        bench: "mon",
+        bench: match options.store {
+            StoreKind::Dir => "mon",
+            StoreKind::Etcd => "mon-etcd",
+        },
         machine,
         seconds: began.elapsed().as_secs_f64(),
         rows: rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
-        goals: goals(&rows),
+        goals: match options.store {
+            StoreKind::Dir => goals(&rows),
+            StoreKind::Etcd => goals_in_etcd(&rows),
+        },
         table: Table {
             head: vec![
                 "answered by",
@@ -109,11 +126,14 @@ pub fn run(options: &Options) -> Result<Report> {
 }
 
 impl Tool {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 9] = [
         Self::BareSyncs,
         Self::BareRpc,
         Self::Heirlock,
         Self::HeirlockAgain,
+        Self::BarePuts,
+        Self::HeirlockInEtcd,
+        Self::HeirlockInEtcdAgain,
         Self::Statd,
         Self::StatdCallout,
     ];
@@ -124,6 +144,9 @@ impl Tool {
             Self::BareRpc => "bare RPC",
             Self::Heirlock => "heirlock, first",
             Self::HeirlockAgain => "heirlock, adopted",
+            Self::BarePuts => "bare puts",
+            Self::HeirlockInEtcd => "heirlock in etcd, first",
+            Self::HeirlockInEtcdAgain => "heirlock in etcd, adopted",
             Self::Statd => "rpc.statd",
             Self::StatdCallout => "rpc.statd, callout",
         }
@@ -135,6 +158,9 @@ impl Tool {
             Self::BareRpc => "#bbb",
             Self::Heirlock => "#0a6",
             Self::HeirlockAgain => "#06c",
+            Self::BarePuts => "#555",
+            Self::HeirlockInEtcd => "#083",
+            Self::HeirlockInEtcdAgain => "#038",
             Self::Statd => "#c30",
             Self::StatdCallout => "#e90",
         }
@@ -199,6 +225,30 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
     goals
 }
 
+/// Ratios in one run, one at a time: of a first registration to a put, and of a registration again to that with a folder.
+fn goals_in_etcd(rows: &[Row]) -> Vec<Goal> {
+    let half = |tool| {
+        let case = |row: &&Row| row.tool == tool && row.at_once == 1 && row.clients == JUDGED_AT;
+        rows.iter().find(case).map(|row| row.half_us)
+    };
+    let judged = |goal: &str, ours: Option<f64>, beside: Option<f64>, times: f64| {
+        let both = ours.zip(beside);
+        Goal {
+            goal: goal.to_owned(),
+            measured: both.map_or_else(String::new, |(ours, beside)| {
+                format!("{} µs against {} µs: {:.1} times", short(ours), short(beside), ours / beside)
+            }),
+            met: both.map(|(ours, beside)| ours / beside <= times),
+        }
+    };
+    let first = format!("{} first, 1 at a time: half within 1.5 times of a bare put", count(JUDGED_AT));
+    let again = format!("{} again, 1 at a time: half as with a folder (within 1.2 times)", count(JUDGED_AT));
+    vec![
+        judged(&first, half(Tool::HeirlockInEtcd), half(Tool::BarePuts), 1.5),
+        judged(&again, half(Tool::HeirlockInEtcdAgain), half(Tool::HeirlockAgain), 1.2),
+    ]
+}
+
 fn plot(rows: &[Row]) -> String {
     let series = Tool::ALL.map(|tool| {
         let rows = rows
@@ -218,6 +268,21 @@ fn plot(rows: &[Row]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_goal_of_etcd_is_judged_by_a_put_to_the_same_member_and_by_a_folder_in_the_same_run() {
+        let row = |tool, half_us| Row { half_us, ..row(tool, 1, 0, 1.0) };
+        let rows = [
+            row(Tool::BarePuts, 400.0),
+            row(Tool::HeirlockInEtcd, 800.0),
+            row(Tool::HeirlockAgain, 100.0),
+            row(Tool::HeirlockInEtcdAgain, 110.0),
+        ];
+        let goals = goals_in_etcd(&rows);
+        assert_eq!([0, 1].map(|at: usize| goals[at].met), [Some(false), Some(true)]);
+        assert_eq!(goals[0].measured, "800 µs against 400 µs: 2.0 times");
+        assert_eq!(goals_in_etcd(&rows[1..]).first().and_then(|goal| goal.met), None);
+    }
 
     fn row(tool: Tool, at_once: usize, unwritten_mb: usize, total_ms: f64) -> Row {
         Row {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -11,7 +11,8 @@ use super::asker::{Asked, ask};
 use super::bare::{self, Granter};
 use super::{Row, Tool};
 use crate::bench::agent::{SERVICE, Server, Store};
-use crate::bench::clients::Clients;
+use crate::bench::clients::{Clients, address, record};
+use crate::bench::etcd::{Etcd, Putter};
 use crate::bench::played::Kernel;
 use crate::bench::report::percentile;
 use crate::bench::site::{Host, Running, Site, monitor_port, wait_for};
@@ -71,24 +72,66 @@ fn bare(clients: usize, at_once: usize) -> Result<Vec<Row>> {
     Ok(vec![row(Tool::BareSyncs, clients, at_once, syncs), row(Tool::BareRpc, clients, at_once, granted)])
 }
 
-/// The clients register with the primary; it is lost; they register again with the server that has adopted them.
+/// The same with heirlock's store in etcd, beside puts to the same member and heirlock's store in a folder.
+pub(super) fn measure_in_etcd(options: &Options, clients: usize, at_once: usize) -> Result<Vec<Row>> {
+    let mut rounds: Vec<Vec<Row>> = Vec::new();
+    for _ in 0..options.repeat.max(1) {
+        let mut round = bare(clients, at_once)?;
+        round.extend(heirlock(options, clients, at_once)?);
+        let site = Site::new()?;
+        let etcd = Etcd::start(&site)?;
+        round.push(row(Tool::BarePuts, clients, at_once, puts(clients, at_once)?));
+        let [first, again] = registered(options, &site, &Store::in_etcd(&etcd), clients, at_once)?;
+        round.push(row(Tool::HeirlockInEtcd, clients, at_once, first));
+        round.push(row(Tool::HeirlockInEtcdAgain, clients, at_once, again));
+        rounds.push(round);
+    }
+    Ok((0..rounds[0].len()).map(|case| median(&rounds, case)).collect())
+}
+
+/// Puts a record for each client, so many in one transaction.
+fn puts(clients: usize, at_once: usize) -> Result<Asked> {
+    let mut putter = Putter::connect()?;
+    let (began, mut micros) = (Instant::now(), Vec::with_capacity(clients));
+    for first in (0..clients).step_by(at_once) {
+        let names = (first..clients.min(first + at_once)).map(|index| address(index).to_string());
+        let entries: Vec<(String, String)> =
+            names.map(|name| (format!("/bare/{name}"), record(&name))).collect();
+        let asked = Instant::now();
+        putter.put(&entries)?;
+        micros.extend(entries.iter().map(|_| asked.elapsed().as_secs_f64() * 1e6));
+    }
+    Ok(Asked { micros, total: began.elapsed(), refused: 0 })
+}
+
 fn heirlock(options: &Options, clients: usize, at_once: usize) -> Result<Vec<Row>> {
     let site = Site::new()?;
-    let store = Store::new(&site)?;
-    let primary = Server::new(&site, &store, &options.heirlock, "nfs-a", "nsm")?;
+    let [first, again] = registered(options, &site, &Store::new(&site)?, clients, at_once)?;
+    Ok(vec![row(Tool::Heirlock, clients, at_once, first), row(Tool::HeirlockAgain, clients, at_once, again)])
+}
+
+/// The clients register with the primary; it is lost; they register again with the server that has adopted them.
+fn registered(
+    options: &Options,
+    site: &Site,
+    store: &Store,
+    clients: usize,
+    at_once: usize,
+) -> Result<[Asked; 2]> {
+    let primary = Server::new(site, store, &options.heirlock, "nfs-a", "nsm")?;
     let agent = primary.start()?;
     let first = ask(monitor_port()?, 0..clients, 1, at_once, PATIENCE)?;
     drop(agent);
     let _kernel = Kernel::start()?;
     let living = site.among_clients(|| Clients::start(clients, |_| false, NAMES))?;
-    let adoptive = Server::new(&site, &store, &options.heirlock, "nfs-b", "nsm")?;
+    let adoptive = Server::new(site, store, &options.heirlock, "nfs-b", "nsm")?;
     let _agent = adoptive.start()?;
     let mut adopting = Running::start(adoptive.heirlock(&["adopt", SERVICE, "--owner-fenced"]))?;
     wait_for("an adoption", || living.told() == clients || !adopting.lives())?;
     ensure!(living.told() == clients, "{} of {clients} clients were told by an adoption", living.told());
     let again = ask(monitor_port()?, 0..clients, 2, at_once, PATIENCE)?;
     living.stop()?;
-    Ok(vec![row(Tool::Heirlock, clients, at_once, first), row(Tool::HeirlockAgain, clients, at_once, again)])
+    Ok([first, again])
 }
 
 fn statd(options: &Options, tool: Tool, clients: usize, at_once: usize) -> Result<Row> {

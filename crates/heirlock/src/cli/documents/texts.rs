@@ -348,6 +348,29 @@ for they are no clients.",
         see_also: &["heirlock-records(8)", "heirlock(8)", "heirlock-adopt(8)"],
     },
     Words {
+        verb: "store",
+        synopsis: None,
+        description: "Moves the store to another place: from a folder to etcd, or back.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock-store-copy(8)", "heirlock(8)"],
+    },
+    Words {
+        verb: "store-copy",
+        synopsis: None,
+        description: "\
+Copies the store of one configuration to the place that another one names, while agents run, and then makes that place the one that counts.
+Both are files as an agent reads them, so that an agent that is started with TO uses what was written there.
+
+The store keeps its identity. It is copied in passes, until little is left to do. Then FROM is closed: its agents keep no new client from
+that moment on, as where a store is away, and say so. The rest is copied, all of it is read back and compared, and TO is opened. Then give
+each server the [store] of TO, and restart its agent. An agent that is left on FROM, or started on it again, refuses it by name.
+
+A copy that is interrupted leaves FROM as it was. Where it is killed between closing FROM and opening TO, no store is in force: the same
+command goes on with it, and --give-up takes it back.",
+        files: &[CONFIGURED],
+        see_also: &["heirlock(8)", "heirlock-enable(8)", "heirlock-doctor(8)"],
+    },
+    Words {
         verb: "check-config",
         synopsis: None,
         description: "\

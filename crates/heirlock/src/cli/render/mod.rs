@@ -6,6 +6,7 @@ mod guard;
 mod history;
 mod records;
 mod status;
+mod store;
 mod table;
 
 use std::fmt::Write;
@@ -18,6 +19,7 @@ pub(super) use guard::{findings, steps};
 pub(super) use history::history;
 pub(super) use records::{exported, imported, record, records, services};
 pub(super) use status::{checked, in_words, next_in_words, status, unknown};
+pub(super) use store::{store_moved, store_taken_back};
 
 use crate::words::counted;
 use table::Table;

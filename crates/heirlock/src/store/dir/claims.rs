@@ -150,7 +150,7 @@ impl DirStore {
         }
     }
 
-    fn claim_at(&self, service: &ServiceName, generation: Generation) -> PathBuf {
+    pub(super) fn claim_at(&self, service: &ServiceName, generation: Generation) -> PathBuf {
         self.claims(service).join(generation.to_string())
     }
 }

@@ -198,12 +198,7 @@ impl DirStore {
     /// removal.
     pub(super) fn prune_generations(&self, service: &Path, keep_from: Generation) -> Result<(), FileError> {
         for old in self.numbers(service)?.into_iter().skip(1).filter(|old| *old < keep_from) {
-            // Hidden first: half a generation must not pass for a whole one.
-            let (path, hidden) = (service.join(old.to_string()), self.unfinished(service, old));
-            match self.disk().rename(&path, &hidden) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                renamed => renamed.map_err(failed("rename", &path))?,
-            }
+            self.hide(service, old)?;
         }
         let mut hidden = self.hidden(service)?;
         hidden.retain(|name| {
@@ -214,13 +209,31 @@ impl DirStore {
             // Also for those that an earlier attempt hid: it may have failed before this.
             self.sync(service)?;
         }
-        for path in hidden.iter().map(|name| service.join(name)) {
-            match self.disk().remove_folder(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                removed => removed.map_err(failed("remove", &path))?,
-            }
+        hidden.iter().try_for_each(|name| self.remove_hidden(&service.join(name)))
+    }
+
+    /// Removes one generation, which may be the newest.
+    pub(super) fn remove_generation(&self, service: &Path, generation: Generation) -> Result<(), FileError> {
+        let hidden = self.hide(service, generation)?;
+        self.sync(service)?;
+        self.remove_hidden(&hidden)
+    }
+
+    /// Before a generation is removed: half of one must not pass for a whole one.
+    fn hide(&self, service: &Path, generation: Generation) -> Result<PathBuf, FileError> {
+        let (path, hidden) = (service.join(generation.to_string()), self.unfinished(service, generation));
+        match self.disk().rename(&path, &hidden) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            renamed => renamed.map_err(failed("rename", &path))?,
         }
-        Ok(())
+        Ok(hidden)
+    }
+
+    fn remove_hidden(&self, path: &Path) -> Result<(), FileError> {
+        match self.disk().remove_folder(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(failed("remove", path)),
+        }
     }
 
     /// The unfinished entries of a folder. A folder that does not exist has none.

@@ -48,6 +48,7 @@ impl StoreOnHost for DirStore {
             StoreErrorKind::Absent { is_remembered: false } => {
                 "mount its volume; where there never was a store, 'heirlock enable' makes one"
             }
+            StoreErrorKind::NotInForce => "see the finding",
             _ => "mount its volume",
         };
         if settings.store.shared || error.is_of_another_store() {

@@ -75,7 +75,7 @@ impl DirStore {
         self.disk().written_at_s(&records.join(file_name(key))).ok()
     }
 
-    fn history(&self, service: &ServiceName) -> PathBuf {
+    pub(super) fn history(&self, service: &ServiceName) -> PathBuf {
         self.service(service).join("history")
     }
 }

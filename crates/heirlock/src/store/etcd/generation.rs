@@ -256,7 +256,7 @@ impl EtcdStore {
     }
 
     /// Removes keys, so many at a time that no other client of etcd has to wait for it.
-    fn remove_pages(&self, span: &Span) -> Result<(), StoreError> {
+    pub(super) fn remove_pages(&self, span: &Span) -> Result<(), StoreError> {
         loop {
             let range = Range { limit: REMOVED_AT_ONCE, ..Range::of(span.clone()).names() };
             let (_, [read]) = self.read([range], Purpose::Call)?;
@@ -280,7 +280,7 @@ impl EtcdStore {
 pub(super) const BEGUN_READ: u64 = 64;
 
 /// Puts in portions that etcd takes, with room for one more in each. There is one at least.
-fn portions(puts: Vec<Op>) -> Vec<Vec<Op>> {
+pub(super) fn portions(puts: Vec<Op>) -> Vec<Vec<Op>> {
     let (mut portions, mut portion, mut bytes) = (Vec::new(), Vec::new(), 0);
     for put in puts {
         let more = match &put {

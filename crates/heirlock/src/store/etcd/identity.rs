@@ -1,11 +1,12 @@
-//! Which store lies below a prefix: a key that is made with it, once, and names it for ever.
+//! Which store lies below a prefix, and whether it is in force: a key that is made with it. Its identity never changes.
 
 use std::collections::BTreeSet;
 use std::sync::{MutexGuard, PoisonError};
 
 use heirlock_core::ServiceName;
-use heirlock_core::store::StoreError;
+use heirlock_core::store::{StoreError, StoreErrorKind};
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
+use heirlock_core::store_standing::{NotInForce, Standing};
 
 use super::EtcdStore;
 use super::client::Purpose;
@@ -16,20 +17,8 @@ use super::wire::{Compare, Op, Range, Span, Txn};
 /// The value of the key that says what the store is.
 pub(super) const FORMAT: &str = "heirlock store, format 1\n";
 
-/// The line of the identity; the digits follow.
-const LINE: &str = "heirlock store identity, format 1: ";
-
-pub(super) fn line(identity: &StoreIdentity) -> String {
-    format!("{LINE}{}\n", identity.as_str())
-}
-
-fn parse(value: &[u8]) -> Option<StoreIdentity> {
-    let text = std::str::from_utf8(value).ok()?;
-    StoreIdentity::parse(text.strip_prefix(LINE)?.strip_suffix('\n')?).ok()
-}
-
 impl EtcdStore {
-    pub(super) fn expected(&self) -> MutexGuard<'_, Option<StoreIdentity>> {
+    pub(super) fn expected(&self) -> MutexGuard<'_, Option<Standing>> {
         // Its contents are still true after a thread has panicked.
         self.expected.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -42,26 +31,46 @@ impl EtcdStore {
         Ok(Found { identity, kept: Kept::of(&services) })
     }
 
+    /// Fails where the store is not in force.
     fn read_identity(&self) -> Result<Option<StoreIdentity>, StoreError> {
+        let there = self.read_standing()?;
+        there.map(|there| there.in_force().map_err(|why| self.not_in_force(&why))).transpose()
+    }
+
+    pub(super) fn read_standing(&self) -> Result<Option<Standing>, StoreError> {
         let (_, [found]) = self.read([Range::key(self.keys.identity())], Purpose::Call)?;
         let Some(value) = found.value() else { return Ok(None) };
-        match parse(&value) {
-            Some(identity) => Ok(Some(identity)),
+        match Standing::parse(&value) {
+            Some(standing) => Ok(Some(standing)),
             None => Err(self.unexpected_at(&format!(
                 "expected {:?} and 32 digits, found {:?} in the key {}; use the version that made it; where this is the right \
                  store, write the digits that each server remembers (store.json in its local directory)",
-                LINE.trim_end(),
+                Standing::expected_text(),
                 shortened(&value),
                 self.key_text(&self.keys.identity()),
             ))),
         }
     }
 
+    fn not_in_force(&self, why: &NotInForce) -> StoreError {
+        StoreError::new(StoreErrorKind::NotInForce, format!("{}: {why}", self.shown()))
+    }
+
+    /// The failure of a copy whose store is not as it left it.
+    pub(super) fn other_copy(&self, there: Option<&Standing>) -> StoreError {
+        let found = there.map_or_else(|| "nothing".to_owned(), |there| there.line().trim_end().to_owned());
+        let said = format!(
+            "{}: expected the mark of this copy in it, found {found:?}: another copy is at work, or has ended",
+            self.shown()
+        );
+        StoreError::new(StoreErrorKind::NotInForce, said)
+    }
+
     /// Gives the store an identity, unless it has one. Of all servers that try at the same moment one wins. Repeated, it finds
     /// the one that it gave.
     pub(super) fn identify(&self, identity: &StoreIdentity) -> Result<StoreIdentity, StoreError> {
         let (any, key) = (self.for_any(), self.keys.identity());
-        let put = Op::Put(key.clone(), line(identity).into_bytes());
+        let put = Op::Put(key.clone(), Standing::InForce(identity.clone()).line().into_bytes());
         let compares = vec![Compare::Absent(Span::key(key))];
         any.make(Txn { compares, then: vec![put], ..Txn::default() }, Purpose::Call)?;
         any.read_identity()?
@@ -80,12 +89,11 @@ impl EtcdStore {
 
     /// Makes a store where nothing lies below the prefix. Its format and its identity appear at one moment, so a store that
     /// can be found has both.
-    pub(super) fn make_store(&self) -> Result<(), StoreError> {
+    pub(super) fn make_store(&self, standing: &Standing) -> Result<(), StoreError> {
         let (format, all) = (self.keys.format(), self.keys.all());
-        let identity = StoreIdentity::of(fastrand::u128(..));
         let then = vec![
             Op::Put(format.clone(), FORMAT.as_bytes().to_vec()),
-            Op::Put(self.keys.identity(), line(&identity).into_bytes()),
+            Op::Put(self.keys.identity(), standing.line().into_bytes()),
         ];
         let otherwise = vec![
             Op::Range(Range::key(format)),

@@ -16,11 +16,13 @@
 //! | a heartbeat | itself ([`hearts`]) |
 //! | an identity, a claim that is written anew, an account | that it is there |
 //! | giving up a claim, removing keys, a probe | nothing: it does the same again |
+//! | a step of a copy | that it does the same again, or that the copy goes on under another name ([`copied`]) |
 //! | making the store | that there is one |
 
 mod claims;
 mod client;
 mod commit;
+mod copied;
 mod endpoints;
 mod failure;
 mod generation;
@@ -44,6 +46,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use heirlock_core::claim::Claim;
 use heirlock_core::history::Tenure;
 use heirlock_core::store_identity::{Found, OlderStore, StoreIdentity, WrongStore};
+use heirlock_core::store_standing::Standing;
 use heirlock_core::{Generation, Record, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::StateNumber;
 use heirlock_nsm::record::parse_record;
@@ -68,7 +71,7 @@ pub(crate) struct EtcdStore {
     /// The store, for people.
     shown: Arc<str>,
     /// Which store it must be.
-    expected: Mutex<Option<StoreIdentity>>,
+    expected: Mutex<Option<Standing>>,
     /// What is known of the generations that this server changes. Held while it changes one.
     turns: Arc<Mutex<Turns>>,
     /// The revisions of the heartbeats that were written last.
@@ -125,7 +128,7 @@ impl EtcdStore {
     }
 
     /// The same store, whichever it is.
-    fn for_any(&self) -> Self {
+    pub(super) fn for_any(&self) -> Self {
         Self {
             client: Arc::clone(&self.client),
             keys: self.keys.clone(),
@@ -192,7 +195,7 @@ impl Store for EtcdStore {
     }
 
     fn expect(&self, identity: Option<&StoreIdentity>) {
-        *self.expected() = identity.cloned();
+        *self.expected() = identity.cloned().map(Standing::InForce);
     }
 
     fn services(&self) -> Result<Vec<ServiceName>, StoreError> {

@@ -3,7 +3,8 @@
 use std::io;
 
 use heirlock_core::store::{Store, StoreError, StoreErrorKind};
-use heirlock_core::store_identity::Found;
+use heirlock_core::store_identity::{Found, StoreIdentity};
+use heirlock_core::store_standing::Standing;
 
 use super::super::on_host::{Ground, PlaceFinding, Said, StoreOnHost, Unusable, Weight};
 use super::EtcdStore;
@@ -75,6 +76,7 @@ impl StoreOnHost for EtcdStore {
             StoreErrorKind::Absent { is_remembered: false } => {
                 "see that store.endpoints and store.prefix are right; where there never was a store, 'heirlock enable' makes one"
             }
+            StoreErrorKind::NotInForce => "see the finding",
             _ => "see that a majority of etcd's members runs and can be reached from here",
         };
         // All servers see it at the same time.
@@ -86,7 +88,7 @@ impl StoreOnHost for EtcdStore {
     }
 
     fn set_up(&self) -> Result<Found, StoreError> {
-        self.make_store()?;
+        self.make_store(&Standing::InForce(StoreIdentity::of(fastrand::u128(..))))?;
         self.found()
     }
 

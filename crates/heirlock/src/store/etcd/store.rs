@@ -2,12 +2,13 @@
 
 use heirlock_core::store::{StoreError, StoreErrorKind};
 use heirlock_core::store_identity::{StoreIdentity, WrongStore};
+use heirlock_core::store_standing::Standing;
 use heirlock_core::{Generation, ServiceName};
 
 use super::EtcdStore;
 use super::client::Purpose;
 use super::failure::CallError;
-use super::identity::{FORMAT, line};
+use super::identity::FORMAT;
 use super::wire::{Compare, Done, Op, Range, Read, Txn};
 use crate::limits::FOUND_CHARS_MAX;
 
@@ -48,7 +49,7 @@ impl EtcdStore {
         let expected = self.expected().clone();
         let condition = match &expected {
             // A store that was whole when it was met has its format.
-            Some(expected) => Compare::Value(self.keys.identity(), line(expected).into_bytes()),
+            Some(expected) => Compare::Value(self.keys.identity(), expected.line().into_bytes()),
             None => Compare::Value(self.keys.format(), FORMAT.as_bytes().to_vec()),
         };
         let mut txn = txn;
@@ -89,17 +90,20 @@ impl EtcdStore {
     /// Fails unless the store is there and is the one that is expected.
     fn check(
         &self,
-        expected: Option<&StoreIdentity>,
+        expected: Option<&Standing>,
         format: Option<&[u8]>,
         identity: Option<&[u8]>,
     ) -> Result<(), StoreError> {
         if let Some(expected) = expected {
-            if identity == Some(line(expected).as_bytes()) {
+            if identity == Some(expected.line().as_bytes()) {
                 return Ok(());
             }
             // Where nothing is there, it is no other store.
             self.check(None, format, identity).map_err(|error| self.absent_if(error))?;
-            let why = WrongStore { expected: Some(expected.clone()), found: self.look_any()? };
+            if !matches!(expected, Standing::InForce(_)) {
+                return Err(self.other_copy(identity.and_then(Standing::parse).as_ref()));
+            }
+            let why = WrongStore { expected: Some(expected.identity().clone()), found: self.look_any()? };
             return Err(self.wrong_store(&why));
         }
         match format {
@@ -118,7 +122,7 @@ impl EtcdStore {
 
     fn absent_if(&self, error: StoreError) -> StoreError {
         match error.is_absent() {
-            true => self.absent(self.expected().as_ref()),
+            true => self.absent(self.expected().as_ref().map(Standing::identity)),
             false => error,
         }
     }

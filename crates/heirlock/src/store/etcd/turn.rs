@@ -29,7 +29,7 @@ impl Turn {
 
     /// The mark that was found. One that can't be read, or is not there, counts as the newest that there may be: of a revision,
     /// which rises faster than the marks of any generation.
-    fn found(value: Option<&[u8]>, revision: u64) -> u64 {
+    pub(super) fn found(value: Option<&[u8]>, revision: u64) -> u64 {
         let text = value.and_then(|value| std::str::from_utf8(value).ok());
         let number = text.and_then(|text| text.split_once(' ')).and_then(|(number, _)| number.parse().ok());
         number.unwrap_or(revision)

@@ -1,0 +1,139 @@
+//! A member of etcd on the site of a bench, and bare puts to it over its JSON gateway, as heirlock asks it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+
+use super::site::{Running, Site, wait_for};
+
+/// Where it answers clients, and other members.
+const PORT: u16 = 2379;
+const PEER_PORT: u16 = 2380;
+
+/// The prefix of the store.
+const PREFIX: &str = "/heirlock/";
+
+/// A member that is a cluster by itself, whose data lie on the disk of the site. It ends with this.
+pub(super) struct Etcd {
+    _member: Running,
+}
+
+impl Etcd {
+    /// Starts it where the servers are.
+    pub(super) fn start(site: &Site) -> Result<Self> {
+        let program = program().context("etcd is not here (Debian: etcd-server)")?;
+        let data = site.path("etcd");
+        fs::create_dir_all(&data)?;
+        let (url, peer) = (format!("http://127.0.0.1:{PORT}"), format!("http://127.0.0.1:{PEER_PORT}"));
+        let mut command = Command::new(program);
+        command.env_clear().args(["--name", "m", "--data-dir"]).arg(data).args([
+            "--listen-client-urls",
+            &url,
+            "--advertise-client-urls",
+            &url,
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--initial-cluster",
+            &format!("m={peer}"),
+        ]);
+        let member = Running::start(command)?;
+        // The line that says that a store is here. Its first agent gives it an identity.
+        let format = [(format!("{PREFIX}format"), "heirlock store, format 1\n".to_owned())];
+        wait_for("a member of etcd", || {
+            Putter::connect().is_ok_and(|mut putter| putter.put(&format).is_ok())
+        })?;
+        Ok(Self { _member: member })
+    }
+
+    /// The store in a server's configuration.
+    pub(super) fn settings() -> String {
+        format!("type = \"etcd\"\nendpoints = [\"http://127.0.0.1:{PORT}\"]\nprefix = \"{PREFIX}\"")
+    }
+}
+
+/// The program, where it is installed.
+fn program() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|program| program.is_file())
+}
+
+/// One connection that stays.
+pub(super) struct Putter {
+    stream: BufReader<TcpStream>,
+}
+
+impl Putter {
+    pub(super) fn connect() -> Result<Self> {
+        let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, PORT))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Puts these keys in one transaction, without a condition.
+    pub(super) fn put(&mut self, entries: &[(String, String)]) -> Result<()> {
+        let mut puts = String::new();
+        for (key, value) in entries {
+            let [key, value] = [key, value].map(|text| BASE64_STANDARD.encode(text));
+            let comma = if puts.is_empty() { "" } else { "," };
+            write!(puts, "{comma}{{\"requestPut\":{{\"key\":\"{key}\",\"value\":\"{value}\"}}}}")?;
+        }
+        let body = format!("{{\"success\":[{puts}]}}");
+        let length = body.len();
+        let question =
+            format!("POST /v3/kv/txn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.stream.get_mut().write_all(question.as_bytes())?;
+        let answer = self.answer()?;
+        ensure!(answer.contains("\"succeeded\":true"), "etcd has answered {answer}");
+        Ok(())
+    }
+
+    /// The body of an answer: as long as is said before it, or in chunks with a length each.
+    fn answer(&mut self) -> Result<String> {
+        let mut length = None;
+        loop {
+            let line = self.line()?;
+            match line.split_once(':') {
+                Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
+                    length = value.trim().parse().ok();
+                }
+                _ if line.is_empty() => break,
+                _ => {}
+            }
+        }
+        let mut body = Vec::new();
+        if let Some(length) = length {
+            self.read(length, &mut body)?;
+            return Ok(String::from_utf8_lossy(&body).into_owned());
+        }
+        loop {
+            let length =
+                usize::from_str_radix(&self.line()?, 16).context("an answer of etcd without its length")?;
+            self.read(length, &mut body)?;
+            self.line()?;
+            if length == 0 {
+                return Ok(String::from_utf8_lossy(&body).into_owned());
+            }
+        }
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.stream.read_line(&mut line)? > 0, "etcd has ended the connection");
+        Ok(line.trim().to_owned())
+    }
+
+    fn read(&mut self, length: usize, body: &mut Vec<u8>) -> Result<()> {
+        let start = body.len();
+        body.resize(start + length, 0);
+        Ok(self.stream.read_exact(&mut body[start..])?)
+    }
+}
