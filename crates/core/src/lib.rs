@@ -27,6 +27,7 @@
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
 //! | [`lives`] | what follows from the lives of the lock manager: which run is to begin, and what it has to know |
+//! | [`candidates`] | which server adopts a silent server's services without being asked |
 //! | [`history`] | what is told of a generation after the fact |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
@@ -60,6 +61,7 @@
 //! ```
 
 pub mod calling;
+pub mod candidates;
 pub mod claim;
 pub mod cluster;
 pub mod drill;

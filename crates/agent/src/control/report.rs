@@ -389,6 +389,12 @@ pub struct ServiceStatus {
     /// The agents decide by themselves that its owner is dead.
     #[serde(default)]
     pub automatic: bool,
+    /// Its owner is silent and it is `automatic`, but this server does not adopt it without being asked: why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_to: Option<String>,
+    /// No candidate lives: no server adopts it without being asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_candidates: bool,
     /// Its generation.
     pub generation: Option<u64>,
     /// The number of this generation.

@@ -467,6 +467,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         exports: Vec::new(),
         home: None,
         mode: Mode::Manual,
+        candidates: None,
         instance: InstanceNumber::FIRST,
     };
     Arc::new(Settings {
@@ -482,6 +483,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         heartbeat: HeartbeatSettings {
             interval: Duration::from_secs(1),
             dead_after: Duration::from_secs(10),
+            candidate_time: Duration::from_secs(50),
         },
         host: HostSettings { addresses: Vec::new(), names: vec![MyName::parse("nfs-b").unwrap()] },
         hooks: HookSettings::default(),
@@ -712,6 +714,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
 mod callouts;
+mod candidates;
 mod claiming;
 mod conveying;
 mod counted;
@@ -727,5 +730,6 @@ mod prepared;
 mod recovering;
 mod releasing;
 mod repeated;
+mod several;
 mod troubled;
 mod verbs;

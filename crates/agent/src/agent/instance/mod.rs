@@ -34,6 +34,7 @@ mod runs;
 mod seen;
 mod services;
 mod shared;
+mod silence;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,7 @@ use heirlock_core::takeover::{Phase, TimeLimits};
 use heirlock_core::{LockManagerName, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
+use self::silence::LeftTo;
 use super::capture::Capture;
 use super::common::Common;
 use super::conveying::Conveying;
@@ -110,6 +112,8 @@ pub struct Instance<O: Outside> {
     home_requests: HomeRequests,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
+    /// Services whose owners are silent, and which this server does not adopt without being asked.
+    left_to: BTreeMap<ServiceName, LeftTo>,
     /// How long the work of a run may take.
     time_limits: TimeLimits,
 }
@@ -152,6 +156,7 @@ impl<O: Outside> Instance<O> {
             put_off: PutOff::default(),
             home_requests: HomeRequests::default(),
             unasked_not_before: BTreeMap::new(),
+            left_to: BTreeMap::new(),
             time_limits,
         };
         instance.unread =

@@ -480,9 +480,7 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::AwaitsFinish => {
             format!("{service}: its adoption is prepared and waits for 'heirlock adopt {service} --finish'")
         }
-        ProblemKind::OwnerSilent => {
-            format!("{service}: its owner {server} is silent, and no server serves it")
-        }
+        ProblemKind::OwnerSilent => owner_silent(&service, &server, &error),
         ProblemKind::Unserved => {
             format!("{service}: {server} has released it, and no server has adopted it")
         }
@@ -495,6 +493,11 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn owner_silent(service: &str, owner: &str, left_to: &str) -> String {
+    let left_to = if left_to.is_empty() { String::new() } else { format!(": {left_to}") };
+    format!("{service}: its owner {owner} is silent, and no server serves it{left_to}")
 }
 
 fn drill_fails(service: &str, why: &str) -> String {
