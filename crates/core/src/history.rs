@@ -212,6 +212,10 @@ fn recognition_began(run: &Journal) -> Option<i64> {
 }
 
 fn last_sign(timeline: &[Stamp], released_before_s: Option<u64>, started_at_s: u64) -> Option<i64> {
+    // Where this owner asked for it, it saw by its own clock when the service began to be given up.
+    if let Some(giving_up) = first(timeline, Milestone::GivingUp) {
+        return Some(giving_up);
+    }
     let released = released_before_s.map(|at_s| {
         let (at_s, started_at_s) = (signed(at_s), signed(started_at_s));
         // A clock that is ahead would make the release later than the adoption that followed it.

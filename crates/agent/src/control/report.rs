@@ -408,7 +408,7 @@ pub struct ServiceStatus {
     /// It waits for `adopt --finish`.
     #[serde(default)]
     pub awaits_finish: bool,
-    /// What its adoption waits for before it begins, in words, where other adoptions are on here.
+    /// What its adoption waits for before it begins, in words: other adoptions that are on here, or, with a move or a failback, its owner.
     #[serde(default)]
     pub waits_for: Option<String>,
     /// While an adoption is on: how many clients are to be told.

@@ -724,6 +724,7 @@ mod forgetting;
 mod instances;
 mod looks;
 mod meeting;
+mod moving;
 mod part_read;
 mod passive;
 mod prepared;

@@ -77,7 +77,7 @@ impl<O: Outside> Instance<O> {
                 let is_target = machine.targets().contains(service);
                 (machine.awaits_finish() && is_target) || machine.is_prepared_besides(service)
             }),
-            waits_for: in_line.map(|(for_what, _)| for_what.clone()),
+            waits_for: in_line.map(|(for_what, _)| for_what.clone()).or_else(|| self.coming(service)),
             clients_to_tell: counts.map(|(clients, _)| clients),
             clients_told: counts.map(|(_, told)| told),
             grace_left_ms: left.map(millis),
@@ -93,6 +93,12 @@ impl<O: Outside> Instance<O> {
             }
         }
         status
+    }
+
+    /// What a service waits for that is to come here, or that a caller has moved to another server.
+    fn coming(&self, service: &ServiceName) -> Option<String> {
+        let to_another = || Some(format!("{} to take it over", self.moves.target_of(service)?));
+        self.wishes.waits_for(service).map(str::to_owned).or_else(to_another)
     }
 
     /// How it is.

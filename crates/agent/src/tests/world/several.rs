@@ -8,6 +8,7 @@ use super::*;
 pub(super) struct Several {
     pub(super) store: InMemory,
     pub(super) agents: Vec<Agent<Here>>,
+    settings: Vec<Arc<Settings>>,
     /// Servers that live, though no agent of theirs does anything in this test, and how often each has beaten.
     pub(super) beating: BTreeMap<&'static str, u64>,
 }
@@ -15,19 +16,20 @@ pub(super) struct Several {
 impl Several {
     /// An agent on each of these servers, configured alike.
     pub(super) fn on(store: InMemory, servers: &[&str], configured: &Settings) -> Self {
-        let mut agents = Vec::new();
+        let (mut agents, mut of_each) = (Vec::new(), Vec::new());
         for (server, numbers) in servers.iter().zip(1_u64..) {
             let server = server.parse().unwrap();
-            let settings = Settings { server, ..configured.clone() };
+            let settings = Arc::new(Settings { server, ..configured.clone() });
             // Each draws numbers of its own.
             let numbers = numbers * 1_000;
             let world =
                 World { now: Moment::of_process(Duration::ZERO), life: 1, numbers, ..World::default() };
-            let mut agent = started(Arc::new(settings), &store, world);
+            let mut agent = started(Arc::clone(&settings), &store, world);
             agent.take_up();
             agents.push(agent);
+            of_each.push(settings);
         }
-        Self { store, agents, beating: BTreeMap::new() }
+        Self { store, agents, settings: of_each, beating: BTreeMap::new() }
     }
 
     /// The servers that are alive and have no agent beat.
@@ -53,6 +55,18 @@ impl Several {
             self.beat();
             self.agents.iter().for_each(|agent| agent.outside().pass(due));
         }
+    }
+
+    /// The agent of this place is killed, and begins again in the same life of its lock manager.
+    pub(super) fn restart(&mut self, at: usize) {
+        let settings = Arc::clone(&self.settings[at]);
+        let mut world = self.agents[at].outside().take();
+        // Work that was begun ends with the process.
+        world.said.clear();
+        world.hanging.clear();
+        let mut agent = started(settings, &self.store, world);
+        agent.take_up();
+        self.agents[at] = agent;
     }
 
     /// Steps are taken until this is so.

@@ -271,6 +271,8 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
             None => waits_for(service).to_owned(),
         };
         say("under way: ", &format!("{waits_for}; {told} of {} told", counted(clients, "client")));
+    } else if let Some(waits_for) = &service.waits_for {
+        say("moving: ", &format!("it waits for {}", plain(waits_for)));
     }
     if let Some(left_ms) = service.grace_left_ms {
         say("grace: ", &format!("{} left", seconds(left_ms)));
