@@ -33,6 +33,9 @@ pub struct MoveProgress {
     pub clients: usize,
     /// Clients that have answered.
     pub answered: usize,
+    /// Every client has answered or had its first round of tries.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub tried_all: bool,
     /// The present wait, in words as in "waiting for …".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
@@ -49,7 +52,16 @@ impl MoveProgress {
     #[must_use]
     pub fn begun(service: ServiceName) -> Self {
         let phase = Phase::Intent;
-        Self { service, phase, clients: 0, answered: 0, waits_for: None, at_most_ms: None, end: None }
+        Self {
+            service,
+            phase,
+            clients: 0,
+            answered: 0,
+            tried_all: false,
+            waits_for: None,
+            at_most_ms: None,
+            end: None,
+        }
     }
 }
 

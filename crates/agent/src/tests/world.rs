@@ -53,6 +53,8 @@ pub(super) struct World {
     told: Vec<MonName>,
     /// Clients that answer nothing.
     off: BTreeSet<MonName>,
+    /// A client that answers nothing and is called until grace ends.
+    calls_on_for: Option<MonName>,
     placed: Placed,
     pub(super) registered: BTreeMap<MonName, Vec<u8>>,
     pub(super) hinted: bool,
@@ -153,13 +155,17 @@ impl World {
             self.registered.insert(first.clone(), record(first));
             self.hinted = true;
         }
+        let (silent, clients): (Vec<MonName>, Vec<MonName>) =
+            clients.into_iter().partition(|client| self.calls_on_for.as_ref() == Some(client));
         self.told.extend(clients.clone());
-        let events = [
+        let mut events = vec![
             Event::Acknowledged { service: of.clone(), clients },
             Event::TriedAll { service: of.clone() },
-            Event::NotifyEnded { service: of, left },
         ];
-        self.said.extend(events.map(|event| News::Event(run, event)));
+        if silent.is_empty() {
+            events.push(Event::NotifyEnded { service: of, left });
+        }
+        self.said.extend(events.into_iter().map(|event| News::Event(run, event)));
     }
 
     fn wall_s(&self) -> u64 {

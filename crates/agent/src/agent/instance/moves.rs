@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use heirlock_core::planned_move::{MoveEnd, MoveProgress, MoveRequest, may_move};
-use heirlock_core::takeover::Phase;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
@@ -194,7 +193,10 @@ impl<O: Outside> Instance<O> {
         };
         let Progress { phase, clients, answered, wait, .. } = running.progress(now, server.settings());
         let at_most_ms = wait.as_ref().and_then(|wait| wait.at_most_ms);
+        let machine = &running.machine;
+        let tried_all = machine.has_tried_all_of(&here.service) && !machine.is_placing();
         MoveProgress {
+            tried_all,
             phase,
             clients,
             answered,
@@ -251,13 +253,14 @@ fn fate_of<O: Outside>(server: &Common<O>, now: Moment, asked: &mut Asked) -> Fa
         }
         None => {}
     }
-    let is_told = matches!(said.phase, Phase::Settling | Phase::Settled);
     match asked.waiting.until {
         AnswerWhen::Accepted => {
             let text = format!("{to} takes {service} over; 'heirlock status' says whose it is");
             Fate::Ends(Ok(Answer::changed(Some(service), text)))
         }
-        AnswerWhen::Prepared | AnswerWhen::Notified if is_told => Fate::Ends(Ok(moved(service, to, true))),
+        AnswerWhen::Prepared | AnswerWhen::Notified if said.tried_all => {
+            Fate::Ends(Ok(moved(service, to, true)))
+        }
         _ => {
             let MoveProgress { phase, clients, answered, waits_for, at_most_ms, .. } = said;
             let wait = waits_for.map(|for_what| Wait { for_what, at_most_ms });

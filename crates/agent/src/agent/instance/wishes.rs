@@ -301,3 +301,36 @@ impl Respond for AfterGivingUp {
         }));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Heard(Arc<OnceLock<Failure>>);
+
+    impl Respond for Heard {
+        fn progress(&mut self, _: &Progress) -> bool {
+            true
+        }
+
+        fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+            self.0.set(answer.unwrap_err()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_refusal_after_the_owner_has_released_a_service_does_not_say_that_nothing_was_changed() {
+        for refused in [true, false] {
+            let heard = Arc::default();
+            let service = ServiceName::parse("nfs").unwrap();
+            let inner = Responder::new(Heard(Arc::clone(&heard)));
+            Responder::new(AfterGivingUp { service, inner }).failed("its volume is not here", refused);
+            let said = heard.get().unwrap();
+            assert!(!said.refused && said.message.starts_with("its volume is not here"), "{said:?}");
+            assert_eq!(said.message.contains("no server has it now"), refused, "{said:?}");
+        }
+    }
+}

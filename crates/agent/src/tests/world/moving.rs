@@ -196,6 +196,17 @@ fn a_move_is_answered_as_soon_as_its_caller_wants_to_know() {
     is_moved_after_a_while(&mut several);
 }
 
+/// nfs-b calls a client that answers nothing until grace ends.
+#[test]
+fn a_caller_on_another_server_that_waits_for_the_first_round_alone_does_not_wait_for_a_client_that_is_off() {
+    let mut several = on_three();
+    several.agents[1].outside().world_mut().calls_on_for = Some(clients()[1].clone());
+    let heard = asks(&mut several, 2, "nfs-b", AnswerWhen::Notified);
+    assert!(matches!(answered(&mut several, &heard), Ok(Answer::Moved { changed: true, .. })));
+    let phase = several.agents[1].journal_of(&service("new")).map(|journal| journal.phase);
+    assert_eq!(phase, Some(Phase::Notifying), "it is called still");
+}
+
 fn is_moved_after_a_while(several: &mut Several) {
     several.until("it is moved", |several| several.owner_of("new").as_deref() == Some("nfs-b"));
     is_moved(several);
