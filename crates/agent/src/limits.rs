@@ -80,7 +80,10 @@ pub const PROVE_TIME_MAX: Duration = Duration::from_secs(10);
 /// taken from the grace period, in which all of them reclaim.
 pub const SHARED_BEFORE_TOLD_MAX: Duration = Duration::from_secs(3);
 
-/// How long the owner of a service may take to give it up after its home asked for it (failback).
+/// How long the agent of the server that a service is to move to may take to say that it has seen the request, beyond `dead-after`.
+pub const MOVE_ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// How long the owner of a service may take to give it up after another server asked for it (failback, move).
 pub const GIVE_UP_TIME_MAX: Duration = Duration::from_secs(60);
 
 /// How long a home waits for an owner that says why it takes its time, and how long at most.

@@ -212,6 +212,10 @@ fn recognition_began(run: &Journal) -> Option<i64> {
 }
 
 fn last_sign(timeline: &[Stamp], released_before_s: Option<u64>, started_at_s: u64) -> Option<i64> {
+    // Where this owner asked for it, it saw by its own clock when the service began to be given up.
+    if let Some(giving_up) = first(timeline, Milestone::GivingUp) {
+        return Some(giving_up);
+    }
     let released = released_before_s.map(|at_s| {
         let (at_s, started_at_s) = (signed(at_s), signed(started_at_s));
         // A clock that is ahead would make the release later than the adoption that followed it.
@@ -319,6 +323,12 @@ mod tests {
         assert_eq!(told(Some(993)).gap.until_ready_ms(), Some(9_000));
         assert_eq!(told(Some(2_000)).gap.until_ready_ms(), Some(2_000));
         assert_eq!(told(None).gap.until_ready_ms(), Some(2_000));
+        // An owner that was asked for it says when it began, and no clock of another server is needed.
+        let stamps = vec![stamp(Milestone::GivingUp, -3_500), stamp(Milestone::Ready, 2_000)];
+        let asked = self::journal(Cause::Asked, stamps);
+        let (before, sources) = (Some(&before), sources(&claim, Some(&asked)));
+        let told = tenure(&Sources { claim_before: before, released_before_s: Some(993), ..sources });
+        assert_eq!(told.gap.until_ready_ms(), Some(5_500));
     }
 
     #[test]

@@ -27,6 +27,8 @@
 //! | [`liveness`] | whether a server is to be taken for dead |
 //! | [`duty`] | what a server owes the clients of a service that it holds |
 //! | [`lives`] | what follows from the lives of the lock manager: which run is to begin, and what it has to know |
+//! | [`candidates`] | which server adopts a silent server's services without being asked |
+//! | [`planned_move`] | whether a service may be asked to move to another server, and how far that is |
 //! | [`history`] | what is told of a generation after the fact |
 //! | [`takeover`] | the phases of an adoption, resumable after every step |
 //! | [`monitor`] | what a status monitor answers, and when |
@@ -60,6 +62,7 @@
 //! ```
 
 pub mod calling;
+pub mod candidates;
 pub mod claim;
 pub mod cluster;
 pub mod copying;
@@ -82,6 +85,7 @@ pub mod names;
 pub mod notify;
 pub mod outcome;
 pub mod own_addresses;
+pub mod planned_move;
 pub mod planted;
 pub mod records;
 pub mod share;

@@ -117,6 +117,9 @@ pub const LATE_REPORT_TIME_MAX: Duration = Duration::from_secs(5);
 /// The shortest `dead-after`: three beats of a heart that beats each second.
 pub const DEAD_AFTER_MIN: Duration = Duration::from_secs(3);
 
+/// The servers that one service names as its candidates: more than share one store in practice.
+pub const CANDIDATES_MAX: usize = 32;
+
 /// Registrations of one client: one for each name of the server, program version and procedure. One or two are normal.
 pub const MON_LINES_MAX: usize = 16;
 

@@ -111,6 +111,14 @@ impl Hearts {
         self.seen.get(server).is_some_and(|seen| seen.was_alive && !seen.paused && seen.changed_at > since)
     }
 
+    /// Whether a server's heartbeat was seen to change less than `dead-after` ago, whatever it says: an agent lives there, in
+    /// maintenance or not. An agent that has just stopped in order can't be told from that.
+    #[must_use]
+    pub fn beats(&self, server: &ServerName, now: Moment) -> bool {
+        let is_recent = |seen: &Seen| seen.was_alive && now.since(seen.changed_at) < self.dead_after;
+        self.seeing_since.is_some() && self.seen.get(server).is_some_and(is_recent)
+    }
+
     /// The state of one server's heart.
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
@@ -275,6 +283,20 @@ mod tests {
         let mut hearts = living();
         saw(&mut hearts, 21, &a(), 21, true);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(500))));
+    }
+
+    #[test]
+    fn an_agent_in_maintenance_beats_and_an_earlier_heartbeat_is_no_beat() {
+        let mut hearts = living();
+        saw(&mut hearts, 21, &a(), 21, true);
+        assert!(hearts.beats(&a(), at(25)) && !hearts.beats(&a(), at(26)));
+        hearts.blind();
+        assert!(!hearts.beats(&a(), at(22)), "it may have died meanwhile");
+        let mut new = Hearts::new(DEAD_AFTER);
+        saw(&mut new, 1, &a(), 5, false);
+        assert!(!new.beats(&a(), at(1)));
+        saw(&mut new, 2, &a(), 6, false);
+        assert!(new.beats(&a(), at(2)));
     }
 
     #[test]

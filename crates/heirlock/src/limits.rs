@@ -268,6 +268,9 @@ pub(crate) const HEARTBEAT_INTERVAL: RangeInclusive<Duration> =
 /// After how long a silence a server counts as dead, at most: until then its clients are not served.
 pub(crate) const DEAD_AFTER_MAX: Duration = Duration::from_secs(3600);
 
+/// How long a candidate of a service has for itself, at most: where it can't adopt the service, clients wait so long for the next one.
+pub(crate) const CANDIDATE_TIME_MAX: Duration = Duration::from_secs(2 * 3600);
+
 /// How long a command of the configuration may take.
 pub(crate) const COMMAND_TIME: RangeInclusive<Duration> =
     Duration::from_millis(100)..=Duration::from_secs(3600);

@@ -458,7 +458,7 @@ fn a_service_comes_home_while_both_servers_tell_clients_of_a_restart_of_their_ow
     let report: serde_json::Value = serde_json::from_slice(&home.stdout).unwrap();
     let events: Vec<_> =
         report["timeline"].as_array().unwrap().iter().map(|stamp| stamp["event"].as_str().unwrap()).collect();
-    assert_eq!(events[..3], ["asked", "given-up", "claimed"], "{report}");
+    assert_eq!(events[..4], ["asked", "giving-up", "given-up", "claimed"], "{report}");
     assert!(report["timeline"][0]["at_ms"].as_i64() < Some(0), "{report}");
     for client in ["127.1.0.1", "127.1.0.2"] {
         let told = network.told(client);
@@ -467,6 +467,33 @@ fn a_service_comes_home_while_both_servers_tell_clients_of_a_restart_of_their_ow
     }
     b.wait_for("an owner that gave it up", |b| (b.service("nfs")?["held"] == false).then_some(()));
     a.wait_for("its own clients", |a| is_telling(a, "host.nfs-a").then_some(()));
+}
+
+#[test]
+fn a_service_is_moved_by_a_word_on_its_owner_and_the_verb_says_how_long_clients_were_without_it() {
+    let site = Site::new();
+    let (a, b, network) = away_from_home(&site, GONE);
+    let json = |out: &std::process::Output| serde_json::from_slice::<serde_json::Value>(&out.stdout).unwrap();
+    let unknown = b.run(&["move", "nfs", "nfs-x"]);
+    assert_eq!(unknown.status.code(), Some(3), "{unknown:?}");
+    assert!(text(&unknown.stderr).contains("there are: nfs-a, nfs-b"), "{unknown:?}");
+    let there = b.run(&["move", "nfs", "nfs-b", "--json"]);
+    assert_eq!((there.status.code(), &json(&there)["changed"]), (Some(6), &false.into()), "{there:?}");
+    let moved = b.run(&["move", "nfs", "nfs-a", "--until", "notified", "--json"]);
+    assert_eq!(moved.status.code(), Some(6), "two clients are off: {moved:?}\n{}", a.log());
+    let report = json(&moved);
+    assert_eq!((&report["service"], &report["changed"]), (&"nfs".into(), &true.into()), "{report}");
+    assert_eq!(report["tenure"]["to"], "nfs-a", "{report}");
+    let without = report["tenure"]["until_last_client_ms"].as_u64();
+    assert!(without.is_some_and(|ms| ms < 600_000), "{report}");
+    for client in ["127.1.0.1", "127.1.0.2"] {
+        assert!(!network.told(client).is_empty(), "{client}");
+    }
+    b.wait_for("an owner that gave it up", |b| (b.service("nfs")?["held"] == false).then_some(()));
+    let again = a.run(&["move", "nfs", "nfs-a", "--no-wait", "--json"]);
+    assert_eq!(json(&again)["service"], "nfs", "{again:?}");
+    let history = text(&a.run(&["history", "nfs"]).stdout);
+    assert!(history.contains("nfs-b"), "{history}");
 }
 
 #[test]
@@ -501,7 +528,7 @@ fn a_home_that_could_not_adopt_asks_no_server_to_give_anything_up() {
     let document: serde_json::Value = serde_json::from_slice(&refused.stdout).unwrap();
     assert_eq!(document["missing"][0]["check"], "volume", "{document}");
     assert_eq!(b.service("nfs").unwrap()["held"], true);
-    assert!(!b.log().contains("its home asks for it"));
+    assert!(!b.log().contains("nfs: released"));
 }
 
 #[test]

@@ -60,6 +60,7 @@ fn the_help_lists_the_exit_codes_and_every_verb() {
         "adopt",
         "release",
         "failback",
+        "move",
         "maintenance",
         "status",
         "report",
@@ -240,6 +241,7 @@ fn each_verb_that_tells_clients_explains_its_exit_codes() {
     for (verb, expected) in [
         (&["adopt"] as &[&str], "6  adopted and serving, but not every client was told"),
         (&["failback"], "6  adopted and serving, but not every client was told"),
+        (&["move"], "6  adopted and serving, but not every client was told"),
         (&["release"], "1  not released"),
         (&["report"], "6  adopted and serving, but not every client was told"),
         (&["notify"], "1  failed, or some clients have not answered"),
@@ -307,6 +309,10 @@ fn the_other_verbs_send_the_request_of_their_name() {
     for (words, request) in [
         (&["release", "nfs"] as &[&str], json!({"verb": "release", "service": "nfs"})),
         (&["failback", "nfs"], json!({"verb": "failback", "service": "nfs", "answer-when": "settled"})),
+        (
+            &["move", "nfs", "nfs-c"],
+            json!({"verb": "move", "service": "nfs", "to": "nfs-c", "answer-when": "settled"}),
+        ),
         (&["maintenance", "on"], json!({"verb": "maintenance", "on": true})),
         (&["maintenance", "off"], json!({"verb": "maintenance", "on": false})),
         (&["report", "host"], json!({"verb": "report", "service": "host.nfs-b"})),

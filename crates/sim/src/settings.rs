@@ -73,7 +73,11 @@ pub(crate) fn settings_of(world: &World, at: usize) -> Settings {
         lock_manager: first.lock_manager,
         control: ControlSettings::default(),
         notify: NotifySettings { rpcbind_port: 111, privileged_port: false },
-        heartbeat: HeartbeatSettings { interval: BEAT_INTERVAL, dead_after: DEAD_AFTER },
+        heartbeat: HeartbeatSettings {
+            interval: BEAT_INTERVAL,
+            dead_after: DEAD_AFTER,
+            candidate_time: DEAD_AFTER * 3,
+        },
         host: HostSettings {
             addresses: vec![host_address(at)],
             names: world
@@ -152,6 +156,7 @@ fn service_settings(service: &Service, server: usize) -> ServiceSettings {
         exports: Vec::new(),
         home: Some(server_name(service.home)),
         mode: if service.automatic { Mode::Automatic } else { Mode::Manual },
+        candidates: None,
         instance: service.lock_manager_on(server).number,
     }
 }

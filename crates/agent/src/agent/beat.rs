@@ -7,6 +7,7 @@ use std::sync::Arc;
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::planned_move::{MoveProgress, MoveRequest};
 use heirlock_core::store::{
     Asked, Beaten, Decline, FurtherLockManager, Seen, ServerHearts, ServerReport, Store, StoreError,
 };
@@ -190,7 +191,7 @@ impl Pulse {
         self.report.paused
     }
 
-    /// Asks the owner of a service to give it up, for it is at home here, or asks no more. `asked` tells this time of asking
+    /// Asks the owner of a service to give it up, for it is to come here, or asks no more. `asked` tells this time of asking
     /// from others.
     pub(crate) fn want(&mut self, service: &ServiceName, asked: Option<u64>) {
         self.report.wants.retain(|other| other != service);
@@ -200,13 +201,66 @@ impl Pulse {
         }
     }
 
-    /// Whether a server asks for a service, and which time of asking it is.
-    pub(crate) fn asked_by(&self, server: &ServerName, service: &ServiceName) -> Option<u64> {
-        let report = self.found.reports.get(server)?;
-        report.wants.contains(service).then_some(report.asked)
+    /// The other servers that ask for a service and are seen to live, and which time of asking it is. A server that has died since it
+    /// asked would leave the service without an owner.
+    pub(crate) fn asked_by(
+        &self,
+        service: &ServiceName,
+        now: Moment,
+    ) -> impl Iterator<Item = (&ServerName, u64)> {
+        let others = self.found.reports.values().filter(|report| report.server != self.report.server);
+        let asking = others.filter(|report| report.wants.contains(service));
+        let living = asking.filter(move |report| self.beats(&report.server, now));
+        living.map(|report| (&report.server, report.asked))
     }
 
-    /// Why a service can't be given up now; none where it can, or where no home asks for it.
+    /// Whether the agent of another server is seen to live, in maintenance or not.
+    pub(crate) fn beats(&self, server: &ServerName, now: Moment) -> bool {
+        self.hearts.beats(server, now)
+    }
+
+    /// Asks another server to have a service moved to it, or asks no more.
+    pub(crate) fn ask_for_move(&mut self, service: &ServiceName, request: Option<MoveRequest>) {
+        match request {
+            Some(request) => self.report.moves.insert(service.clone(), request),
+            None => self.report.moves.remove(service),
+        };
+    }
+
+    /// The moves that callers on other servers ask this one for, and on which server each was asked for.
+    pub(crate) fn moves_here(&self) -> Vec<(ServiceName, ServerName, u64)> {
+        let us = &self.report.server;
+        let others = self.found.reports.values().filter(|report| report.server != *us);
+        let of = |report: &Arc<ServerReport>| {
+            let here = report.moves.iter().filter(|(_, request)| request.to == *us);
+            here.map(|(service, request)| (service.clone(), report.server.clone(), request.asked))
+                .collect::<Vec<_>>()
+        };
+        others.flat_map(of).collect()
+    }
+
+    /// Whether another server asks for the move of this number still; also where its heartbeat can't be read now.
+    pub(crate) fn asks_for_move(&self, by: &ServerName, asked: u64) -> bool {
+        let report = self.found.reports.get(by);
+        report.is_none_or(|report| report.moves.values().any(|request| request.asked == asked))
+    }
+
+    /// How far the moves are that other servers ask for, as the last heartbeat says it.
+    pub(crate) fn moves_said(&self) -> &BTreeMap<u64, MoveProgress> {
+        &self.report.moving
+    }
+
+    /// The same, as the next one says it.
+    pub(crate) fn say_moves(&mut self, moving: BTreeMap<u64, MoveProgress>) {
+        self.report.moving = moving;
+    }
+
+    /// The answer of the server that is to have a service to the request of this number.
+    pub(crate) fn move_progress(&self, to: &ServerName, asked: u64) -> Option<&MoveProgress> {
+        self.found.reports.get(to)?.moving.get(&asked)
+    }
+
+    /// Why a service can't be given up now; none where it can, or where no server asks for it.
     pub(crate) fn decline(&mut self, service: &ServiceName, decline: Option<Decline>) {
         match decline {
             Some(decline) => self.report.declines.insert(service.clone(), decline),

@@ -66,7 +66,7 @@ steps! {
     release(service: &ServiceName, responders: Vec<Responder>, asked: Option<u64>);
     asked_to_release(service: &ServiceName, responder: Responder);
     address_gone(now: Moment, service: &ServiceName, gone: Result<(), String>);
-    answer_home_requests(now: Moment);
+    answer_wishes(now: Moment);
     end_messages_put_off_too_long(now: Moment);
 }
 

@@ -56,7 +56,7 @@ pub enum News {
     ServesNobody(RunNumber, String),
     /// The needs of an adoption were looked for, for a run.
     Fit(RunNumber, Fit),
-    /// The needs of an adoption of a service that is to come home were looked for.
+    /// The needs of an adoption of a service that is to come here (home, or by a move) were looked for.
     HomeLookedFor(ServiceName, Fit),
     /// Records were placed, for a run.
     Placed(RunNumber, Vec<PlacedOf>),

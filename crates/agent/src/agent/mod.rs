@@ -13,7 +13,7 @@
 //! | `capture.rs`, `resolve.rs`, `monitoring.rs` | what is known of registrations |
 //! | `holdings.rs` | the services that are held |
 //! | `running.rs`, `attempts.rs`, `shared.rs`, `conveying.rs`, `grace.rs` | what is known of runs |
-//! | `releases.rs`, `home_requests.rs`, `put_off.rs` | what was asked for and waits |
+//! | `releases.rs`, `wishes.rs`, `put_off.rs` | what was asked for and waits |
 //! | `status.rs`, `facts.rs`, `tally.rs` | reports, and how requests were answered |
 //! | `inside.rs` | what tests of the program see of it |
 
@@ -27,7 +27,6 @@ pub mod facts;
 pub mod grace;
 pub mod health;
 pub mod holdings;
-pub mod home_requests;
 #[cfg(feature = "inside")]
 mod inside;
 pub mod instance;
@@ -43,6 +42,7 @@ pub mod server;
 pub mod shared;
 pub mod status;
 mod tally;
+pub mod wishes;
 pub mod work;
 
 pub use message::{Answered, Message, News, join_alike};

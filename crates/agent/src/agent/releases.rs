@@ -18,8 +18,10 @@ pub(crate) struct Releases {
 pub(super) struct Release {
     /// The callers that wait for it.
     pub(super) responders: Vec<Responder>,
-    /// For which request of its home it is.
+    /// For which request of another server it is.
     pub(super) asked: Option<u64>,
+    /// When it began, unless it waits to.
+    pub(super) began_at: Option<Moment>,
     /// It has not begun: a run is about to have the lock manager restarted, or to be told of its claim. Until when that may take.
     pub(super) begins_by: Option<Moment>,
     /// Until when its address has to be gone; none once the claim is given up.
@@ -67,6 +69,11 @@ impl Releases {
             release.address_until.is_some() && release.report_until.is_none() && !release.hangs
         };
         self.on.get(service).is_some_and(is_gone)
+    }
+
+    /// When that of this service began.
+    pub(super) fn began_at(&self, service: &ServiceName) -> Option<Moment> {
+        self.on.get(service)?.began_at
     }
 
     /// That of this service, where it is.

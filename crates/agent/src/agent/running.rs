@@ -141,15 +141,19 @@ impl Running {
     /// Tells the callers how far it is.
     pub(crate) fn say_progress(&mut self, now: Moment, settings: &Settings) {
         if !self.waiting.is_empty() {
-            let told = self.told.clone();
-            let of_claim = || self.claim_waits_for.as_ref().map(|(why, until)| (why.as_str(), *until));
-            let store = self.todo.waits_for_store().map(|why| (why, None)).or_else(of_claim);
-            let of_run = super::status::progress(now, &self.machine, settings, store);
-            let in_line = self.in_line.as_ref().filter(|_| store.is_none());
-            let in_line = in_line.map(|(for_what, until)| Wait::new(for_what.clone(), now, *until));
-            let progress = Progress { told, wait: in_line.or(of_run.wait.clone()), ..of_run };
+            let progress = self.progress(now, settings);
             self.waiting.retain_mut(|waiting| waiting.responder.progress(&progress));
         }
+    }
+
+    /// How far it is.
+    pub(crate) fn progress(&self, now: Moment, settings: &Settings) -> Progress {
+        let of_claim = || self.claim_waits_for.as_ref().map(|(why, until)| (why.as_str(), *until));
+        let store = self.todo.waits_for_store().map(|why| (why, None)).or_else(of_claim);
+        let of_run = super::status::progress(now, &self.machine, settings, store);
+        let in_line = self.in_line.as_ref().filter(|_| store.is_none());
+        let in_line = in_line.map(|(for_what, until)| Wait::new(for_what.clone(), now, *until));
+        Progress { told: self.told.clone(), wait: in_line.or(of_run.wait.clone()), ..of_run }
     }
 
     /// Says that the owner which was said to be off has been seen to live since. A fence that works ends its heartbeat

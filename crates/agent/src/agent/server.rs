@@ -351,6 +351,7 @@ impl<O: Outside> Server<O> {
             Request::Adopt { service, .. }
             | Request::Release { service }
             | Request::Failback { service, .. }
+            | Request::Move { service, .. }
             | Request::Forget { service, .. }
             | Request::Report { service } => service,
         };

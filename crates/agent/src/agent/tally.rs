@@ -64,7 +64,7 @@ impl Tally {
 
 fn end_of(answer: &Result<Answer, Failure>) -> VerbEnd {
     match answer {
-        Ok(Answer::Verb { changed: false, .. }) => VerbEnd::Unchanged,
+        Ok(Answer::Verb { changed: false, .. } | Answer::Moved { changed: false, .. }) => VerbEnd::Unchanged,
         Ok(_) => VerbEnd::Done,
         Err(failure) if failure.refused => VerbEnd::Refused,
         Err(_) => VerbEnd::Failed,

@@ -91,8 +91,8 @@ pub enum RunWork {
 /// Work for no run.
 #[derive(Debug)]
 pub enum Work {
-    /// The unmet needs of an adoption are looked for, for a service that is to come home, before its owner is asked for it. Told
-    /// by [`News::HomeLookedFor`](super::News::HomeLookedFor).
+    /// The unmet needs of an adoption are looked for, for a service that is to come here (home, or by a move), before its owner is asked
+    /// for it. Told by [`News::HomeLookedFor`](super::News::HomeLookedFor).
     CheckHome(ServiceName),
     /// The facts are gathered that other servers compare with their own. Told by [`News::Facts`](super::News::Facts).
     GatherFacts,

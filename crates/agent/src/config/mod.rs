@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use heirlock_core::candidates::Candidates;
 use heirlock_core::limits::ANNOUNCED_NAMES_MAX;
 use heirlock_core::{LockManagerName, ServerName, ServiceName};
 use heirlock_nsm::MyName;
@@ -240,6 +241,9 @@ pub struct HeartbeatSettings {
     pub interval: Duration,
     /// 10 s.
     pub dead_after: Duration,
+    /// How long each candidate of a service has for itself to adopt it, before the next one may as well: twice `dead-after`, and as
+    /// long as the fence may take. Longer than zero.
+    pub candidate_time: Duration,
 }
 
 /// `[control]`
@@ -340,6 +344,8 @@ pub struct ServiceSettings {
     pub home: Option<ServerName>,
     /// The authority that decides that its owner is dead.
     pub mode: Mode,
+    /// The servers that may adopt it without being asked; any where there are none.
+    pub candidates: Option<Candidates>,
     /// The lock manager that serves it.
     pub instance: InstanceNumber,
 }

@@ -98,6 +98,16 @@ pub enum Request {
         #[serde(default)]
         answer_when: AnswerWhen,
     },
+    /// Move a service to a server that lives, in order: its owner gives it up, and that server adopts it.
+    Move {
+        /// which
+        service: ServiceName,
+        /// the server that is to have it
+        to: ServerName,
+        /// how long the caller wants to wait
+        #[serde(default)]
+        answer_when: AnswerWhen,
+    },
     /// This server's silence is no reason to adopt, or is one again.
     Maintenance {
         /// on or off
@@ -139,6 +149,7 @@ impl Request {
             Self::Adopt { .. } => Verb::Adopt,
             Self::Release { .. } => Verb::Release,
             Self::Failback { .. } => Verb::Failback,
+            Self::Move { .. } => Verb::Move,
             Self::Maintenance { .. } => Verb::Maintenance,
             Self::Forget { .. } => Verb::Forget,
             Self::Report { .. } => Verb::Report,
@@ -216,6 +227,16 @@ pub enum Answer {
     Drill(Box<report::DrillReport>),
     /// To an adoption that settled, or is prepared.
     Adoption(Box<AdoptionReport>),
+    /// To [`Request::Move`] to another server than the one that was asked: the service is there. What became of its clients is in the
+    /// store.
+    Moved {
+        /// which service
+        service: ServiceName,
+        /// the server that has it
+        to: ServerName,
+        /// whether anything was done: it may have been there before
+        changed: bool,
+    },
     /// To a verb that is done, or that found nothing to do.
     Verb {
         /// of which service, where it is about one

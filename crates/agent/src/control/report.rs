@@ -393,6 +393,12 @@ pub struct ServiceStatus {
     /// The agents decide by themselves that its owner is dead.
     #[serde(default)]
     pub automatic: bool,
+    /// Its owner is silent and it is `automatic`, but this server does not adopt it without being asked: why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left_to: Option<String>,
+    /// No candidate lives: no server adopts it without being asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lacks_candidates: bool,
     /// Its generation.
     pub generation: Option<u64>,
     /// The number of this generation.
@@ -406,7 +412,7 @@ pub struct ServiceStatus {
     /// It waits for `adopt --finish`.
     #[serde(default)]
     pub awaits_finish: bool,
-    /// What its adoption waits for before it begins, in words, where other adoptions are on here.
+    /// What its adoption waits for before it begins, in words: other adoptions that are on here, or, with a move or a failback, its owner.
     #[serde(default)]
     pub waits_for: Option<String>,
     /// While an adoption is on: how many clients are to be told.

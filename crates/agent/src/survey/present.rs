@@ -68,6 +68,8 @@ pub fn add(report: &mut StatusReport, present: Present) {
                     configured: known.configured,
                     home: known.home.take(),
                     automatic: known.automatic,
+                    left_to: known.left_to.take(),
+                    lacks_candidates: known.lacks_candidates,
                     ..stored
                 };
             }

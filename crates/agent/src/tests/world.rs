@@ -53,6 +53,8 @@ pub(super) struct World {
     told: Vec<MonName>,
     /// Clients that answer nothing.
     off: BTreeSet<MonName>,
+    /// A client that answers nothing and is called until grace ends.
+    calls_on_for: Option<MonName>,
     placed: Placed,
     pub(super) registered: BTreeMap<MonName, Vec<u8>>,
     pub(super) hinted: bool,
@@ -153,13 +155,17 @@ impl World {
             self.registered.insert(first.clone(), record(first));
             self.hinted = true;
         }
+        let (silent, clients): (Vec<MonName>, Vec<MonName>) =
+            clients.into_iter().partition(|client| self.calls_on_for.as_ref() == Some(client));
         self.told.extend(clients.clone());
-        let events = [
+        let mut events = vec![
             Event::Acknowledged { service: of.clone(), clients },
             Event::TriedAll { service: of.clone() },
-            Event::NotifyEnded { service: of, left },
         ];
-        self.said.extend(events.map(|event| News::Event(run, event)));
+        if silent.is_empty() {
+            events.push(Event::NotifyEnded { service: of, left });
+        }
+        self.said.extend(events.into_iter().map(|event| News::Event(run, event)));
     }
 
     fn wall_s(&self) -> u64 {
@@ -467,6 +473,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         exports: Vec::new(),
         home: None,
         mode: Mode::Manual,
+        candidates: None,
         instance: InstanceNumber::FIRST,
     };
     Arc::new(Settings {
@@ -482,6 +489,7 @@ fn settings(restarts_nfs: bool) -> Arc<Settings> {
         heartbeat: HeartbeatSettings {
             interval: Duration::from_secs(1),
             dead_after: Duration::from_secs(10),
+            candidate_time: Duration::from_secs(50),
         },
         host: HostSettings { addresses: Vec::new(), names: vec![MyName::parse("nfs-b").unwrap()] },
         hooks: HookSettings::default(),
@@ -712,6 +720,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
 mod callouts;
+mod candidates;
 mod claiming;
 mod conveying;
 mod counted;
@@ -721,11 +730,13 @@ mod forgetting;
 mod instances;
 mod looks;
 mod meeting;
+mod moving;
 mod part_read;
 mod passive;
 mod prepared;
 mod recovering;
 mod releasing;
 mod repeated;
+mod several;
 mod troubled;
 mod verbs;

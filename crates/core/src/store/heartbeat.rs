@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::incarnation::Incarnation;
 use crate::names::{LockManagerName, ServerName, ServiceName};
+use crate::planned_move::{MoveProgress, MoveRequest};
 
 /// The heartbeats that a look found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,7 +47,7 @@ pub struct ServerReport {
     /// Its ailments, in words; empty where it is well.
     #[serde(default)]
     pub ailments: Vec<String>,
-    /// Services that are at home here and that it asks their owners for (failback).
+    /// Services that it asks their owners for: they are at home here (failback), or are to move here.
     #[serde(default)]
     pub wants: Vec<ServiceName>,
     /// Its node name (uname -n), which its status monitor writes into records.
@@ -59,9 +60,15 @@ pub struct ServerReport {
     /// Tells the last time that it asked from the times before.
     #[serde(default)]
     pub asked: u64,
-    /// Services that their home asks for and that it can't give up now.
+    /// Services that other servers ask for and that it can't give up now.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub declines: BTreeMap<ServiceName, Decline>,
+    /// Moves that callers on it ask other servers for.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moves: BTreeMap<ServiceName, MoveRequest>,
+    /// How far the moves are that other servers ask it for, by the numbers of the requests ([`MoveRequest::asked`]).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub moving: BTreeMap<u64, MoveProgress>,
     /// Facts that other servers compare with their own: grace period, fsid of exports, …
     #[serde(default)]
     pub facts: BTreeMap<String, String>,
@@ -84,7 +91,7 @@ pub struct FurtherLockManager {
     pub facts: BTreeMap<String, String>,
 }
 
-/// Why a server does not give a service up that its home asks for.
+/// Why a server does not give a service up that another one asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Decline {
@@ -94,6 +101,9 @@ pub struct Decline {
     pub why: String,
     /// It goes on by itself: within so many milliseconds at most, where that is known. Else it is for a person to mend.
     pub waits: Option<Waits>,
+    /// The release is on, and began so many milliseconds before this was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub releasing_for_ms: Option<u64>,
 }
 
 /// The obstacle to giving the service up will pass.
@@ -124,6 +134,8 @@ impl ServerReport {
             addresses: Vec::new(),
             asked: 0,
             declines: BTreeMap::new(),
+            moves: BTreeMap::new(),
+            moving: BTreeMap::new(),
             facts: BTreeMap::new(),
         }
     }

@@ -215,8 +215,10 @@ pub struct Stamp {
 pub enum Milestone {
     /// The owner's last sign of life that was seen.
     PrimaryLost,
-    /// The owner was asked to give it up (failback).
+    /// The owner was asked to give it up (failback, move).
     Asked,
+    /// The owner began to give it up: from then on clients may have been without it.
+    GivingUp,
     /// The owner gave it up.
     GivenUp,
     /// Fenced.

@@ -121,6 +121,7 @@ fn stretches(adoption: &AdoptionReport) -> Vec<Stretch> {
                 from_ms = at_ms;
                 continue;
             }
+            Milestone::GivingUp => ("its owner is waited for", "wait"),
             Milestone::GivenUp => ("its owner gives it up", "wait"),
             Milestone::Fenced => ("the owner is confirmed off", "wait"),
             Milestone::Claimed => ("it is claimed", "bar"),

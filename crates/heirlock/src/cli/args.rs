@@ -84,6 +84,18 @@ pub(super) enum Verb {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Move a service to another server that lives, in order; on any server
+    // An argument that is changed comes last, unless it says its place.
+    #[command(after_help = help::MOVE, mut_arg("given", |given| moves(given).index(1)))]
+    Move {
+        #[command(flatten)]
+        service: ServiceArgument,
+        /// The server that is to have it, by its name in the store
+        #[arg(value_name = "SERVER", index = 2)]
+        to: ServerName,
+        #[command(flatten)]
+        wait: Wait,
+    },
     /// Find out what would come of an adoption by this server, without one: nothing is changed
     #[command(after_help = help::DRILL)]
     Drill(Drill),

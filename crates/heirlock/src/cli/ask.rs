@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::config::Settings;
 use crate::control::report::EntryTrouble;
-use crate::control::{self, Answer, AnswerWhen, Request};
+use crate::control::{self, Answer, AnswerWhen, AskError, Request};
 
 use super::exit::{Exit, Failed};
 use super::output::Output;
@@ -31,12 +31,15 @@ fn ends_before_telling(request: &Request) -> bool {
     )
 }
 
+/// Asks the agent, and shows how far it is. The bar is gone before the answer is printed, which it would be mixed into.
+pub(super) fn answer(settings: &Settings, request: &Request) -> Result<Answer, AskError> {
+    let mut bar = Bar::default();
+    control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress))
+}
+
 /// Asks the agent, shows how far it is, and prints its answer.
 pub(super) fn ask(settings: &Settings, request: &Request, output: &Output) -> Result<Exit, Failed> {
-    let mut bar = Bar::default();
-    let answer = control::ask(&settings.runtime_directory, request, |progress| bar.show(&progress));
-    // Before anything is printed: a bar that is still there would be mixed into it.
-    drop(bar);
+    let answer = answer(settings, request);
     // A caller that asked for no more knows that it goes on.
     let ends_before_telling = ends_before_telling(request);
     let exit = show(answer?, output)?;
@@ -64,6 +67,11 @@ pub(super) fn show(answer: Answer, output: &Output) -> Result<Exit, Failed> {
         Answer::Adoption(report) => {
             output.print(&report, |report, look| render::adoption(report, look))?;
             Ok(Exit::from(&*report))
+        }
+        // What became of its clients is for `moving` to look up.
+        Answer::Moved { service, to, changed } => {
+            let text = format!("{service} is on {to}");
+            show(Answer::Verb { service: Some(service), changed, text, troubles: Vec::new() }, output)
         }
         Answer::Verb { service, changed, text, troubles } => {
             let done = Done { service: service.as_ref(), changed, text: &text, troubles: &troubles };

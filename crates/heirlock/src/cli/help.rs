@@ -101,6 +101,15 @@ pub(super) const FAILBACK: &str = help!(
     usage, refused, agent, store, untold
 );
 
+pub(super) const MOVE: &str = help!(
+    "
+  heirlock move nfs nfs-b  # on any server: its owner gives it up for nfs-b",
+    "
+  0  there, and every client was told; with --no-wait: it is being taken over
+  1  not there, or not as it should be: the message says how to find out whose\n     it is; the same command goes on";
+    usage, refused, agent, store, untold
+);
+
 pub(super) const DRILL: &str = help!(
     "
   heirlock drill nfs    # on the server that would adopt it
@@ -354,10 +363,7 @@ const OTHERWISE: &[(&[&str], &str)] = &[
         &["give", "giveup", "give-up", "handover", "hand-over", "relinquish", "demote"],
         "heirlock release SERVICE",
     ),
-    (
-        &["move", "switchover", "switch-over", "migrate"],
-        "heirlock release SERVICE here, then heirlock adopt SERVICE on the other server",
-    ),
+    (&["switchover", "switch-over", "migrate", "relocate"], "heirlock move SERVICE SERVER"),
     (&["return", "home", "giveback", "give-back"], "heirlock failback SERVICE"),
     (&["start", "run", "daemon", "serve"], "systemctl start heirlock, or heirlock agent in the foreground"),
     (&["stop", "restart", "reload"], "systemctl restart heirlock"),
@@ -407,8 +413,8 @@ fn services() -> String {
         return format!("hint: the services are in {}", path.display());
     };
     let mut names: Vec<&str> = settings.services.iter().map(|service| service.name.as_str()).collect();
-    let moves =
-        std::env::args().any(|word| matches!(word.as_str(), "adopt" | "release" | "failback" | "drill"));
+    let moves = std::env::args()
+        .any(|word| matches!(word.as_str(), "adopt" | "release" | "failback" | "move" | "drill"));
     names.extend((!moves).then_some("host"));
     format!("hint: the services of {} are: {}", path.display(), names.join(", "))
 }

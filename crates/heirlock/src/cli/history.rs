@@ -96,11 +96,7 @@ pub(super) fn report(
     }
     look(host, settings, output, |store| {
         let mut report = match of_agent {
-            Some(mut report) => {
-                let tenure = past::tenure_of(store, &service, Generation(report.generation));
-                report.tenure = tenure.ok().flatten().map(|tenure| Box::new(TenureReport::from(&tenure)));
-                report
-            }
+            Some(report) => with_tenure(store, &service, report),
             None => of_store(store, &service, options.generation.map(Generation))?,
         };
         if options.clients {
@@ -109,6 +105,27 @@ pub(super) fn report(
         output.print(&report, render::adoption)?;
         Ok(Exit::from(&report))
     })
+}
+
+/// The report of an adoption by another server's agent that was just waited for, or was made before.
+pub(super) fn adopted_elsewhere(
+    store: &dyn Store,
+    service: &ServiceName,
+    changed: bool,
+) -> Result<AdoptionReport, Failed> {
+    let report = of_store(store, service, None)?;
+    Ok(AdoptionReport { changed: Some(changed), ..report })
+}
+
+/// Adds to a report how long clients were without their service.
+pub(super) fn with_tenure(
+    store: &dyn Store,
+    service: &ServiceName,
+    report: AdoptionReport,
+) -> AdoptionReport {
+    let tenure = past::tenure_of(store, service, Generation(report.generation));
+    let tenure = tenure.ok().flatten().map(|tenure| Box::new(TenureReport::from(&tenure)));
+    AdoptionReport { tenure, ..report }
 }
 
 fn of_store(

@@ -15,6 +15,7 @@ mod guard;
 mod help;
 mod history;
 mod logging;
+mod moving;
 mod notify;
 mod output;
 mod progress;
@@ -104,6 +105,10 @@ fn run(cli: Cli, output: &Output) -> Result<Exit, Failed> {
             service: service.name(&settings.server)?,
             answer_when: wait.answer_when(),
         }),
+        Verb::Move { service, to, wait } => {
+            let service = service.name(&settings.server)?;
+            moving::run(&service, to, wait.answer_when(), &host, &settings, output)
+        }
         Verb::Maintenance { switch } => ask(Request::Maintenance { on: switch == Switch::On }),
         Verb::Drill(options) => drill::run(&options, &settings, output),
         Verb::Status(options) => status::run(&options, &host, &settings, output),

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
+use heirlock_core::candidates::Candidates;
 use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 use heirlock_core::{ServerName, ServiceName, limits};
@@ -17,7 +18,7 @@ use thiserror::Error;
 
 use super::reader::{self, Located, Mistake, Section, Spelled};
 use super::{
-    CaptureMode, CaptureSettings, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
+    CaptureMode, CaptureSettings, Command, ControlSettings, HeartbeatSettings, HookSettings, HostSettings,
     InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings, Mode, NotifySettings,
     ServiceSettings, Settings,
 };
@@ -123,9 +124,9 @@ fn convert(file: Section<'_, '_>) -> Option<Settings> {
     let capture = capture(file.section("capture"));
     let lock_manager = lock_manager(file.section("lock-manager"));
     let notify = notify(file.section("notify"));
-    let heartbeat = heartbeat(file.section("heartbeat"));
     let host = host(file.section("host"), server.as_ref());
     let hooks = hooks(file.section("hooks"));
+    let heartbeat = heartbeat(file.section("heartbeat"), hooks.fence.as_ref());
     let control = control(file.section("control"));
     let services = services(&file, store.shared, hooks.fence.is_some());
     file.finish();
@@ -262,7 +263,7 @@ fn notify(section: Section<'_, '_>) -> NotifySettings {
     settings
 }
 
-fn heartbeat(section: Section<'_, '_>) -> HeartbeatSettings {
+fn heartbeat(section: Section<'_, '_>, fence: Option<&Command>) -> HeartbeatSettings {
     let beats = "each beat is written to the store, and every server reads it";
     let interval = section.duration("interval", &bounds::HEARTBEAT_INTERVAL, beats, "1s");
     let interval = interval.unwrap_or(Duration::from_secs(1));
@@ -277,9 +278,19 @@ fn heartbeat(section: Section<'_, '_>) -> HeartbeatSettings {
         );
         section.wrong("dead-after", what);
     }
+    let turns =
+        "a candidate that has no time to fence the owner is followed by the next one, and both fence it";
+    let candidate_time =
+        section.duration("candidate-time", &(least..=bounds::CANDIDATE_TIME_MAX), turns, "60s");
     section.finish();
-    HeartbeatSettings { interval, dead_after: dead_after.unwrap_or(DEAD_AFTER) }
+    let dead_after = dead_after.unwrap_or(DEAD_AFTER);
+    // Each candidate finds the silence with a beat of its own, fences the owner, and claims.
+    let usual = || dead_after * 2 + fence.map_or(Duration::ZERO, |fence| fence.time_limit);
+    HeartbeatSettings { interval, dead_after, candidate_time: candidate_time.unwrap_or_else(usual) }
 }
+
+/// Who decides that a server is dead.
+const MODES: [(&str, Mode); 2] = [("manual", Mode::Manual), ("automatic", Mode::Automatic)];
 
 /// Unless told otherwise.
 const DEAD_AFTER: Duration = Duration::from_secs(10);
@@ -446,12 +457,11 @@ fn service(
     }
     let exports = section.list("exports", "/srv/nfs", from_the_root, |a, b| a == b);
     let home = section.parsed("home", "nfs-a");
-    let mode = section
-        .word("mode", &[("manual", Mode::Manual), ("automatic", Mode::Automatic)])
-        .unwrap_or(Mode::Manual);
+    let mode = section.word("mode", &MODES).unwrap_or(Mode::Manual);
     if mode.adopts_unasked() {
         check_automatic(&section, shared, fenced);
     }
+    let candidates = candidates(&section, mode);
     section.finish();
     Some(ServiceSettings {
         name: name?,
@@ -460,8 +470,24 @@ fn service(
         exports: values(exports),
         home,
         mode,
+        candidates,
         instance: InstanceNumber::FIRST,
     })
+}
+
+/// Servers in the order of preference. A list within the list has equally preferred ones.
+fn candidates(section: &Section<'_, '_>, mode: Mode) -> Option<Candidates> {
+    let key = "candidates";
+    let example = "for example: candidates = [\"nfs-b\", \"nfs-c\"] in that order, or candidates = [[\"nfs-b\", \"nfs-c\"], \"nfs-d\"] where nfs-b and nfs-c share";
+    let parse = |text: &str| text.parse().map_err(|error| format!("{error}; {example}"));
+    let groups: Vec<Vec<ServerName>> = section.groups(key, parse, example)?;
+    if !mode.adopts_unasked() && section.has_word("mode", &MODES) {
+        section.wrong(
+            key,
+            "they are followed only where the agents decide; say mode = \"automatic\", or take them out",
+        );
+    }
+    Candidates::new(groups).map_err(|error| section.wrong(key, format!("{error}; {example}"))).ok()
 }
 
 fn check_automatic(section: &Section<'_, '_>, shared: bool, fenced: bool) {

@@ -371,6 +371,42 @@ impl<'r, 't> Section<'r, 't> {
         found
     }
 
+    /// Whether this key is not there, or has one of these words.
+    pub(super) fn has_word<T>(&self, key: &str, words: &[(&str, T)]) -> bool {
+        let value = self.table.and_then(|table| table.get(key)).map(Spanned::get_ref);
+        value.is_none_or(
+            |value| matches!(value, DeValue::String(text) if words.iter().any(|(word, _)| word == text)),
+        )
+    }
+
+    /// A list of strings that each stand for something, and of lists of these: groups in an order, where a string is a group of one.
+    /// What can't be parsed was said, and is left out; then, and where there is no such key, there are no groups.
+    pub(super) fn groups<T>(
+        &self,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        example: &str,
+    ) -> Option<Vec<Vec<T>>> {
+        let value = self.value(key)?;
+        let DeValue::Array(items) = value.get_ref() else {
+            let raw = self.reader.raw(&value.span());
+            self.reader.explain(&value.span());
+            self.wrong_at(Some(value.span().start), key, format!("expected a list, found {raw}; {example}"));
+            return None;
+        };
+        let one = |item: &Spanned<DeValue<'t>>| {
+            let Located { value: text, at } = self.text_of(key, item, true)?;
+            parse(&text).map_err(|why| self.wrong_at(Some(at), key, why)).ok()
+        };
+        let group = |item: &Spanned<DeValue<'t>>| match item.get_ref() {
+            DeValue::Array(inner) => inner.iter().map(one).collect::<Vec<_>>(),
+            _ => vec![one(item)],
+        };
+        // All are looked at, so that each mistake is said.
+        let groups: Vec<Vec<Option<T>>> = items.iter().map(group).collect();
+        groups.into_iter().map(|group| group.into_iter().collect()).collect()
+    }
+
     /// A program and its arguments, or a table that also says how long it may take.
     pub(super) fn command(&self, key: &'static str) -> Option<Command> {
         let value = self.value(key)?;

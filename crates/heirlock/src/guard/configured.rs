@@ -41,6 +41,7 @@ pub(super) fn check(host: &Host, settings: &Settings, managed: &[Managed]) -> Ve
                 Err(error) => findings.push(no_store(store.as_ref(), settings, &error)),
             }
             findings.extend(homes(store.as_ref(), settings));
+            findings.extend(super::candidates::check(store.as_ref(), settings));
             findings.extend(shared(store.as_ref(), settings));
         }
         Err(error) => findings.push(no_store(store.as_ref(), settings, &error)),

@@ -9,6 +9,8 @@ use crate::lock_manager::LockManager;
 pub(super) const FSID: &str = "fsid:";
 /// heirlock's version.
 pub(super) const VERSION: &str = "version";
+/// Before the name of a service that is `automatic`: its candidates, or `any`.
+pub(super) const CANDIDATES: &str = "candidates:";
 
 /// This host's facts. Unknown ones are left out.
 pub(super) fn of(settings: &Settings, lock_manager: &dyn LockManager) -> BTreeMap<String, String> {
@@ -19,6 +21,10 @@ pub(super) fn of(settings: &Settings, lock_manager: &dyn LockManager) -> BTreeMa
         let Some(fsids) = exports.of(path) else { continue };
         let words: Vec<&str> = fsids.iter().map(|fsid| fsid.as_deref().unwrap_or("none")).collect();
         facts.insert(format!("{FSID}{}", path.display()), words.join(" "));
+    }
+    for service in settings.services.iter().filter(|service| service.is_adopted_unasked()) {
+        let candidates = service.candidates.as_ref().map_or_else(|| "any".to_owned(), ToString::to_string);
+        facts.insert(format!("{CANDIDATES}{}", service.name), candidates);
     }
     facts
 }
@@ -38,5 +44,16 @@ mod tests {
         let keys: Vec<&str> = facts.keys().map(String::as_str).collect();
         assert_eq!(keys, ["fsid:/srv/nfs", "kernel", "nlm-grace-period-s", "version"]);
         assert_eq!((facts["fsid:/srv/nfs"].as_str(), facts[GRACE_PERIOD].as_str()), ("77", "90"));
+        let mut automatic = settings.clone();
+        automatic.services[0].mode = crate::config::Mode::Automatic;
+        let candidates = |settings: &Settings| {
+            let facts = of(settings, lock_manager(&tree, settings).as_ref());
+            facts["candidates:nfs"].clone()
+        };
+        assert_eq!(candidates(&automatic), "any");
+        let order = ["nfs-b", "nfs-c"].map(|name| vec![name.parse().unwrap()]);
+        automatic.services[0].candidates =
+            Some(heirlock_core::candidates::Candidates::new(order.into()).unwrap());
+        assert_eq!(candidates(&automatic), "nfs-b > nfs-c");
     }
 }

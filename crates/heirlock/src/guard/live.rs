@@ -9,7 +9,7 @@ use heirlock_nsm::rpcbind::Transport;
 use heirlock_nsm::state::StateError;
 use heirlock_nsm::{StateNumber, nlm, sm};
 
-use super::facts::{self, FSID};
+use super::facts::{self, CANDIDATES, FSID};
 use super::finding::{Finding, Severity};
 use super::managed::{Managed, of_each};
 use super::records::{self, Kept};
@@ -254,6 +254,12 @@ fn difference(key: &str, our: &str, server: &str, theirs: &str) -> Finding {
             "{path} is exported with fsid {our} here and {theirs} on {server}: a file handle of one is stale on the other, so no lock on it can be reclaimed"
         );
         return Finding::loses_locks(check, found, "export it with the same fsid= on every server");
+    }
+    if let Some(service) = key.strip_prefix(CANDIDATES) {
+        let found = format!(
+            "{service} has the candidates {our} here and {theirs} on {server}: two servers may adopt it at once, or each leaves it to the other for a while"
+        );
+        return Finding::warning(check, found, "set the same candidates on every server");
     }
     match key {
         GRACE_PERIOD => Finding::warning(

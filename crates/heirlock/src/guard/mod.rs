@@ -15,6 +15,7 @@
 //! | [`facts`] | | what the agent tells the other servers, for their [`doctor`] to compare |
 
 mod agent;
+mod candidates;
 mod capture;
 mod cluster;
 mod commands;

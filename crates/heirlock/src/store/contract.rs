@@ -9,6 +9,7 @@ use std::time::Duration;
 use heirlock_core::claim::Claim;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::limits::RECORD_BYTES_MAX;
+use heirlock_core::planned_move::{MoveProgress, MoveRequest};
 use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store::{Decline, FurtherLockManager};
 use heirlock_core::store_identity::{Found, Kept, StoreIdentity};
@@ -731,7 +732,13 @@ fn heartbeats_are_seen_by_others(ground: &Ground) {
         addresses: vec![[192, 0, 2, 1].into()],
         wants: vec![service()],
         asked: 7,
-        declines: [("nfs".parse().unwrap(), Decline { asked: 3, why: "busy".into(), waits: None })].into(),
+        declines: [(
+            "nfs".parse().unwrap(),
+            Decline { asked: 3, why: "busy".into(), waits: None, releasing_for_ms: None },
+        )]
+        .into(),
+        moves: [(service(), MoveRequest { to: server("b"), asked: u64::MAX })].into(),
+        moving: [(u64::MAX - 1, MoveProgress::begun(service()))].into(),
         facts: [("grace-s".to_owned(), "90".to_owned())].into(),
     };
     let (ours, theirs) = ((ground.open)(), (ground.open)());

@@ -43,6 +43,7 @@ mod tests {
             exports: vec![export.to_owned()],
             home: None,
             mode: Mode::Manual,
+            candidates: None,
             instance: InstanceNumber::FIRST,
         }
     }

@@ -9,7 +9,7 @@
 //! | `services.rs`, `acquaintance.rs` | how services come to be held, and whether the store still has all of them |
 //! | `recovery.rs` | the lives of the lock manager, and self-adoption |
 //! | `runs.rs`, `asked.rs`, `meeting.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
-//! | `requests.rs`, `release.rs`, `failback.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
+//! | `requests.rs`, `release.rs`, `wishes.rs`, `moves.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
 //! | `put_off.rs` | what waits for a slow store |
 //! | `status.rs` | its part of the reports |
 
@@ -20,11 +20,11 @@ mod capture;
 mod claims;
 mod conveying;
 mod elsewhere;
-mod failback;
 mod left_behind;
 mod meeting;
 mod mend;
 mod monitor;
+mod moves;
 mod put_off;
 mod recovery;
 mod release;
@@ -34,7 +34,9 @@ mod runs;
 mod seen;
 mod services;
 mod shared;
+mod silence;
 mod status;
+mod wishes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -50,13 +52,14 @@ use heirlock_core::takeover::{Phase, TimeLimits};
 use heirlock_core::{LockManagerName, Moment, ServiceName};
 use heirlock_nsm::StateNumber;
 
+use self::moves::Moves;
+use self::silence::LeftTo;
 use super::capture::Capture;
 use super::common::Common;
 use super::conveying::Conveying;
 use super::facts::Facts;
 use super::grace::{GraceInquiry, GraceNote};
 use super::holdings::Held;
-use super::home_requests::HomeRequests;
 use super::message::News;
 use super::monitoring::Monitoring;
 use super::outside::{InstanceOutside, Outside};
@@ -64,6 +67,7 @@ use super::put_off::PutOff;
 use super::releases::Releases;
 use super::running::Running;
 use super::shared::Shared;
+use super::wishes::Wishes;
 use super::work::{RunNumber, Work, time_limits};
 use crate::config::{InstanceNumber, InstanceSettings, ServiceSettings};
 
@@ -107,9 +111,12 @@ pub struct Instance<O: Outside> {
     conveying: Conveying,
     releases: Releases,
     put_off: PutOff,
-    home_requests: HomeRequests,
+    wishes: Wishes,
+    moves: Moves,
     /// Before this moment no service of this name is adopted without being asked.
     unasked_not_before: BTreeMap<ServiceName, Moment>,
+    /// Services whose owners are silent, and which this server does not adopt without being asked.
+    left_to: BTreeMap<ServiceName, LeftTo>,
     /// How long the work of a run may take.
     time_limits: TimeLimits,
 }
@@ -150,8 +157,10 @@ impl<O: Outside> Instance<O> {
             conveying: Conveying::default(),
             releases: Releases::default(),
             put_off: PutOff::default(),
-            home_requests: HomeRequests::default(),
+            wishes: Wishes::default(),
+            moves: Moves::default(),
             unasked_not_before: BTreeMap::new(),
+            left_to: BTreeMap::new(),
             time_limits,
         };
         instance.unread =
@@ -178,7 +187,7 @@ impl<O: Outside> Instance<O> {
             News::Event(run, event) => self.worked_for(server, run, event),
             News::ServesNobody(run, why) => self.serves_nobody(server, run, why),
             News::Fit(run, fit) => self.looked_for_needs(server, run, fit),
-            News::HomeLookedFor(service, fit) => self.home_looked_for(server, &service, fit),
+            News::HomeLookedFor(service, fit) => self.wish_looked_for(server, &service, fit),
             News::Placed(run, done) => self.placed(server, run, done),
             News::PlacedTakenAway(done) => self.placed_taken_away(server, now, done),
             News::Recognised(run, done) => self.recognised(server, run, *done),
@@ -278,8 +287,9 @@ impl<O: Outside> Instance<O> {
     /// Does what follows from a look at the hearts of all servers and at what is held.
     pub(crate) fn follow_beat(&mut self, server: &mut Common<O>, now: Moment) {
         self.look_for_silence(server, now);
-        self.answer_home_requests(server, now);
-        self.fulfil_home_requests(server, now);
+        self.answer_wishes(server, now);
+        self.fulfil_wishes(server, now);
+        self.follow_moves(server, now);
         self.say_releases(now);
         self.forget_the_unreachable(server, now);
     }
@@ -370,7 +380,8 @@ impl<O: Outside> Instance<O> {
         self.run.is_none()
             && self.asked.is_empty()
             && !self.releases_are_on()
-            && self.home_requests.is_empty()
+            && self.wishes.is_empty()
+            && self.moves.is_empty()
             && self.put_off.is_empty()
             && self.conveying.is_over()
     }

@@ -134,6 +134,7 @@ impl<O: Outside> Instance<O> {
             Release {
                 responders: vec![responder],
                 asked: None,
+                began_at: None,
                 begins_by: Some(begins_by),
                 address_until: None,
                 report_until: None,
@@ -195,6 +196,7 @@ impl<O: Outside> Instance<O> {
             Release {
                 responders,
                 asked,
+                began_at: Some(server.now()),
                 begins_by: None,
                 address_until: Some(address_until),
                 report_until: Some(address_until + limits::WORK_SLACK),
@@ -247,13 +249,13 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// Whether a service can be given to its home now. That can wait until the clients of an adoption are told.
+    /// Whether a service can be given to a server that asks for it now. That can wait until the clients of an adoption are told.
     pub(crate) fn may_go_home(&self, server: &Common<O>, service: &ServiceName) -> Result<(), Unreleasable> {
         let tells = |running: &&Running| running.machine.tells_adopted(service);
         if let Some(running) = self.run.as_ref().filter(tells) {
             return Err(Unreleasable {
                 text: format!(
-                    "clients of {service} are being told right now; it comes home when that has settled"
+                    "clients of {service} are being told right now; it is given up when that has settled"
                 ),
                 passes: Some(running.machine.waits_until()),
             });
@@ -339,7 +341,7 @@ impl<O: Outside> Instance<O> {
         tracing::error!(%service, why, "{service}: stays here, for its release failed: {why}");
         let Some(release) = self.releases.of_mut(service) else { return };
         if let Some(asked) = release.asked {
-            let decline = Decline { asked, why: why.to_owned(), waits: None };
+            let decline = Decline { asked, why: why.to_owned(), waits: None, releasing_for_ms: None };
             server.pulse_mut().decline(service, Some(decline));
             server.beat_at(now);
         }

@@ -58,6 +58,10 @@ impl<O: Outside> Instance<O> {
                 let waiting = Waiting { service: service.clone(), responder, until };
                 self.failback(server, now, service, waiting);
             }
+            Request::Move { service, to, answer_when: until } => {
+                let waiting = Waiting { service: service.clone(), responder, until };
+                self.move_service(server, now, service, to, waiting);
+            }
             // The server answers these.
             Request::Status | Request::Past | Request::Drill { .. } | Request::Maintenance { .. } => {}
             Request::Forget { service, client } => self.forget(server, &service, &client, responder),

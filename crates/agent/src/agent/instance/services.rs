@@ -2,22 +2,17 @@
 
 use heirlock_core::claim::{self, Claim, Standing, standing};
 use heirlock_core::ledger::learn_from_record;
-use heirlock_core::liveness::silence_to_act_on;
 use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{Asked, Change, Contents, DamagedPart, Place, Seen, StoreError, StoreErrorKind};
-use heirlock_core::takeover::{Event, Journal, Order, with_outcome};
-use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServerName, ServiceName};
+use heirlock_core::takeover::{Event, Journal, with_outcome};
+use heirlock_core::{Generation, Moment, Outcome, RecordKey, ServiceName};
 use heirlock_nsm::StateNumber;
-
-use std::collections::BTreeMap;
-use std::time::Duration;
 
 use super::Instance;
 use super::mend::{Mended, UNREADABLE_ENTRY};
 use crate::agent::common::Common;
 use crate::agent::holdings::{self, Found, Held};
 use crate::agent::outside::Outside;
-use crate::agent::running::Commission;
 use crate::config::InstanceNumber;
 use crate::limits::CLAIMS_AGE_MAX;
 use crate::words::counted;
@@ -402,39 +397,6 @@ impl<O: Outside> Instance<O> {
         self.hold(server, service, claim, contents, journal);
         self.capture.begin_anew();
         Ok(())
-    }
-
-    /// Adopts by itself what is `automatic` and whose owner's heart fell silent: all services of an owner in one run, with one
-    /// fence.
-    pub(crate) fn look_for_silence(&mut self, server: &mut Common<O>, now: Moment) {
-        let knows_all = self.knows_its_own(server, false).is_ok();
-        if server.pulse().is_paused() || !knows_all {
-            return;
-        }
-        let mut silent: BTreeMap<ServerName, (Duration, Vec<ServiceName>)> = BTreeMap::new();
-        let automatic = self.services(server).filter(|s| s.is_adopted_unasked()).map(|s| s.name.clone());
-        for service in automatic.collect::<Vec<_>>() {
-            if self.held.contains_key(&service)
-                || self.run_with(&service).is_some()
-                || self.unreadable.contains_key(&service)
-                // Work that hangs would take the locks of a service that was adopted here meanwhile.
-                || self.is_releasing(&service)
-                || self.unasked_not_before.get(&service).is_some_and(|at| now < *at)
-            {
-                continue;
-            }
-            // As the look of this heartbeat has shown it. A run that begins looks again before it claims.
-            let Some(claim) = self.others.get(&service).cloned() else { continue };
-            let heart = server.pulse().heart_of(&claim.owner, now);
-            let Some(for_time) = silence_to_act_on(&claim, server.server(), heart) else { continue };
-            tracing::warn!(%service, owner = %claim.owner, silent_ms = for_time.as_millis(), "{service}: the agent of its owner {} says nothing for {} ms: its heart is silent", claim.owner, for_time.as_millis());
-            self.unasked_not_before.insert(service.clone(), now + server.settings().heartbeat.dead_after);
-            silent.entry(claim.owner).or_insert((for_time, Vec::new())).1.push(service);
-        }
-        for (for_time, services) in silent.into_values() {
-            let order = Order::owner_dead(services, now - for_time);
-            self.begin_run(server, now, Commission { insists: false, ..Commission::unasked(order) });
-        }
     }
 
     /// Clients that could not be told at an adoption and did not come back for `forget-after` are forgotten.

@@ -6,6 +6,7 @@ use heirlock_core::takeover::Takeover;
 use heirlock_core::{Moment, Outcome, RecordKey, ServiceName};
 
 use super::Instance;
+use super::silence::LeftTo;
 use crate::agent::common::Common;
 use crate::agent::holdings::Held;
 use crate::agent::outside::{InstanceOutside, Outside};
@@ -52,6 +53,7 @@ impl<O: Outside> Instance<O> {
         let claim = held.map(|held| &held.claim).or_else(|| self.others.get(service));
         let phase = machine.map(Takeover::phase).or_else(|| held.map(|held| held.journal.phase));
         let configured = server.settings().service(service);
+        let left_to = self.left_to.get(service);
         let counts = machine.map(|machine| machine.counts_of(service).unwrap_or_else(|| machine.counts()));
         let left = machine.and_then(|machine| machine.grace_left(now));
         let adopted = held.filter(|held| !held.journal.timeline.is_empty());
@@ -63,6 +65,8 @@ impl<O: Outside> Instance<O> {
             configured: configured.is_some(),
             home: configured.and_then(|service| service.home.as_ref()).map(ToString::to_string),
             automatic: configured.is_some_and(ServiceSettings::is_adopted_unasked),
+            left_to: left_to.map(|left| left.in_words(server.settings().heartbeat.candidate_time)),
+            lacks_candidates: matches!(left_to, Some(LeftTo::Nobody(_))),
             generation: claim.map(|claim| claim.generation.0),
             state_number: held.map(|held| held.state.0),
             records: held.map_or(0, |held| held.ledger.stored().len()),
@@ -73,7 +77,7 @@ impl<O: Outside> Instance<O> {
                 let is_target = machine.targets().contains(service);
                 (machine.awaits_finish() && is_target) || machine.is_prepared_besides(service)
             }),
-            waits_for: in_line.map(|(for_what, _)| for_what.clone()),
+            waits_for: in_line.map(|(for_what, _)| for_what.clone()).or_else(|| self.coming(service)),
             clients_to_tell: counts.map(|(clients, _)| clients),
             clients_told: counts.map(|(_, told)| told),
             grace_left_ms: left.map(millis),
@@ -89,6 +93,12 @@ impl<O: Outside> Instance<O> {
             }
         }
         status
+    }
+
+    /// What a service waits for that is to come here, or that a caller has moved to another server.
+    fn coming(&self, service: &ServiceName) -> Option<String> {
+        let to_another = || Some(format!("{} to take it over", self.moves.target_of(service)?));
+        self.wishes.waits_for(service).map(str::to_owned).or_else(to_another)
     }
 
     /// How it is.

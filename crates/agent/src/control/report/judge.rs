@@ -326,7 +326,8 @@ fn problems_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> 
             found.push(problem(ProblemKind::Unserved).by(server));
         }
         if service.configured && heart == Some(Heart::Silent) {
-            found.push(problem(ProblemKind::OwnerSilent).by(service.owner.as_deref().unwrap_or_default()));
+            let silent = problem(ProblemKind::OwnerSilent).by(service.owner.as_deref().unwrap_or_default());
+            found.push(Problem { error: service.left_to.clone(), ..silent });
         }
         return found;
     }
@@ -371,7 +372,7 @@ fn next_of(service: &ServiceStatus, is_ours: bool, heart: Option<Heart>) -> Opti
     }
     match (&service.owner, heart) {
         (None, _) if service.released_by.is_some() => Some(Next::Adopt),
-        (Some(_), Some(Heart::Silent)) if service.automatic => Some(Next::Wait),
+        (Some(_), Some(Heart::Silent)) if service.automatic && !service.lacks_candidates => Some(Next::Wait),
         (Some(_), Some(Heart::Silent)) => Some(Next::AdoptFenced),
         _ => None,
     }

@@ -213,6 +213,8 @@ pub struct Requests {
     pub release: Answers,
     /// `failback`.
     pub failback: Answers,
+    /// `move`.
+    pub r#move: Answers,
     /// `maintenance`.
     pub maintenance: Answers,
     /// `records forget`.

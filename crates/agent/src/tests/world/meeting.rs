@@ -4,7 +4,7 @@ use super::troubled::{Fault, Faults, Troubled};
 use super::verbs::{Heard, asked};
 use super::*;
 
-const NAMES: [&str; 3] = ["new", "homes", "third"];
+pub(super) const NAMES: [&str; 3] = ["new", "homes", "third"];
 
 /// The clients of the service at this place.
 fn clients_of(at: usize) -> [MonName; 2] {
@@ -12,7 +12,7 @@ fn clients_of(at: usize) -> [MonName; 2] {
 }
 
 /// Three services of nfs-a, with two clients each, may be adopted here.
-fn settings_of_three() -> Arc<Settings> {
+pub(super) fn settings_of_three() -> Arc<Settings> {
     let mut settings = (*settings(false)).clone();
     let one = settings.services[0].clone();
     settings.services = NAMES
@@ -27,7 +27,7 @@ fn settings_of_three() -> Arc<Settings> {
     Arc::new(settings)
 }
 
-fn store_of_three() -> InMemory {
+pub(super) fn store_of_three() -> InMemory {
     let store = InMemory::new(StoreIdentity::of(7));
     for (at, name) in NAMES.iter().enumerate() {
         let claim = Claim::new(Generation(1), &"nfs-a".parse().unwrap(), "run-a", 0);

@@ -13,14 +13,17 @@ use crate::control::{Answer, Line};
 use crate::store::dir::DirStore;
 use crate::store::{Contents, ServerReport, Store};
 
-/// `nfs-b` has a service that is at home on `nfs-a`, which asks for it.
+/// `nfs-b` has a service that is at home on `nfs-a`, which is seen to live and asks for it.
 fn asked_for(place: &mut Place, asked: u64) {
     let store = DirStore::open(&place.directory.path().join("store")).unwrap();
     let report = ServerReport::new("nfs-a".parse().unwrap(), "run-1");
-    store.put_server(&ServerReport { beat: asked, wants: vec![service("nfs")], asked, ..report }).unwrap();
     let now = place.agent.outside().now();
-    place.agent.pulse_mut().look(now, &store).unwrap();
-    place.agent.answer_home_requests(now);
+    for beat in [2 * asked, 2 * asked + 1] {
+        let wants = vec![service("nfs")];
+        store.put_server(&ServerReport { beat, wants, asked, ..report.clone() }).unwrap();
+        place.agent.pulse_mut().look(now, &store).unwrap();
+    }
+    place.agent.answer_wishes(now);
 }
 
 /// It holds that service, in the life 1 of its lock manager.

@@ -229,6 +229,23 @@ owner says at once where it can't, and for how long.",
         see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)"],
     },
     Words {
+        verb: "move",
+        synopsis: None,
+        description: "\
+Moves a service to another server, in order and with the locks of its clients, as a maintenance wants it. It may be said on any server that
+shares the store. The server that is to have the service looks first whether it could adopt it; then its owner is asked, by the store, to
+release it; then it is adopted there, and every client is told. The verb says how far that is, and in the end what became of the clients
+and how long they were without the service, which is also kept in the history.
+
+Nothing is changed where the other server does not live, is in maintenance or could not adopt the service, or where the owner can't give
+it up now: each is said. Once the owner has released the service, an adoption that fails leaves it with no server. The same command goes
+on from there, and from wherever a server that was started again has left it. A service that is there already is left as it is.
+
+Volume and address move by the hooks of both servers, or by the hand of a person meanwhile.",
+        files: &[CONFIGURED, CONTROL],
+        see_also: &["heirlock(8)", "heirlock-adopt(8)", "heirlock-release(8)", "heirlock-failback(8)", "heirlock-history(8)"],
+    },
+    Words {
         verb: "drill",
         synopsis: None,
         description: "\

@@ -240,6 +240,7 @@ fn milestone(event: Milestone) -> &'static str {
     match event {
         Milestone::PrimaryLost => "last sign of life of the primary",
         Milestone::Asked => "its owner was asked to give it up",
+        Milestone::GivingUp => "its owner began to give it up",
         Milestone::GivenUp => "its owner gave it up",
         Milestone::Fenced => "primary confirmed off",
         Milestone::Claimed => "claimed",

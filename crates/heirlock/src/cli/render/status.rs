@@ -271,6 +271,8 @@ fn below(service: &ServiceStatus, look: &Look) -> String {
             None => waits_for(service).to_owned(),
         };
         say("under way: ", &format!("{waits_for}; {told} of {} told", counted(clients, "client")));
+    } else if let Some(waits_for) = &service.waits_for {
+        say("moving: ", &format!("it waits for {}", plain(waits_for)));
     }
     if let Some(left_ms) = service.grace_left_ms {
         say("grace: ", &format!("{} left", seconds(left_ms)));
@@ -480,9 +482,7 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::AwaitsFinish => {
             format!("{service}: its adoption is prepared and waits for 'heirlock adopt {service} --finish'")
         }
-        ProblemKind::OwnerSilent => {
-            format!("{service}: its owner {server} is silent, and no server serves it")
-        }
+        ProblemKind::OwnerSilent => owner_silent(&service, &server, &error),
         ProblemKind::Unserved => {
             format!("{service}: {server} has released it, and no server has adopted it")
         }
@@ -495,6 +495,11 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn owner_silent(service: &str, owner: &str, left_to: &str) -> String {
+    let left_to = if left_to.is_empty() { String::new() } else { format!(": {left_to}") };
+    format!("{service}: its owner {owner} is silent, and no server serves it{left_to}")
 }
 
 fn drill_fails(service: &str, why: &str) -> String {

@@ -97,6 +97,55 @@ fn automatic_needs_a_fence_and_a_store_that_all_see() {
     load(&format!("{LEAST}shared = true\n{service}[hooks]\nfence = [\"/sbin/fence\"]\n")).unwrap();
 }
 
+fn with_candidates(candidates: &str, more: &str) -> String {
+    format!(
+        "{LEAST}shared = true\n[hooks]\nfence = {{ command = [\"/sbin/fence\"], time-limit = \"40s\" }}\n{more}\
+         [[service]]\nname = \"nfs\"\naddresses = [\"10.0.0.10\"]\nmode = \"automatic\"\ncandidates = {candidates}\n"
+    )
+}
+
+#[test]
+fn candidates_are_an_order_and_a_list_in_it_has_equals() {
+    for (written, shown) in [
+        ("[\"nfs-b\", \"nfs-c\"]", "nfs-b > nfs-c"),
+        ("[[\"nfs-c\", \"nfs-b\"], \"nfs-d\"]", "nfs-b = nfs-c > nfs-d"),
+        ("[[\"nfs-b\", \"nfs-c\"]]", "nfs-b = nfs-c"),
+    ] {
+        let settings = load(&with_candidates(written, "")).unwrap();
+        assert_eq!(settings.services[0].candidates.as_ref().unwrap().to_string(), shown);
+        // Twice the default of dead-after, and the fence's time.
+        assert_eq!(settings.heartbeat.candidate_time, Duration::from_secs(60));
+    }
+    let set = load(&with_candidates("[\"nfs-b\"]", "[heartbeat]\ncandidate-time = \"2m\"\n")).unwrap();
+    assert_eq!(set.heartbeat.candidate_time, Duration::from_secs(120));
+}
+
+#[test]
+fn a_mistake_in_candidates_is_said_with_how_they_are_written() {
+    for (written, part) in [
+        ("\"nfs-b\"", "expected a list, found \"nfs-b\""),
+        ("[]", "expected at least one server, found an empty list"),
+        ("[[], \"nfs-b\"]", "expected at least one server, found an empty list"),
+        ("[\"nfs-b\", [\"nfs-c\", \"nfs-b\"]]", "nfs-b is there twice"),
+        ("[[[\"nfs-b\"]]]", "expected a string, found something in brackets"),
+        ("[\"a/b\"]", "a server name is made of letters"),
+        ("[nfs-b]", "expected a string: candidates = [\"nfs-b\"], found nfs-b"),
+    ] {
+        let said = error(&with_candidates(written, ""));
+        assert!(said.contains("service nfs: candidates: ") && said.contains(part), "{written}\n→ {said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let said = error(&with_candidates("[]", ""));
+    assert!(
+        said.contains("candidates = [[\"nfs-b\", \"nfs-c\"], \"nfs-d\"] where nfs-b and nfs-c share"),
+        "{said}"
+    );
+    let manual = error(&with_candidates("[\"nfs-b\"]", "").replace("\"automatic\"", "\"manual\""));
+    assert!(manual.contains("candidates: they are followed only where the agents decide"), "{manual}");
+    let wrong = error(&with_candidates("[\"nfs-b\"]", "").replace("\"automatic\"", "\"automatik\""));
+    assert_eq!(wrong.lines().count(), 1, "one mistake is said once: {wrong}");
+}
+
 #[test]
 fn two_services_share_neither_name_nor_address() {
     let service = "[[service]]\nname = \"nfs\"\naddresses = [\"10.0.0.10\"]\n";
@@ -249,6 +298,7 @@ fn a_duration_that_is_absurd_is_refused_at_both_ends_and_the_ends_are_accepted()
         ("lock-manager", "grace-period", bounds::GRACE_PERIOD),
         ("heartbeat", "interval", bounds::HEARTBEAT_INTERVAL),
         ("heartbeat", "dead-after", limits::DEAD_AFTER_MIN..=bounds::DEAD_AFTER_MAX),
+        ("heartbeat", "candidate-time", limits::DEAD_AFTER_MIN..=bounds::CANDIDATE_TIME_MAX),
     ] {
         for absurd in ["1ms", "1000000000d", "365000000000d", "0s", "99999999999999999999s"] {
             let said = said_of(&format!("[{section}]\n{key} = \"{absurd}\""));

@@ -33,6 +33,11 @@ fn a_service_whose_owner_is_silent_is_served_by_no_server_and_its_mode_tells_the
     assert_eq!(manual.services[0].next, Some(Next::AdoptFenced));
     let automatic = report(ServiceStatus { automatic: true, ..of_another() }, Heart::Silent);
     assert_eq!(automatic.services[0].next, Some(Next::Wait));
+    let left_to = || Some("nfs-c is to adopt it".to_owned());
+    let left = report(ServiceStatus { automatic: true, left_to: left_to(), ..of_another() }, Heart::Silent);
+    assert_eq!((left.services[0].next, &left.problems[0].error), (Some(Next::Wait), &left_to()));
+    let nobodys = ServiceStatus { automatic: true, lacks_candidates: true, ..of_another() };
+    assert_eq!(report(nobodys, Heart::Silent).services[0].next, Some(Next::AdoptFenced), "no agent will");
     for heart in [Heart::Beating, Heart::Late, Heart::Paused, Heart::Unknown] {
         let well = report(of_another(), heart);
         assert_eq!((level(&well), well.services[0].next), (Level::Well, None), "{heart:?}");

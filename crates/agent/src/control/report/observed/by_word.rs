@@ -39,6 +39,8 @@ words! {
         Release: "release",
         /// `failback`.
         Failback: "failback",
+        /// `move`.
+        Move: "move",
         /// `maintenance`.
         Maintenance: "maintenance",
         /// `records forget`.
@@ -188,6 +190,7 @@ counted! {
         Verb::Adopt => adopt,
         Verb::Release => release,
         Verb::Failback => failback,
+        Verb::Move => r#move,
         Verb::Maintenance => maintenance,
         Verb::Forget => forget,
         Verb::Report => report,
@@ -235,6 +238,7 @@ mod tests {
             r#"{"verb":"adopt","service":"nfs","prepare":false,"finish":false,"fenced":null,"force":false}"#,
             r#"{"verb":"release","service":"nfs"}"#,
             r#"{"verb":"failback","service":"nfs"}"#,
+            r#"{"verb":"move","service":"nfs","to":"nfs-b"}"#,
             r#"{"verb":"maintenance","on":true}"#,
             r#"{"verb":"forget","service":"nfs","client":"10.0.0.1"}"#,
             r#"{"verb":"report","service":"nfs"}"#,

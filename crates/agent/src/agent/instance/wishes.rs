@@ -1,19 +1,20 @@
-//! Bringing a service home: its home asks, by its heartbeat, and the owner gives it up or says at once, by its own, why it
-//! can't.
+//! Bringing a service here from an owner that lives, home or by a move: the server that wants it asks, by its heartbeat, and the owner
+//! gives it up or says at once, by its own, why it can't.
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::store::{Decline, Waits};
 use heirlock_core::takeover::Milestone;
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
 use super::requests::Adoption;
 use crate::agent::common::Common;
-use crate::agent::home_requests::HomeRequest;
 use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::running::{Waiting, unfit};
+use crate::agent::status::millis;
+use crate::agent::wishes::{Why, Wish};
 use crate::agent::work::{Fit, Work};
-use crate::control::{Answer, AnswerWhen, Failure, Progress, Responder, Wait};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Respond, Responder, Wait};
 use crate::limits;
 
 /// How far a request is.
@@ -37,25 +38,43 @@ impl<O: Outside> Instance<O> {
         if let Err(why) = self.may_come_home(server, &service) {
             return waiting.responder.failed(&why, true);
         }
+        self.wish_for(server, now, service, Why::Home, waiting);
+    }
+
+    /// A service is to come here. Its owner is asked for it once it is known that it could be adopted here.
+    pub(super) fn wish_for(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: ServiceName,
+        why: Why,
+        waiting: Waiting,
+    ) {
+        if self.wishes.contains(&service) {
+            let is = match why {
+                Why::Home => "being brought home already",
+                Why::Move => "on its way to this server already",
+            };
+            let text = format!("{service} is {is}; 'heirlock status' says whose it is");
+            return waiting.responder.failed(&text, true);
+        }
         if self.is_adopted_already(&service) {
-            return self.answer_of_adopted(server, &service, waiting.responder, "is at home");
+            let otherwise = match why {
+                Why::Home => "is at home",
+                Why::Move => "is this server's already",
+            };
+            return self.answer_of_adopted(server, &service, waiting.responder, otherwise);
         }
         // The owner isn't asked for a service that could not be adopted here then.
         if let Err(why) = self.knows_its_own(server, false) {
             return waiting.responder.failed(&why, true);
         }
         self.outside.begin(Work::CheckHome(service.clone()));
-        let until = now + limits::GIVE_UP_TIME_MAX;
-        self.home_requests.add(HomeRequest { service, asked_at: None, until, waiting, told: Vec::new() });
+        self.wishes.add(Wish::new(service, why, now + limits::GIVE_UP_TIME_MAX, waiting));
     }
 
     fn may_come_home(&self, server: &Common<O>, service: &ServiceName) -> Result<(), String> {
         self.check_known(server, service)?;
-        if self.home_requests.contains(service) {
-            return Err(format!(
-                "{service} is being brought home already; 'heirlock status' says whose it is"
-            ));
-        }
         match server.settings().service(service).and_then(|s| s.home.clone()) {
             Some(home) if home == *server.server() => Ok(()),
             Some(home) => Err(format!("{service} is at home on {home}: say it there")),
@@ -64,12 +83,12 @@ impl<O: Outside> Instance<O> {
     }
 
     /// The needs of the adoption were looked for here; now its owner is asked.
-    pub(crate) fn home_looked_for(&mut self, server: &mut Common<O>, service: &ServiceName, looked: Fit) {
+    pub(crate) fn wish_looked_for(&mut self, server: &mut Common<O>, service: &ServiceName, looked: Fit) {
         let Fit { missing, said } = looked;
         let now = server.now();
-        let Some(request) = self.home_requests.unasked(service) else { return };
+        let Some(request) = self.wishes.unasked(service) else { return };
         if missing.is_empty() {
-            tracing::info!(%service, "{service}: its owner is asked to give it up, for it is at home here");
+            tracing::info!(%service, "{service}: its owner is asked to give it up, for {}", request.why.in_words());
             (request.asked_at, request.until) = (Some(now), now + limits::GIVE_UP_TIME_MAX);
             request.told = said;
             if request.waiting.until == AnswerWhen::Accepted {
@@ -87,7 +106,7 @@ impl<O: Outside> Instance<O> {
             return;
         }
         let message = unfit(service.as_str(), &missing, true);
-        for HomeRequest { waiting, .. } in self.home_requests.take_of(service) {
+        for Wish { waiting, .. } in self.wishes.take_of(service) {
             let missing = missing.clone();
             waiting.responder.fail(Failure {
                 message: message.clone(),
@@ -99,27 +118,31 @@ impl<O: Outside> Instance<O> {
     }
 
     /// Takes what was given up for us, and says of the rest what it waits for.
-    pub(crate) fn fulfil_home_requests(&mut self, server: &mut Common<O>, now: Moment) {
-        for mut request in self.home_requests.take() {
+    pub(crate) fn fulfil_wishes(&mut self, server: &mut Common<O>, now: Moment) {
+        for mut request in self.wishes.take() {
             match self.fate_of(server, now, &mut request) {
                 Fate::Free => {
                     server.pulse_mut().want(&request.service, None);
-                    let asked = request.asked_at.map(|at| (Milestone::Asked, at));
-                    let before = asked.into_iter().chain([(Milestone::GivenUp, now)]).collect();
-                    let service = request.service;
+                    let before = led_to(&request, now);
+                    let Wish { service, mut waiting, had_it_at, giving_up_at, .. } = request;
+                    if giving_up_at.or(had_it_at).is_some() {
+                        let after = AfterGivingUp { service: service.clone(), inner: waiting.responder };
+                        waiting.responder = Responder::new(after);
+                    }
                     let adoption =
                         Adoption { service, prepare: false, fenced: None, insisted: false, before };
-                    self.adopt(server, now, adoption, request.waiting);
+                    self.adopt(server, now, adoption, waiting);
                 }
                 Fate::Waits(wait) => {
-                    // The caller may be gone; the service comes home all the same.
+                    // The caller may be gone; the service comes here all the same.
                     let told = request.told.clone();
+                    request.waits_for = Some(wait.for_what.clone());
                     request.waiting.responder.progress(&Progress { told, ..Progress::waiting(wait) });
-                    self.home_requests.add(request);
+                    self.wishes.add(request);
                 }
                 Fate::Vain(why) => {
                     let service = &request.service;
-                    tracing::error!(%service, why, "{service}: it does not come home: {why}");
+                    tracing::error!(%service, why, "{service}: it does not come here from its owner: {why}");
                     server.pulse_mut().want(&request.service, None);
                     request.waiting.responder.failed(&why, true);
                 }
@@ -127,7 +150,7 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    fn fate_of(&self, server: &Common<O>, now: Moment, request: &mut HomeRequest) -> Fate {
+    fn fate_of(&self, server: &Common<O>, now: Moment, request: &mut Wish) -> Fate {
         let service = &request.service;
         if request.asked_at.is_none() {
             if now >= request.until {
@@ -156,6 +179,11 @@ impl<O: Outside> Instance<O> {
             ));
         }
         let declined = server.pulse().declined_by(owner, service);
+        let began = |ms: u64| now - std::time::Duration::from_millis(ms);
+        match declined.and_then(|decline| decline.releasing_for_ms) {
+            Some(ms) => request.giving_up_at = request.giving_up_at.or(Some(began(ms))),
+            None => request.had_it_at = Some(now),
+        }
         let because = match declined {
             Some(Decline { why, waits: None, .. }) => {
                 return Fate::Vain(format!("{owner} can't give {service} up: {why}"));
@@ -180,13 +208,13 @@ impl<O: Outside> Instance<O> {
         Fate::Waits(Wait::new(format!("{owner} to give {service} up{because}"), now, Some(request.until)))
     }
 
-    /// Gives up what its home asks for, or says why it can't.
-    pub fn answer_home_requests(&mut self, server: &mut Common<O>, now: Moment) {
+    /// Gives up what another server asks for, or says why it can't.
+    pub fn answer_wishes(&mut self, server: &mut Common<O>, now: Moment) {
         let homes: Vec<_> = self.services(server).map(|s| (s.name.clone(), s.home.clone())).collect();
         for (service, home) in homes {
-            let home = home.filter(|home| *home != *server.server() && self.held.contains_key(&service));
-            let asked = home.and_then(|home| server.pulse().asked_by(&home, &service));
-            let decline = asked.and_then(|asked| self.answer_home_request(server, now, &service, asked));
+            let is_held = self.held.contains_key(&service);
+            let asked = is_held.then(|| asking(server, now, &service, home.as_ref())).flatten();
+            let decline = asked.and_then(|asked| self.answer_wish(server, now, &service, asked));
             let known = server.pulse().declined(&service).map(|decline| &decline.why);
             if known != decline.as_ref().map(|decline| &decline.why) {
                 server.beat_at(now); // at once, and not with the next beat
@@ -195,7 +223,7 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    fn answer_home_request(
+    fn answer_wish(
         &mut self,
         server: &mut Common<O>,
         now: Moment,
@@ -210,13 +238,99 @@ impl<O: Outside> Instance<O> {
             if let Err(why) = self.may_go_home(server, service) {
                 let left_ms = |at: Moment| u64::try_from(at.since(now).as_millis()).unwrap_or(u64::MAX);
                 let waits = why.passes.map(|until| Waits { at_most_ms: until.map(left_ms) });
-                return Some(Decline { asked, why: why.text, waits });
+                return Some(Decline { asked, why: why.text, waits, releasing_for_ms: None });
             }
-            tracing::info!(%service, "{service}: released, for the server where it is at home asks for it");
+            tracing::info!(%service, "{service}: released, for the server that it is to come to asks for it");
             self.release(server, service, Vec::new(), Some(asked));
             self.capture.look_at(now);
         }
         let (why, at_most_ms) = self.release_waits_for(now, service);
-        Some(Decline { asked, why, waits: Some(Waits { at_most_ms }) })
+        let releasing_for_ms = self.releases.began_at(service).map(|at| millis(now.since(at)));
+        Some(Decline { asked, why, waits: Some(Waits { at_most_ms }), releasing_for_ms })
+    }
+}
+
+/// The request that is answered of those that other servers make for a service: the one that is being answered, or else its home's, or
+/// else that of the first server by name.
+fn asking<O: Outside>(
+    server: &Common<O>,
+    now: Moment,
+    service: &ServiceName,
+    home: Option<&ServerName>,
+) -> Option<u64> {
+    let answered = server.pulse().declined(service).map(|decline| decline.asked);
+    let asking: Vec<(&ServerName, u64)> = server.pulse().asked_by(service, now).collect();
+    let of = |is_it: &dyn Fn(&(&ServerName, u64)) -> bool| asking.iter().find(|one| is_it(one));
+    let found = of(&|(_, asked)| Some(*asked) == answered).or_else(|| of(&|(other, _)| Some(*other) == home));
+    found.or(asking.first()).map(|(_, asked)| *asked)
+}
+
+/// The events that led to an adoption: the owner was asked, began to give the service up, and has given it up.
+fn led_to(wish: &Wish, now: Moment) -> Vec<(Milestone, Moment)> {
+    let asked = wish.asked_at.map(|at| (Milestone::Asked, at));
+    // A release that was over before the owner could say that it is on began after the last look that showed none.
+    let giving_up = wish.giving_up_at.or(wish.had_it_at).filter(|_| asked.is_some());
+    let giving_up = giving_up.map(|at| (Milestone::GivingUp, at));
+    asked.into_iter().chain(giving_up).chain([(Milestone::GivenUp, now)]).collect()
+}
+
+/// A caller of a service whose owner has given it up for this server. A refusal of the adoption is no "nothing was changed" any more.
+#[derive(Debug)]
+struct AfterGivingUp {
+    service: ServiceName,
+    inner: Responder,
+}
+
+impl Respond for AfterGivingUp {
+    fn progress(&mut self, progress: &Progress) -> bool {
+        self.inner.progress(progress)
+    }
+
+    fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+        let Self { service, inner } = *self;
+        inner.end(&answer.map_err(|failure| match failure.refused {
+            true => Failure {
+                message: format!(
+                    "{}\nits owner has released {service} for this server, and no server has it now: mend that and say the same again",
+                    failure.message
+                ),
+                refused: false,
+                ..failure
+            },
+            false => failure,
+        }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Heard(Arc<OnceLock<Failure>>);
+
+    impl Respond for Heard {
+        fn progress(&mut self, _: &Progress) -> bool {
+            true
+        }
+
+        fn end(self: Box<Self>, answer: Result<Answer, Failure>) {
+            self.0.set(answer.unwrap_err()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_refusal_after_the_owner_has_released_a_service_does_not_say_that_nothing_was_changed() {
+        for refused in [true, false] {
+            let heard = Arc::default();
+            let service = ServiceName::parse("nfs").unwrap();
+            let inner = Responder::new(Heard(Arc::clone(&heard)));
+            Responder::new(AfterGivingUp { service, inner }).failed("its volume is not here", refused);
+            let said = heard.get().unwrap();
+            assert!(!said.refused && said.message.starts_with("its volume is not here"), "{said:?}");
+            assert_eq!(said.message.contains("no server has it now"), refused, "{said:?}");
+        }
     }
 }
