@@ -28,9 +28,7 @@ impl Cluster {
     pub fn check_history(&mut self, heirlock: &Path) -> Result<()> {
         let store = self.store().join("heirlock");
         if !store.join("services").exists() {
-            self.say(
-                "no history is checked: the store is not in the folder that all guests share".to_owned(),
-            );
+            self.say("no history is checked: the store is not in the folder that all guests share");
             return Ok(());
         }
         let configuration = self.folder.join("history.toml");
