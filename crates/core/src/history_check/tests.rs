@@ -1,7 +1,7 @@
 use super::*;
 use crate::incarnation::Incarnation;
 use crate::outcome::Outcome;
-use crate::takeover::OutcomeLine;
+use crate::takeover::{OutcomeLine, Part, Phase};
 
 fn service() -> ServiceName {
     ServiceName::parse("nfs").unwrap()
