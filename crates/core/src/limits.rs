@@ -133,6 +133,10 @@ pub const MON_COMMIT_MAX: usize = 512;
 /// that they would else wait for one after the other.
 pub const MON_GATHER_TIME: Duration = Duration::from_millis(1);
 
+/// How long a request waits, after the status monitor was started anew, until the agent has said which clients are durable: the time
+/// in which it reads a store that answers.
+pub const MON_CONFIRMED_TIME_MAX: Duration = Duration::from_millis(500);
+
 /// Between two looks whether a store that failed works again.
 pub const MON_PROBE_INTERVAL: Duration = Duration::from_millis(200);
 

@@ -278,6 +278,10 @@ pub struct Monitor {
     registry: Registry,
     /// Clients that every service which this server holds knows durably.
     durable: BTreeSet<MonName>,
+    /// Whether these are more than what an earlier run knew: a service may be held here since, in which some are not on record.
+    is_confirmed: bool,
+    /// Requests of clients that were durable for the earlier run.
+    unconfirmed: Vec<Waiting>,
     waiting: Vec<Waiting>,
     in_flight: Option<InFlight>,
     batches: u64,
@@ -310,8 +314,9 @@ impl Monitor {
 
     /// The same; `owed` is what the lock manager was still to be told.
     ///
-    /// Its clients are taken for durable until [`Event::Durable`] says which are: they were when they were granted, and
-    /// the lock manager does not wait while the store is read.
+    /// Its clients were durable when they were granted, and a service may be held here since. So a request of one of them waits for the
+    /// first [`Event::Durable`], for [`limits::MON_CONFIRMED_TIME_MAX`] at most; after that all of them are taken for durable until it
+    /// comes, and the lock manager does not wait while a store is slow or away.
     #[must_use]
     pub fn resumed(rules: Rules, kept: Vec<MonitorLine>, owed: BTreeMap<MonName, StateNumber>) -> Self {
         let mut downcalls = Downcalls::default();
@@ -323,6 +328,8 @@ impl Monitor {
         Self {
             rules,
             durable: registry.clients().into_iter().collect(),
+            is_confirmed: registry.is_empty(),
+            unconfirmed: Vec::new(),
             registry,
             waiting: Vec::new(),
             in_flight: None,
@@ -376,7 +383,9 @@ impl Monitor {
             }
             Event::Durable(clients) => {
                 self.durable = clients;
+                self.confirm();
                 self.take_in_durable(&mut step);
+                self.begin_commit(now, &mut step);
             }
             Event::Found(lines) => self.found(lines, &mut step),
             Event::Tick => self.tick(now, &mut step),
@@ -391,7 +400,8 @@ impl Monitor {
         let probe = self.failing.filter(|_| !self.probing && self.in_flight.is_none());
         let gathering = self.gathering.filter(|_| !self.waiting.is_empty());
         let call = self.downcalls.next_due();
-        self.waiting.iter().map(|waiting| waiting.deadline).chain(probe).chain(gathering).chain(call).min()
+        let waiting = self.waiting.iter().chain(&self.unconfirmed).map(|waiting| waiting.deadline);
+        waiting.chain(probe).chain(gathering).chain(call).min()
     }
 
     /// Whether a client would be answered at once because it is durable.
@@ -449,6 +459,12 @@ impl Monitor {
         if !self.registry.has_room(&client) {
             self.refusals.no_room += 1;
             step.then.push(Action::Answer { ticket, granted: false });
+        } else if self.durable.contains(&client)
+            && !self.is_confirmed
+            && self.unconfirmed.len() < limits::MON_WAITING_MAX
+        {
+            let deadline = now + self.confirmed_time_max();
+            self.unconfirmed.push(Waiting { ticket, line, client, peer, deadline });
         } else if self.durable.contains(&client) || planted(Bug::AnswerFirst) {
             self.grant(ticket, line, step);
         } else if self.failing.is_some() {
@@ -460,6 +476,19 @@ impl Monitor {
             self.waiting.push(Waiting { ticket, line, client, peer, deadline });
             self.begin_commit(now, step);
         }
+    }
+
+    /// See [`limits::MON_CONFIRMED_TIME_MAX`].
+    fn confirmed_time_max(&self) -> Duration {
+        limits::MON_CONFIRMED_TIME_MAX.min(self.rules.mon_timeout)
+    }
+
+    /// The clients that are durable are known: requests that waited for that wait for a commit where they have to.
+    fn confirm(&mut self) {
+        self.is_confirmed = true;
+        let left = self.rules.mon_timeout.saturating_sub(self.confirmed_time_max());
+        let unconfirmed = std::mem::take(&mut self.unconfirmed).into_iter();
+        self.waiting.extend(unconfirmed.map(|it| Waiting { deadline: it.deadline + left, ..it }));
     }
 
     /// The lock manager's own word counts more.
@@ -547,6 +576,12 @@ impl Monitor {
     }
 
     fn tick(&mut self, now: Moment, step: &mut Step) {
+        if self.unconfirmed.iter().any(|waiting| now >= waiting.deadline) {
+            self.is_confirmed = true;
+            for Waiting { ticket, line, .. } in std::mem::take(&mut self.unconfirmed) {
+                self.grant(ticket, line, step);
+            }
+        }
         if self.waiting.iter().any(|waiting| now >= waiting.deadline) && !planted(Bug::WaitForStore) {
             // One commit that took too long is enough: no other client waits for the store.
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);

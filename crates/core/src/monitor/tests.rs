@@ -270,6 +270,38 @@ fn a_call_to_the_lock_manager_is_on_record_before_the_answer_and_until_it_was_ma
     assert_eq!(next.standing().owed, 0);
 }
 
+/// A monitor that was started anew, and that a known client asks 100 ms after that.
+fn resumed_and_asked() -> Monitor {
+    let rules = Rules { mon_timeout: Duration::from_secs(2), ..REFUSE };
+    let mut monitor = Monitor::resumed(rules, vec![line("10.0.0.1", 1)], BTreeMap::new());
+    assert_eq!(answers(&monitor.step(at(100), mon(1, "10.0.0.1"))), []);
+    assert_eq!(monitor.next_timeout(), Some(at(100) + limits::MON_CONFIRMED_TIME_MAX));
+    monitor
+}
+
+#[test]
+fn a_known_client_of_an_earlier_run_waits_until_it_is_known_which_are_durable_and_no_longer_than_it_may() {
+    let mut monitor = resumed_and_asked();
+    let durable = monitor.step(at(200), Event::Durable([name("10.0.0.1")].into()));
+    assert_eq!(answers(&durable), [(1, true)]);
+    assert_eq!(answers(&monitor.step(at(201), mon(2, "10.0.0.1"))), [(2, true)], "at once from now on");
+
+    let mut monitor = resumed_and_asked();
+    let due = at(100) + limits::MON_CONFIRMED_TIME_MAX;
+    assert_eq!(answers(&monitor.step(due, Event::Tick)), [(1, true)], "the store is slow or away");
+    assert_eq!(answers(&monitor.step(due, mon(2, "10.0.0.1"))), [(2, true)], "nor does the next one wait");
+}
+
+#[test]
+fn a_known_client_that_a_service_lacks_which_is_held_since_waits_for_a_commit() {
+    let mut monitor = resumed_and_asked();
+    let durable = monitor.step(at(200), Event::Durable(BTreeSet::new()));
+    assert_eq!((answers(&durable), commit(&durable)), (vec![], Some((1, 1))));
+    assert_eq!(monitor.next_timeout(), Some(at(2_100)), "as any other, since it asked");
+    let done = monitor.step(at(300), Event::Committed { batch: 1, durable: true });
+    assert_eq!(answers(&done), [(1, true)]);
+}
+
 #[test]
 fn a_flood_of_numbers_for_one_client_is_one_call_at_a_time_and_one_line_on_record() {
     let mut monitor = registered(REFUSE, &["10.0.0.1"]);
