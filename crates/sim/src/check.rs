@@ -85,6 +85,8 @@ const TAKEN_UP_MS_MAX: Ms = 6_000;
 const LEARNT_MS_MAX: Ms = 3_000;
 /// A number that was sent again in a life that began unseen, and came late.
 const REPEATED_MS_MAX: Ms = 4_500;
+/// After which an agent that stood still has looked at its lock manager, and what it sent before has arrived.
+const LOOKED_MS_MAX: Ms = 1_000;
 /// Datagrams to one client within a second.
 const DATAGRAMS_MAX: usize = 120;
 /// Runs that one agent begins within a minute for each lock manager.
@@ -236,7 +238,10 @@ impl World {
         // Between two looks at its own lock manager a server can't know; the next run's number follows soon. A server that tells
         // knows that another one took over.
         let began = self.servers[life.of].grace_until.saturating_sub(GRACE_MS);
-        let is_known = self.now > self.servers[life.of].unseen_until.max(began + REPEATED_MS_MAX);
+        // Nor can an agent that stood still, until it has looked.
+        let resumed = self.servers[life.of.server].resumed_at + LOOKED_MS_MAX;
+        let is_known =
+            self.now > self.servers[life.of].unseen_until.max(began + REPEATED_MS_MAX).max(resumed);
         if let Some(before) = before.filter(|before| *before != life && (is_known || before.of != life.of)) {
             let what =
                 format!("{name} tells client {client} number {state} in {life:?}, and did in {before:?}");
@@ -253,11 +258,15 @@ impl World {
             return;
         };
         let of = self.services[at].lock_manager_on(server);
-        let began = self.servers[of].grace_until.saturating_sub(GRACE_MS);
-        // It registered in the life before, whose end its server has yet to see: then it did so for this adoption.
-        let is_seen = self.now > self.servers[of].unseen_until.max(began + REPEATED_MS_MAX);
         let newest = self.store.newest_claim(service).map(|claim| (service.clone(), claim.generation));
         let claimed = newest.and_then(|claim| self.claimed_at.get(&claim)).copied().unwrap_or_default();
+        // A run tells of the life that began after its claim, or that had begun before: another one may have begun since, whose own run
+        // follows.
+        let lives = &self.servers[of].graces_began;
+        let began =
+            lives.iter().find(|began| **began >= claimed).or(lives.last()).copied().unwrap_or_default();
+        // It registered in the life before, whose end its server has yet to see: then it did so for this adoption.
+        let is_seen = self.now > self.servers[of].unseen_until.max(began + REPEATED_MS_MAX);
         let since = if is_seen { began } else { began.min(claimed) };
         let Checks { registered_at, recorded_at, .. } = &self.checks;
         let last = [registered_at, recorded_at].into_iter().filter_map(|seen| seen.get(&(of, number))).max();

@@ -34,7 +34,8 @@ pub enum Excuse {
     /// An administrator knows of it, which is all that is left to do once grace is over.
     Told,
     /// The store failed between the loss and the first outcome. No server may act without it, and an agent that comes next
-    /// does not know of the loss.
+    /// does not know of the loss. Or it failed while a client that was told reclaimed: where heirlock is the status monitor, it refuses
+    /// a client that can't be put on record.
     StoreFailed,
     /// Two things failed between the loss and the first outcome. One failure during the recovery from another is made good or
     /// told; of two the second may come before anything is told.

@@ -100,6 +100,8 @@ pub(crate) struct LockManager {
     /// SIGKILL was sent and no request has woken lockd since: until then the files lie.
     pub(crate) kill_pends: bool,
     pub(crate) grace_until: Ms,
+    /// When each of its lives, and with it a grace period, began.
+    pub(crate) graces_began: Vec<Ms>,
     /// Until then nothing that can be seen tells this life from the one before. For the checker.
     pub(crate) unseen_until: Ms,
     pub(crate) lockd_started: Ms,
@@ -161,6 +163,7 @@ impl LockManager {
             lockd_id: String::new(),
             kill_pends: false,
             grace_until: 0,
+            graces_began: Vec::new(),
             unseen_until: 0,
             lockd_started: 0,
             stopped_at: 0,
@@ -224,10 +227,16 @@ impl LockManager {
     pub(crate) fn start_lockd(&mut self, now: Ms) {
         self.starts += 1;
         self.lockd = Some(self.starts);
-        (self.grace_until, self.lockd_started) = (now + GRACE_MS, now);
+        self.lockd_started = now;
+        self.open_grace(now);
         self.lockd_id = format!("{}@{now}", self.starts);
         (self.kill_pends, self.registered) = (false, BTreeSet::new());
         self.asking.begin_anew();
+    }
+
+    fn open_grace(&mut self, now: Ms) {
+        self.grace_until = now + GRACE_MS;
+        self.graces_began.push(now);
     }
 
     /// Drops all locks, and answers which client held which.
@@ -241,7 +250,7 @@ impl LockManager {
             return Vec::new();
         }
         self.reopened += 1;
-        self.grace_until = now + GRACE_MS;
+        self.open_grace(now);
         self.drop_locks()
     }
 

@@ -186,6 +186,13 @@ impl World {
         let between: Vec<Disturbance> = disturbances.map(|disturbed| disturbed.how).collect();
         // A client that is away has its outcome as well, and can reclaim until grace has ended for it.
         let may_reclaim_until = told.first().map_or(0, |stored| stored.at + GRACE_MS);
+        // A client that was told may be refused when it reclaims, where the store fails just then.
+        let refused = self.checks.disturbances.iter().filter(|disturbed| {
+            !lost.listed
+                && disturbed.how == Disturbance::Store
+                && (loss.at + 1..may_reclaim_until).contains(&disturbed.at)
+        });
+        let store_failed = between.contains(&Disturbance::Store) || refused.count() > 0;
         let away = loss.at.saturating_sub(LINGERS_MS)..may_reclaim_until;
         let evidence = Evidence {
             was_on_record: loss.captured,
@@ -194,7 +201,7 @@ impl World {
             is_told: told.iter().any(|stored| !stored.is_good),
             was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0)
                 || self.was_without_address(lost.file.0, loss.at, until),
-            store_failed: between.contains(&Disturbance::Store),
+            store_failed,
             failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };
         (evidence, told.iter().map(|stored| stored.at).collect())
