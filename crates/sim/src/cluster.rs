@@ -29,6 +29,11 @@ pub(crate) enum Asked {
     Release(usize),
     /// To the home of a service.
     Failback(usize),
+    /// To any server.
+    Move {
+        service: usize,
+        to: usize,
+    },
     Maintain(bool),
 }
 
@@ -46,9 +51,23 @@ pub(crate) enum Word {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Task {
     Idle,
-    Adopting { on: usize, since: Ms, prepare: bool, fenced: Option<usize> },
-    Releasing { from: usize, to: usize, since: Ms },
-    ComingHome { to: usize, since: Ms },
+    Adopting {
+        on: usize,
+        since: Ms,
+        prepare: bool,
+        fenced: Option<usize>,
+    },
+    Releasing {
+        from: usize,
+        to: usize,
+        since: Ms,
+    },
+    /// `by`: the server whose agent was asked.
+    Coming {
+        to: usize,
+        by: usize,
+        since: Ms,
+    },
 }
 
 /// The cluster manager.
@@ -184,7 +203,7 @@ impl World {
                 None if self.now > since + 20_000 || !self.servers[from].on => Task::Idle,
                 None => task,
             },
-            Task::ComingHome { to, since } => self.bring_home(service, name, (to, since), said(to)),
+            Task::Coming { to, by, since } => self.bring(service, name, (to, by, since), said(by)),
         }
     }
 
@@ -195,12 +214,12 @@ impl World {
         (self.servers[*on].on && claim.owner == self.servers[*on].name).then_some(*on)
     }
 
-    /// Its home asks the owner for it, and adopts it then. The address is brought where it is claimed.
-    fn bring_home(
+    /// A server asks the owner for a service, and adopts it then. The address is brought where it is claimed.
+    fn bring(
         &mut self,
         service: usize,
         name: &ServiceName,
-        (to, since): (usize, Ms),
+        (to, by, since): (usize, usize, Ms),
         said: Option<Word>,
     ) -> Task {
         if said.is_some() || !self.servers[to].on || self.now > since + 30_000 {
@@ -210,7 +229,7 @@ impl World {
         let is_home = claim.is_some_and(|claim| !claim.released && claim.owner == self.servers[to].name);
         match is_home && !self.services[service].automatic && self.address_of(service) != Some(to) {
             true => self.adopt_on(service, to, None),
-            false => Task::ComingHome { to, since },
+            false => Task::Coming { to, by, since },
         }
     }
 
@@ -315,7 +334,16 @@ impl World {
         let home = self.services[service].home;
         if self.owner_in_peace(service).is_some() && self.is_living(home) {
             self.ask(home, Asked::Failback(service));
-            self.set_task(service, Task::ComingHome { to: home, since: self.now });
+            self.set_task(service, Task::Coming { to: home, by: home, since: self.now });
+        }
+    }
+
+    /// An operator on one server has a service moved to another one.
+    pub(crate) fn operator_transfers(&mut self, service: usize, to: usize, by: usize) {
+        let owner = self.owner_in_peace(service).filter(|owner| *owner != to);
+        if owner.is_some() && self.is_living(to) && self.is_living(by) {
+            self.ask(by, Asked::Move { service, to });
+            self.set_task(service, Task::Coming { to, by, since: self.now });
         }
     }
 
@@ -383,7 +411,8 @@ impl World {
             Asked::Adopt { service, .. }
             | Asked::Finish(service)
             | Asked::Release(service)
-            | Asked::Failback(service) => self.services[service].name.clone(),
+            | Asked::Failback(service)
+            | Asked::Move { service, .. } => self.services[service].name.clone(),
             Asked::Maintain(_) => ServiceName::host(&self.servers[server].name),
         };
         let is_release = matches!(asked, Asked::Release(_));
@@ -406,6 +435,11 @@ impl World {
             Asked::Failback(_) => {
                 Request::Failback { service: service.clone(), answer_when: AnswerWhen::Settled }
             }
+            Asked::Move { to, .. } => Request::Move {
+                service: service.clone(),
+                to: self.servers[to].name.clone(),
+                answer_when: AnswerWhen::Settled,
+            },
             Asked::Maintain(on) => Request::Maintenance { on },
         };
         let responder = Responder::new(Caller { world, server, service, number, is_release });

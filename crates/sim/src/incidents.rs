@@ -59,6 +59,7 @@ impl World {
             Incident::Insist { service, server } => self.operator_insists(service, server),
             Incident::Meet { server, gap } => self.operator_gathers(server, gap),
             Incident::Move { service, server } => self.operator_moves(service, server),
+            Incident::Transfer { service, server, by } => self.operator_transfers(service, server, by),
             Incident::Failback { service } => self.operator_brings_home(service),
             Incident::Maintain { server, ms } => self.operator_maintains(server, ms),
         }

@@ -20,6 +20,8 @@ pub(crate) struct Service {
     pub(crate) address: Option<IpAddr>,
     pub(crate) home: usize,
     pub(crate) automatic: bool,
+    /// See [`ServicePlan::candidates`].
+    pub(crate) candidates: Vec<Vec<usize>>,
     /// The server whose implicit service it is.
     pub(crate) host_of: Option<usize>,
     /// The lock manager that serves it, by server.
@@ -37,6 +39,7 @@ impl Service {
             name,
             home: plan.home,
             automatic: plan.is_automatic,
+            candidates: plan.candidates.clone(),
             host_of: None,
             served_by: plan.served_by.clone(),
         }
@@ -50,6 +53,7 @@ impl Service {
             address: None,
             home: server.index,
             automatic: false,
+            candidates: Vec::new(),
             host_of: Some(server.index),
             served_by: vec![InstanceNumber::FIRST; servers],
         }

@@ -9,6 +9,7 @@ use heirlock_agent::config::{
     StoreSettings,
 };
 use heirlock_core::LockManagerName;
+use heirlock_core::candidates::Candidates;
 use heirlock_core::monitor::WhenUnprotected;
 use heirlock_core::takeover::{Conveyance, Strategy};
 
@@ -156,7 +157,13 @@ fn service_settings(service: &Service, server: usize) -> ServiceSettings {
         exports: Vec::new(),
         home: Some(server_name(service.home)),
         mode: if service.automatic { Mode::Automatic } else { Mode::Manual },
-        candidates: None,
+        candidates: candidates_of(service),
         instance: service.lock_manager_on(server).number,
     }
+}
+
+fn candidates_of(service: &Service) -> Option<Candidates> {
+    let names = |group: &Vec<usize>| group.iter().map(|server| server_name(*server)).collect();
+    // None where the schedule names none.
+    Candidates::new(service.candidates.iter().map(names).collect()).ok()
 }

@@ -33,6 +33,7 @@ impl Schedule {
             (0..rng.usize(1..=2)).map(|_| draw_service(&mut rng, count)).collect();
         draw_further_lock_managers(seed, &mut servers, &mut services);
         draw_further_services(seed, &servers, &mut services);
+        draw_candidates(seed, servers.len(), &mut services);
         let clients = draw_clients(seed, servers.len() + services.len());
         let mut rng = named(seed, "manner", 0);
         let is_hasty = rng.u8(0..5) == 0;
@@ -44,6 +45,7 @@ impl Schedule {
         if named(seed, "restless", 0).bool() {
             drawing.operate(services.len(), servers.len());
             drawing.bring_home(services.len());
+            drawing.transfer(services.len(), servers.len());
         }
         drawing.meet(servers.len());
         drawing.incidents.sort_by_key(|(at, _)| *at);
@@ -73,7 +75,31 @@ fn draw_capture(rng: &mut Rng, it: &mut LockManagerPlan) {
 /// A service, which the first lock manager of each server serves.
 fn draw_service(rng: &mut Rng, servers: usize) -> ServicePlan {
     let (home, is_automatic) = (rng.usize(0..servers), rng.bool());
-    ServicePlan { home, is_automatic, served_by: vec![InstanceNumber::FIRST; servers] }
+    ServicePlan {
+        home,
+        is_automatic,
+        candidates: Vec::new(),
+        served_by: vec![InstanceNumber::FIRST; servers],
+    }
+}
+
+/// In a third of all seeds services that agents take over name the servers that may.
+fn draw_candidates(seed: u64, servers: usize, services: &mut [ServicePlan]) {
+    let mut rng = named(seed, "candidates", 0);
+    if rng.u8(0..3) > 0 {
+        return;
+    }
+    for service in services.iter_mut().filter(|service| service.is_automatic) {
+        let mut all: Vec<usize> = (0..servers).collect();
+        rng.shuffle(&mut all);
+        all.truncate(rng.usize(1..=servers));
+        for server in all {
+            match service.candidates.last_mut().filter(|_| rng.bool()) {
+                Some(equals) => equals.push(server),
+                None => service.candidates.push(vec![server]),
+            }
+        }
+    }
 }
 
 /// In a third of all seeds servers have two or three lock managers, and there are two services at the least. Where each is
@@ -252,6 +278,17 @@ impl Drawing {
         let failbacks = sometimes(self.seed, "failback", 2, 40);
         for service in 0..services {
             self.now_and_then("failback", service, failbacks, |_| Incident::Failback { service });
+        }
+    }
+
+    fn transfer(&mut self, services: usize, servers: usize) {
+        let transfers = sometimes(self.seed, "transfer", 2, 40);
+        for service in 0..services {
+            self.now_and_then("transfer", service, transfers, |rng| Incident::Transfer {
+                service,
+                server: rng.usize(0..servers),
+                by: rng.usize(0..servers),
+            });
         }
     }
 

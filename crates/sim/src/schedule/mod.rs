@@ -109,6 +109,8 @@ pub(crate) struct ServicePlan {
     pub(crate) home: usize,
     /// Agents take it over by themselves.
     pub(crate) is_automatic: bool,
+    /// The servers that may, in groups by preference; nothing where all may.
+    pub(crate) candidates: Vec<Vec<usize>>,
     /// The lock manager that serves it, by server.
     pub(crate) served_by: Vec<InstanceNumber>,
 }
@@ -221,6 +223,8 @@ pub(crate) enum Incident {
     Meet { server: usize, gap: Ms },
     /// An operator moves a service.
     Move { service: usize, server: usize },
+    /// An operator on one server has a service moved to another one (`heirlock move`).
+    Transfer { service: usize, server: usize, by: usize },
     /// An operator asks the home of a service to bring it home.
     Failback { service: usize },
     /// An operator maintains a server for so long.

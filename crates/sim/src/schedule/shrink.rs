@@ -64,6 +64,11 @@ fn without_manner(schedule: &Schedule) -> Vec<Schedule> {
         fewer.clients[at].loss = 0;
         all.push(fewer);
     }
+    for at in 0..schedule.services.len() {
+        let mut fewer = schedule.clone();
+        fewer.services[at].candidates.clear();
+        all.push(fewer);
+    }
     all.extend((0..schedule.servers.len()).filter_map(|server| schedule.with_fewer_lock_managers(server)));
     all.retain(|fewer| fewer != schedule);
     all

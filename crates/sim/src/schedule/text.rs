@@ -4,7 +4,7 @@
 //! heirlock-sim history 1
 //! streams 188                          # what is drawn during the run
 //! server nfs-a kernel=6.1 state=7      # 6.1 or 6.12; capture=nsm or capture=callout, and in mode nsm grants-unprotected
-//! service svc0 home=nfs-a automatic
+//! service svc0 home=nfs-a automatic candidates=nfs-b/nfs-a
 //! lock-manager nfs-a instance=1 state=9 capture=nsm serves=svc0    # one more of a server; what none of these serves the first does
 //! client 0 mounts=svc0,nfs-a loss=12   # of 100 datagrams
 //! hasty                                # two servers may adopt at the same moment
@@ -42,7 +42,14 @@ impl fmt::Display for Schedule {
         }
         for (at, service) in self.services.iter().enumerate() {
             let automatic = if service.is_automatic { " automatic" } else { "" };
-            writeln!(f, "service {} home={}{automatic}", floating_name(at), server_name(service.home))?;
+            write!(f, "service {} home={}{automatic}", floating_name(at), server_name(service.home))?;
+            let equals = |group: &Vec<usize>| {
+                let names: Vec<String> = group.iter().map(|at| server_name(*at).to_string()).collect();
+                names.join("+")
+            };
+            let groups: Vec<String> = service.candidates.iter().map(equals).collect();
+            let is_free = groups.is_empty();
+            writeln!(f, "{}{}", if is_free { "" } else { " candidates=" }, groups.join("/"))?;
         }
         for (at, server) in self.servers.iter().enumerate() {
             for (of, plan) in server.lock_managers_at(at).zip(&server.lock_managers).skip(1) {
@@ -112,6 +119,15 @@ impl fmt::Display for Incident {
             Incident::Move { service, server } => {
                 write!(f, "move service={} {}", floating_name(*service), on(server))
             }
+            Incident::Transfer { service, server, by } => {
+                write!(
+                    f,
+                    "transfer service={} {} by={}",
+                    floating_name(*service),
+                    on(server),
+                    server_name(*by)
+                )
+            }
             Incident::Failback { service } => write!(f, "failback service={}", floating_name(*service)),
             Incident::Maintain { server, ms } => write!(f, "maintain {} ms={ms}", on(server)),
         }
@@ -170,11 +186,16 @@ impl Schedule {
                 self.services.iter_mut().for_each(|service| service.served_by.push(InstanceNumber::FIRST));
             }
             ["service", name, ..] => {
-                fields.are(2, &["home", "automatic"])?;
+                fields.are(2, &["home", "automatic", "candidates"])?;
                 is_next(name, &floating_name(self.services.len()))?;
                 let served_by = vec![InstanceNumber::FIRST; self.servers.len()];
                 let is_automatic = fields.0.contains(&"automatic");
-                self.services.push(ServicePlan { home: self.server(fields)?, is_automatic, served_by });
+                let home = self.server(fields)?;
+                let candidates = match fields.text("candidates") {
+                    Ok(groups) => self.candidates(groups)?,
+                    Err(_) => Vec::new(),
+                };
+                self.services.push(ServicePlan { home, is_automatic, candidates, served_by });
             }
             ["lock-manager", name, ..] => {
                 fields.are(2, &["instance", "state", "capture", "grants-unprotected", "serves"])?;
@@ -272,6 +293,14 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
+            "transfer" => {
+                are(&["service", "server", "by"])?;
+                Incident::Transfer {
+                    service: self.service_at(fields.text("service")?)?,
+                    server: server()?,
+                    by: self.server_called(fields.text("by")?)?,
+                }
+            }
             "failback" => {
                 are(&["service"])?;
                 Incident::Failback { service: self.service_at(fields.text("service")?)? }
@@ -300,6 +329,12 @@ impl Schedule {
     /// The server that a line names, as its home or its place.
     fn server(&self, fields: &Fields<'_>) -> Result<usize, String> {
         self.server_called(fields.text("server").or_else(|_| fields.text("home"))?)
+    }
+
+    /// Servers in groups by preference: `nfs-b+nfs-c/nfs-a`.
+    fn candidates(&self, groups: &str) -> Result<Vec<Vec<usize>>, String> {
+        let group = |names: &str| names.split('+').map(|name| self.server_called(name)).collect();
+        groups.split('/').map(group).collect()
     }
 
     fn server_called(&self, name: &str) -> Result<usize, String> {
@@ -346,6 +381,7 @@ impl Schedule {
                 Incident::Adopt { service, .. }
                 | Incident::Insist { service, .. }
                 | Incident::Failback { service }
+                | Incident::Transfer { service, .. }
                 | Incident::Move { service, .. } => *service < self.services.len(),
                 _ => true,
             };
