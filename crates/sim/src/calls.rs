@@ -196,9 +196,8 @@ impl World {
 
     /// Judges what depends on what the agent knew when it asked.
     fn check_asked(&mut self, server: usize, write: &Write) {
-        match write {
-            Write::Claim(service, claim) => self.check_claim(server, service, claim),
-            _ => {}
+        if let Write::Claim(service, claim) = write {
+            self.check_claim(server, service, claim);
         }
     }
 

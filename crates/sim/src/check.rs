@@ -161,11 +161,9 @@ impl World {
     }
 
     fn judge_history(&mut self) {
-        let broken = self.checks.history.broken().next();
+        let broken = self.checks.history.broken().next().filter(|_| self.checks.violation.is_none());
         if let Some((invariant, what)) = broken.map(|broken| (broken.rule.invariant(), broken.to_string())) {
-            if self.checks.violation.is_none() {
-                self.violated(invariant, what);
-            }
+            self.violated(invariant, what);
         }
     }
 

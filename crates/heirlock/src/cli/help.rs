@@ -160,8 +160,7 @@ pub(super) const HISTORY: &str = help!(
   heirlock history nfs  # no agent is needed, and any server can tell",
     "
   0  shown
-  1  shown, but something in the store can't be read, or shows that a promise was broken: a client is missing, a second
-     server acted, a number was used twice";
+  1  shown, but something can't be read, or a promise was broken";
     usage, store
 );
 

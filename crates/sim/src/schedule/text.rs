@@ -293,29 +293,36 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
-            "transfer" => {
-                are(&["service", "server", "by"])?;
-                Incident::Transfer {
-                    service: self.service_at(fields.text("service")?)?,
-                    server: server()?,
-                    by: self.server_called(fields.text("by")?)?,
-                }
-            }
-            "failback" => {
-                are(&["service"])?;
-                Incident::Failback { service: self.service_at(fields.text("service")?)? }
-            }
             "maintain" => {
                 are(&["server", "ms"])?;
                 Incident::Maintain { server: server()?, ms: fields.number("ms")? }
             }
+            _ => return self.of_operator(what, fields),
+        })
+    }
+
+    /// What an operator does.
+    fn of_operator(&self, what: &str, fields: &Fields<'_>) -> Result<Incident, String> {
+        let server = || self.server(fields);
+        let service = || self.service_at(fields.text("service")?);
+        let are = |names: &[&str]| fields.are(2, names);
+        Ok(match what {
             "meet" => {
                 are(&["server", "gap"])?;
                 Incident::Meet { server: server()?, gap: fields.number("gap")? }
             }
+            "failback" => {
+                are(&["service"])?;
+                Incident::Failback { service: service()? }
+            }
+            "transfer" => {
+                are(&["service", "server", "by"])?;
+                let by = self.server_called(fields.text("by")?)?;
+                Incident::Transfer { service: service()?, server: server()?, by }
+            }
             "adopt" | "insist" | "move" => {
                 are(&["service", "server"])?;
-                let (service, server) = (self.service_at(fields.text("service")?)?, server()?);
+                let (service, server) = (service()?, server()?);
                 match what {
                     "adopt" => Incident::Adopt { service, server },
                     "insist" => Incident::Insist { service, server },
