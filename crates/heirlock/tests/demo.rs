@@ -30,6 +30,34 @@ fn at(report: &Value, event: &str) -> i64 {
     entry.unwrap_or_else(|| panic!("no {event} in {timeline:?}"))["at_ms"].as_i64().unwrap()
 }
 
+#[cfg(feature = "etcd")]
+#[path = "left_out/mod.rs"]
+mod left_out;
+
+/// The same story on an etcd of the demo's own, which is gone afterwards.
+#[cfg(feature = "etcd")]
+#[test]
+fn the_store_of_a_demo_lies_in_an_etcd_of_its_own_that_ends_with_it() {
+    let path = std::env::var_os("PATH").unwrap();
+    if !std::env::split_paths(&path).any(|folder| folder.join("etcd").is_file()) {
+        return left_out::leave_out("etcd (Debian: etcd-server)");
+    }
+    let (code, report) = demo(&["--clients", "5", "--store", "etcd"]);
+    assert_eq!(
+        (code, &report["told"], &report["locks_held_again"]),
+        (Some(0), &5.into(), &5.into()),
+        "{report}"
+    );
+    assert!(report["records_at"].as_str().unwrap().starts_with("etcd at http://127.0.0.1:"), "{report}");
+    // Other tests may run demos of their own: their folders are there.
+    let left = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let line = fs::read_to_string(entry.ok()?.path().join("cmdline")).ok()?;
+        let folder = line.split('\0').find(|word| word.contains("/heirlock-demo-"))?;
+        (line.starts_with("etcd\0") && !Path::new(folder).exists()).then(|| line.clone())
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [""; 0]);
+}
+
 #[test]
 fn every_client_is_told_and_holds_its_lock_again() {
     let (code, report) = demo(&["--clients", "20"]);

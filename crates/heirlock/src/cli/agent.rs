@@ -26,11 +26,11 @@ pub(super) fn supervise(settings: &Settings, config: &Path, log: &str) -> Result
 }
 
 /// From now on the kernel ends this process when its parent ends, in any way (PR_SET_PDEATHSIG, prctl(2)).
-fn end_with(parent: i32) -> Result<(), Failed> {
+pub(super) fn end_with(parent: i32) -> Result<(), Failed> {
     set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| Failed::new(Exit::Failed, error))?;
     // The parent may have ended before that.
     match getppid().map(Pid::as_raw_nonzero).map(std::num::NonZero::get) {
         Some(found) if found == parent => Ok(()),
-        _ => Err(Failed::new(Exit::Failed, format!("process {parent}, with which this agent ends, is gone"))),
+        _ => Err(Failed::new(Exit::Failed, format!("process {parent}, with which this one ends, is gone"))),
     }
 }

@@ -403,6 +403,15 @@ pub(super) struct Demo {
     /// Serve the status page of each server meanwhile, and afterwards until the demo is interrupted
     #[arg(long)]
     pub(super) page: bool,
+    /// Where the agents keep their records: in a folder, or in an etcd of the demo's own
+    #[arg(long, value_enum, default_value_t = crate::demo::StoreKind::Dir)]
+    pub(super) store: crate::demo::StoreKind,
+    /// The process that a demo starts beside itself: becomes the member of etcd with this folder and these addresses
+    #[arg(long, value_names = ["FOLDER", "URL", "URL"], num_args = 3, hide = true)]
+    pub(super) etcd: Option<Vec<PathBuf>>,
+    /// The same: ends with this process
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(super) ends_with: Option<i32>,
     /// The process that a demo starts beside itself: removes its folder when the demo is gone
     #[arg(long, value_name = "FOLDER", hide = true)]
     pub(super) sweep: Option<PathBuf>,

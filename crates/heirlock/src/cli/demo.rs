@@ -2,6 +2,7 @@
 
 use crate::demo;
 
+use super::agent::end_with;
 use super::args::Demo;
 use super::exit::{Exit, Failed};
 use super::exporter;
@@ -12,9 +13,14 @@ pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
         demo::sweep(folder)?;
         return Ok(Exit::Done);
     }
-    let Demo { clients, unreachable, keep, page, .. } = *options;
+    if let Some([folder, endpoint, peer]) = options.etcd.as_deref() {
+        options.ends_with.map_or(Ok(()), end_with)?;
+        return Err(demo::become_member(folder, &endpoint.to_string_lossy(), &peer.to_string_lossy()).into());
+    }
+    let Demo { clients, unreachable, keep, page, store, .. } = *options;
     let page: Option<demo::Serve> = page.then_some(exporter::begin);
-    let (report, pages) = demo::run(&demo::Options { clients, unreachable, keep, page }, output.is_json())?;
+    let (report, pages) =
+        demo::run(&demo::Options { clients, unreachable, keep, page, store }, output.is_json())?;
     let well = report.all_is_well();
     output.print(&report, |report, look| {
         let verdict = if well { look.good(report.verdict()) } else { look.bad(report.verdict()) };

@@ -14,7 +14,7 @@ use super::crowd::{Crowd, address_of};
 use super::picture::{self, Stretch};
 use super::rival::{self, Answers};
 use super::stage::PRIMARY_STATE;
-use super::{Options, stage};
+use super::{Options, StoreKind, stage};
 use crate::control::report::{AdoptionReport, Missed};
 
 /// Clients that were not told which are named on the screen.
@@ -60,6 +60,8 @@ pub(crate) struct DemoReport {
     pub(crate) records_at: String,
     /// Whether the folder is kept.
     pub(crate) kept: bool,
+    /// The part of the folder in which the store lies.
+    pub(crate) store: &'static str,
     #[serde(skip)]
     folder: String,
 }
@@ -161,6 +163,10 @@ impl DemoReport {
             contradictions: [account.contradictions(adoption, options), scene.contradictions()].concat(),
             records_at: adoption.records_at.clone(),
             kept: options.keep,
+            store: match options.store {
+                StoreKind::Dir => "store",
+                StoreKind::Etcd => "etcd",
+            },
             folder: folder.display().to_string(),
         }
     }
@@ -203,8 +209,8 @@ impl DemoReport {
         let _ = match self.kept {
             true => writeln!(
                 text,
-                "\nThe store lies in {}/store\nand the agents' logs beside it in {}.",
-                self.folder, self.folder
+                "\nThe store lies in {}/{}\nand the agents' logs beside it in {}.",
+                self.folder, self.store, self.folder
             ),
             false => writeln!(
                 text,

@@ -4,14 +4,19 @@ use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use heirlock_nsm::StateNumber;
 use tempfile::TempDir;
 
+use super::StoreKind;
+use super::etcd::Member;
 use super::sweeper::{FOLDER_PREFIX, Sweeper};
+use crate::config;
 use crate::control::{Answer, Request, SOCKET, ask, report::StatusReport};
+use crate::host;
 use crate::store;
 
 /// The service that moves.
@@ -26,6 +31,10 @@ pub(super) const GRACE: Duration = Duration::from_secs(15);
 pub(super) const PRIMARY_STATE: StateNumber = StateNumber(7);
 const ADOPTIVE_STATE: StateNumber = StateNumber(3);
 
+/// How long an etcd may take until it answers, and how often it is asked.
+const ETCD_START_TIME_MAX: Duration = Duration::from_secs(60);
+const ETCD_START_INTERVAL: Duration = Duration::from_millis(100);
+
 /// Bytes of a socket's path: sun_path of unix(7), less its end.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
@@ -39,6 +48,8 @@ const FENCE: &str =
 /// All that lies on disk.
 #[derive(Debug)]
 pub(super) struct Stage {
+    /// It ends before its folder goes.
+    etcd: Option<Member>,
     folder: TempDir,
     /// For the case that the demo is killed. Tests have none.
     sweeper: Option<Sweeper>,
@@ -53,8 +64,8 @@ pub(super) struct Host {
 }
 
 impl Stage {
-    /// Makes the folder with an empty store.
-    pub(super) fn set() -> Result<Self> {
+    /// Makes the folder, and an empty store.
+    pub(super) fn set(store: StoreKind) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir().context("can't make a folder")?;
         let socket = folder.path().join("nfs-a").join("run").join(SOCKET);
@@ -65,8 +76,32 @@ impl Stage {
             );
         }
         let sweeper = Sweeper::start(folder.path())?;
-        store::set_up_in(&folder.path().join("store"))?;
-        Ok(Self { folder, sweeper: Some(sweeper) })
+        let etcd = match store {
+            StoreKind::Dir => None,
+            StoreKind::Etcd => Some(Member::start(folder.path())?),
+        };
+        let mut stage = Self { etcd, folder, sweeper: Some(sweeper) };
+        stage.make_store()?;
+        Ok(stage)
+    }
+
+    /// Makes the store. An etcd that has just been started is waited for.
+    fn make_store(&mut self) -> Result<()> {
+        let text = self.configuration("nfs-a", 111)?;
+        let settings = config::parse(Path::new("heirlock.toml"), &text)?;
+        let store = store::open(&host::Host::here(), &settings);
+        let began = Instant::now();
+        loop {
+            let Err(error) = store.set_up() else { return Ok(()) };
+            if let Some(log) = self.etcd.as_mut().and_then(Member::died) {
+                let said = fs::read_to_string(log).unwrap_or_default();
+                bail!("etcd has ended: {}", said.lines().last().unwrap_or("it said nothing"));
+            }
+            if self.etcd.is_none() || began.elapsed() > ETCD_START_TIME_MAX {
+                return Err(error.into());
+            }
+            thread::sleep(ETCD_START_INTERVAL);
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -106,11 +141,15 @@ impl Stage {
             Ok(serde_json::to_string(text)?)
         };
         let here = root.join(name);
+        let store = match &self.etcd {
+            Some(etcd) => format!("type = \"etcd\"\nendpoints = [\"{}\"]", etcd.endpoint()),
+            None => format!("path = {}\nshared = true", quoted(&root.join("store"))?),
+        };
         let names = NAMES.map(|name| format!("\"{name}\"")).join(", ");
         Ok(format!(
             "server = \"{name}\"\nstate-directory = {here}\nruntime-directory = {run}\n\
              local-directory = {local}\n\n\
-             [store]\npath = {store}\nshared = true\n\n\
+             [store]\n{store}\n\n\
              [lock-manager]\ntype = \"command\"\nstrategy = \"command\"\nsettle-margin = \"5s\"\n\
              recognise = [\"sh\", \"-c\", '{RECOGNISE}', {life}]\n\
              incarnation = [\"cat\", {life}]\ngrace-period = \"{grace}s\"\n\n\
@@ -123,7 +162,6 @@ impl Stage {
             run = quoted(&here.join("run"))?,
             local = quoted(&here.join("local"))?,
             life = quoted(&here.join("life"))?,
-            store = quoted(&root.join("store"))?,
             here = quoted(&here)?,
             root = quoted(root)?,
             grace = GRACE.as_secs()
@@ -205,7 +243,7 @@ mod tests {
     use heirlock_core::ServerName;
 
     use super::*;
-    use crate::config::{self, Settings};
+    use crate::config::Settings;
     use crate::hooks;
 
     fn settings(stage: &Stage, name: &str) -> Settings {
@@ -216,7 +254,7 @@ mod tests {
     /// A folder whose name a shell and TOML would both trip over.
     fn stage() -> Stage {
         let folder = tempfile::Builder::new().prefix("it's $HOME \"here\" ").tempdir().unwrap();
-        Stage { folder, sweeper: None }
+        Stage { etcd: None, folder, sweeper: None }
     }
 
     #[test]

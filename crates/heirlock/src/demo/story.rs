@@ -13,7 +13,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::Options;
 use super::client::{Client, Lock};
 use super::crowd::{Crowd, Mounts};
 use super::endpoint;
@@ -22,6 +21,7 @@ use super::report::{self, DemoReport, Harm, Scene};
 use super::rival::{self, Rival};
 use super::servers::{Server, Servers};
 use super::stage::{ADDRESS, GRACE, Host, NAMES, PRIMARY_STATE, SERVICE, Stage};
+use super::{Options, StoreKind};
 use crate::control::report::{AdoptionReport, Heart};
 use crate::control::{Answer, Request};
 
@@ -91,7 +91,7 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<(DemoReport, Option<
 
 /// One client holds a lock; its server dies; another serves in its place, and the client is not told.
 fn without_heirlock(quiet: bool) -> Result<Harm> {
-    let one = Options { clients: 1, unreachable: 0, keep: false, page: None };
+    let one = Options { clients: 1, unreachable: 0, keep: false, page: None, store: StoreKind::Dir };
     let mut cast = Cast::gather(&one, quiet)?;
     cast.say(&report::first_part());
     cast.crowd.take_locks();
@@ -148,7 +148,7 @@ impl Cast {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
-        let stage = Stage::set()?;
+        let stage = Stage::set(options.store)?;
         let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
         names.push(ADDRESS.to_string());
         let mounts = Mounts { service: ADDRESS, names, primary_state: PRIMARY_STATE };

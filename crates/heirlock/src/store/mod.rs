@@ -43,8 +43,6 @@ pub(crate) use heirlock_core::store::{
     RecordChange, Seen, ServerHearts, ServerReport, Store, StoreError, StoreErrorKind, Told,
 };
 
-use std::path::Path;
-
 use crate::config::Settings;
 use crate::host::Host;
 
@@ -56,12 +54,4 @@ pub(crate) fn open(host: &Host, settings: &Settings) -> Box<dyn StoreOnHost> {
         return Box::new(etcd::EtcdStore::at(&etcd::files_on(host, etcd)));
     }
     Box::new(dir::DirStore::at(&host.at(&settings.store.path)))
-}
-
-/// Makes a store in a folder of its own, for the demo.
-///
-/// # Errors
-/// Where something else is there, or it can't be made.
-pub(crate) fn set_up_in(folder: &Path) -> Result<(), StoreError> {
-    dir::DirStore::at(folder).set_up().map(drop)
 }

@@ -26,6 +26,7 @@ fn report() -> DemoReport {
         contradictions: Vec::new(),
         records_at: "/tmp/x/store/services/homes/2/sm".into(),
         kept: false,
+        store: "store",
         folder: "/tmp/x".into(),
     }
 }
@@ -57,7 +58,7 @@ fn adoption() -> AdoptionReport {
 
 #[test]
 fn the_agents_word_is_held_against_the_clients() {
-    let options = Options { clients: 2, unreachable: 0, keep: false, page: None };
+    let options = Options { clients: 2, unreachable: 0, keep: false, page: None, store: StoreKind::Dir };
     let account = || Account { living: 2, told: 2, held_again: 2, ..Account::default() };
     assert_eq!(account().contradictions(&adoption(), &options), Vec::<String>::new());
     let without = vec!["127.201.0.2".to_owned()];
@@ -103,7 +104,8 @@ fn a_demo_without_its_harm_or_with_a_stolen_lock_is_not_well() {
 
 #[test]
 fn the_screen_fits_and_tells_the_whole_story() {
-    let options = Options { clients: 5_000, unreachable: 4_999, keep: false, page: None };
+    let options =
+        Options { clients: 5_000, unreachable: 4_999, keep: false, page: None, store: StoreKind::Dir };
     let missed = |client: &str| Missed {
         client: client.into(),
         outcome: Outcome::Unreachable,
