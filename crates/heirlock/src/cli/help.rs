@@ -315,7 +315,7 @@ pub(super) const DEMO: &str = help!(
     "
   heirlock demo
   heirlock demo --clients 1000 --unreachable 3
-  heirlock demo --page        # with the status page of each server, in a browser
+  heirlock demo --page        # with the status page of each server
   heirlock demo --store etcd  # on an etcd of its own, where one is installed",
     "
   0  it went as it should
