@@ -46,6 +46,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::join::JOIN_WHILE_TOLD,
     scenarios::join::JOIN,
     scenarios::home_again::FAILBACK,
+    scenarios::planned_move::MOVE,
     scenarios::twice::DOUBLE,
     scenarios::own_restart::REBOOT_PRIMARY,
     scenarios::own_restart::RESTART_SERVER,
@@ -81,6 +82,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::package::PACKAGE_UPGRADE_CONTROL,
     scenarios::refused::REFUSED,
     scenarios::control::CONTROL,
+    scenarios::planned_move::MOVE_CONTROL,
     scenarios::selftest::SELFTEST,
     scenarios::stock_rival::STOCK_RIVAL,
 ];

@@ -15,6 +15,7 @@ pub mod pacemaker;
 pub mod pacemaker_doctor;
 pub mod pacemaker_store;
 pub mod package;
+pub mod planned_move;
 pub mod refused;
 pub mod selftest;
 mod stage;
