@@ -22,6 +22,7 @@ mod stage;
 pub mod stock_rival;
 pub mod storm;
 pub mod systemd;
+pub mod three_servers;
 pub mod twice;
 pub mod two_services;
 pub mod window;
