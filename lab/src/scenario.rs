@@ -43,6 +43,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::three_servers::THREE_SERVERS,
+    scenarios::etcd::SPLIT,
+    scenarios::etcd::ETCD_CRASH,
     scenarios::two_services::TWO_SERVICES,
     scenarios::join::JOIN_WHILE_TOLD,
     scenarios::join::JOIN,

@@ -49,7 +49,7 @@ pub(super) fn of_server(
         fence,
         automatic,
         candidates,
-        dead_after,
+        heartbeat: [interval, dead_after],
         when_unprotected,
         tombstone_delay,
     } = setup;
@@ -78,7 +78,7 @@ pub(super) fn of_server(
          {restart_nfs}
          {restart_status_monitor}
          [heartbeat]
-         interval = \"500ms\"
+         interval = \"{interval}\"
          dead-after = \"{dead_after}\"
          [host]
          addresses = [\"{address}\"]

@@ -42,8 +42,8 @@ pub struct Setup {
     pub automatic: bool,
     /// `candidates` of each service; none: whichever server claims first.
     pub candidates: &'static [Name],
-    /// `heartbeat.dead-after`.
-    pub dead_after: &'static str,
+    /// `heartbeat.interval` and `heartbeat.dead-after`.
+    pub heartbeat: [&'static str; 2],
     /// `capture.when-unprotected`.
     pub when_unprotected: &'static str,
     /// `capture.tombstone-delay`.
@@ -61,7 +61,7 @@ pub const SETUP: Setup = Setup {
     fence: true,
     automatic: false,
     candidates: &[],
-    dead_after: "3s",
+    heartbeat: ["500ms", "3s"],
     when_unprotected: "refuse",
     tombstone_delay: "120s",
 };

@@ -4,6 +4,7 @@ pub mod control;
 pub mod convey;
 pub mod crash;
 pub mod drill;
+pub mod etcd;
 pub mod home_again;
 pub mod join;
 pub mod monitor_gone;
