@@ -1,6 +1,8 @@
 //! The cast of a scenario, and how it is switched on, spoken to and killed. Its work with NFS is in `nfs.rs`, with
 //! heirlock in `heirlock.rs`, and the differences under systemd in `systemd.rs`.
 
+mod configuration;
+mod etcd;
 mod heirlock;
 mod history;
 mod nfs;
@@ -32,14 +34,16 @@ use crate::process::PidNamespace;
 use crate::release::{Release, Root};
 use crate::stop::Stop;
 use crate::wire::Ran;
+use etcd::Etcd;
 use power::PowerSwitch;
 
 pub use heirlock::{Called, FAILED, REFUSED, SETUP, Setup, UNTOLD, check_new_number};
 pub use nfs::{Lock, RESTART_NFS, Records};
 pub use power::Switched;
 pub use report::{
-    AdoptionReport, ClientAtRisk, DrillReport, Failure, Finding, LockManagerStatus, Missed, MonitorCounts,
-    Observed, OtherService, Problem, ServiceStatus, StatusReport, StoreStatus,
+    AdoptionReport, ClientAtRisk, DrillReport, Failure, Finding, HistoryReport, LockManagerStatus, Missed,
+    MonitorCounts, Observed, OtherService, Problem, ServerStatus, ServiceStatus, StatusReport, StoreStatus,
+    TenureReport,
 };
 pub use timeline::{Action, Loss, Timeline};
 
@@ -104,6 +108,8 @@ pub struct Programs<'a> {
 pub struct Cluster {
     // Dropped in this order: first the guests end, then the network is left.
     guests: Vec<Guest>,
+    /// Where the store of all servers is, if it is not in the folder that they share.
+    etcd: Option<Etcd>,
     network: Network,
     release: Release,
     capture: Capture,
@@ -144,6 +150,7 @@ impl Cluster {
         }
         Ok(Self {
             guests,
+            etcd: None,
             network,
             release,
             capture: programs.capture,
@@ -184,6 +191,15 @@ impl Cluster {
     /// When there is no such guest.
     pub fn address(&self, name: Name) -> Result<String> {
         Ok(self.guest(name)?.address().to_string())
+    }
+
+    /// From now on the fence of every server that is configured really switches servers off.
+    ///
+    /// # Errors
+    /// When the switch can't be made.
+    pub fn with_power_switch(&mut self) -> Result<()> {
+        self.switch = Some(PowerSwitch::new(self.store().join("fence"))?);
+        Ok(())
     }
 
     /// From now on guests boot without rpc.statd, for scenarios that bring their own status monitor.
@@ -277,6 +293,14 @@ impl Cluster {
             had.as_secs_f64() * 1000.0
         ));
         Ok(had)
+    }
+
+    /// Is a process of the guest's kernel left?
+    ///
+    /// # Errors
+    /// When there is no such guest.
+    pub fn is_running(&self, name: Name) -> Result<bool> {
+        Ok(!self.guest(name)?.processes().is_empty())
     }
 
     /// Pulls a guest's network cable, or puts it back.

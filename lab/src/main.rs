@@ -159,7 +159,9 @@ fn run_scenarios(scenarios: &[&'static Scenario], options: &Options) -> Result<E
     let stop = Stop::on_signals()?;
     let heirlock = match &options.heirlock {
         Some(path) => Some(path.clone()),
-        None if scenarios.iter().any(|scenario| scenario.needs_heirlock) => Some(build_heirlock(&[])?),
+        None if scenarios.iter().any(|scenario| scenario.needs_heirlock) => {
+            Some(build_heirlock(&["--features", "etcd"])?)
+        }
         None => None,
     };
     let once: Vec<_> = scenarios

@@ -21,6 +21,9 @@ pub const LAB_ADDRESS: &str = "10.99.0.254";
 /// The network of the addresses that a crowd has, `/20`: the lab answers for all of them.
 pub const CROWD_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 16, 0);
 
+/// The address of etcd, on the bridge too: a guest that has no way to it still hears the lab.
+pub const ETCD_ADDRESS: &str = "10.99.0.252";
+
 /// A free address of the network: no host answers to it.
 pub const UNUSED_ADDRESS: &str = "10.99.0.253";
 
@@ -39,6 +42,7 @@ impl Network {
         ip("link set lo up")?;
         ip("link add br0 type bridge")?;
         ip(&format!("addr add {LAB_ADDRESS}/24 dev br0"))?;
+        ip(&format!("addr add {ETCD_ADDRESS}/24 dev br0"))?;
         ip("link set br0 up")?;
         ip(&format!("route add local {CROWD_ADDRESS}/20 dev lo"))?;
         Ok(Self(()))

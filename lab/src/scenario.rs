@@ -42,10 +42,14 @@ pub const EVERYWHERE: &[Release] = &[Release::Bookworm, Release::Trixie];
 pub const ALL: &[Scenario] = &[
     scenarios::window::WINDOW,
     scenarios::twice::LATE,
+    scenarios::three_servers::THREE_SERVERS,
+    scenarios::etcd::SPLIT,
+    scenarios::etcd::ETCD_CRASH,
     scenarios::two_services::TWO_SERVICES,
     scenarios::join::JOIN_WHILE_TOLD,
     scenarios::join::JOIN,
     scenarios::home_again::FAILBACK,
+    scenarios::planned_move::MOVE,
     scenarios::twice::DOUBLE,
     scenarios::own_restart::REBOOT_PRIMARY,
     scenarios::own_restart::RESTART_SERVER,
@@ -81,13 +85,15 @@ pub const ALL: &[Scenario] = &[
     scenarios::package::PACKAGE_UPGRADE_CONTROL,
     scenarios::refused::REFUSED,
     scenarios::control::CONTROL,
+    scenarios::planned_move::MOVE_CONTROL,
     scenarios::selftest::SELFTEST,
     scenarios::stock_rival::STOCK_RIVAL,
 ];
 
-/// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, and what they show of
-/// heirlock is shown without it as well.
+/// Those that `all` leaves out unless it is asked for them: each takes minutes, most for Pacemaker's sake, and what they show of
+/// heirlock is shown in others as well, one thing at a time.
 pub const LONG: &[&str] = &[
+    "three-servers",
     "pacemaker-drbd",
     "pacemaker-store-moves",
     "pacemaker-three-nodes",
@@ -128,6 +134,7 @@ mod tests {
             assert!(!usual.is_empty() && usual.iter().all(|capture| possible.contains(capture)));
             assert!(named(scenario.name).is_some());
         }
+        assert!(LONG.iter().all(|name| named(name).is_some()), "a name in LONG is no scenario's");
         assert!(named("no such").is_none());
     }
 }

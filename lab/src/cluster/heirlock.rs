@@ -5,10 +5,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde::de::DeserializeOwned;
 
-use super::report::{AdoptionReport, DrillReport, Failure, ServiceStatus, StatusReport};
-use super::{Cluster, HOMES, Name, PROJECTS, Service, quoted};
+use super::configuration::{FENCED, START_STATUS_MONITOR, START_WITH_CALLOUT, STOP_STATUS_MONITOR, STORE};
+use super::report::{AdoptionReport, DrillReport, Failure, HistoryReport, ServiceStatus, StatusReport};
+use super::{Cluster, HOMES, Name, Service, configuration, etcd, quoted};
 use crate::capture::Capture;
-use crate::guest_program;
 use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX};
 use crate::wire::Ending;
 
@@ -21,22 +21,6 @@ pub const FAILED: i32 = 1;
 /// The exit code of heirlock that means: done, but some clients were not told.
 pub const UNTOLD: i32 = 6;
 
-/// The store, in the folder that all guests share.
-const STORE: &str = "/srv/store/heirlock";
-
-/// rpc.statd ends, if it runs.
-const STOP_STATUS_MONITOR: &str = "! [ -s /run/rpc.statd.pid ] || {
-    pid=$(cat /run/rpc.statd.pid)
-    kill $pid
-    while kill -0 $pid 2>/dev/null; do sleep 0.05; done
-}";
-
-/// It starts. -L: without telling any client.
-const START_STATUS_MONITOR: &str = "rpc.statd -L";
-
-/// It starts with heirlock's callout, and, as heirlock does that, without telling any client.
-const START_WITH_CALLOUT: &str = "rpc.statd -L -H /usr/local/bin/heirlock-callout";
-
 /// How heirlock is configured on all servers of a scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
@@ -44,6 +28,8 @@ pub struct Setup {
     pub services: &'static [Service],
     /// Where they are at home; nowhere where a cluster manager places them.
     pub home: Option<Name>,
+    /// Services that are at home elsewhere: their names and their homes.
+    pub elsewhere: &'static [(&'static str, Name)],
     /// `lock-manager.strategy`.
     pub strategy: &'static str,
     /// `lock-manager.convey`.
@@ -54,6 +40,10 @@ pub struct Setup {
     pub fence: bool,
     /// Whether services move by themselves; this needs hooks.
     pub automatic: bool,
+    /// `candidates` of each service; none: whichever server claims first.
+    pub candidates: &'static [Name],
+    /// `heartbeat.interval` and `heartbeat.dead-after`.
+    pub heartbeat: [&'static str; 2],
     /// `capture.when-unprotected`.
     pub when_unprotected: &'static str,
     /// `capture.tombstone-delay`.
@@ -64,11 +54,14 @@ pub struct Setup {
 pub const SETUP: Setup = Setup {
     services: &[HOMES],
     home: Some(super::NFS_A),
+    elsewhere: &[],
     strategy: "restart-nfs",
     convey: "generate",
     hooks: false,
     fence: true,
     automatic: false,
+    candidates: &[],
+    heartbeat: ["500ms", "3s"],
     when_unprotected: "refuse",
     tombstone_delay: "120s",
 };
@@ -116,12 +109,23 @@ impl Cluster {
     /// When a step fails.
     pub fn configure(&self, server: Name, setup: &Setup) -> Result<()> {
         let address = self.address(server)?;
+        let store = match &self.etcd {
+            Some(_) => etcd::settings(),
+            None => configuration::in_folder(),
+        };
         self.write_file(
             server,
             "/etc/heirlock/heirlock.toml",
-            &configuration(server, &address, setup, self.capture, self.is_run_by_systemd(server)),
+            &configuration::of_server(
+                server,
+                &address,
+                setup,
+                self.capture,
+                self.is_run_by_systemd(server),
+                &store,
+            ),
         )?;
-        for (name, script) in scripts(self.capture) {
+        for (name, script) in configuration::scripts(self.capture, self.switch.is_some()) {
             let path = format!("/etc/heirlock/{name}");
             self.write_file(server, &path, &script)?;
             self.ok(server, &format!("chmod 755 {path}"))?;
@@ -364,6 +368,31 @@ impl Cluster {
         Ok(said)
     }
 
+    /// `heirlock move`, said on any server, which must succeed.
+    ///
+    /// # Errors
+    /// When it does not, or its report can't be read.
+    pub fn move_to(&self, said_on: Name, service: &Service, to: Name) -> Result<AdoptionReport> {
+        self.say(format!("{said_on}: heirlock move {} {to}", service.name));
+        let called = self.heirlock(said_on, &format!("move {} {to} --json", service.name))?;
+        ensure!(called.ending == Ending::Exit(0), "expected exit code 0 of move, found {called:?}");
+        let report: AdoptionReport = called.parsed()?;
+        self.say(format!("{to}: {}", report.in_words()));
+        Ok(report)
+    }
+
+    /// `heirlock history`: the past of a service, by any server that shares the store.
+    ///
+    /// # Errors
+    /// When it can't be told.
+    pub fn history(&self, server: Name, service: &Service) -> Result<HistoryReport> {
+        let called = self.heirlock(server, &format!("history {} --json", service.name))?;
+        let mut histories: Vec<HistoryReport> = called.parsed()?;
+        let history = histories.pop().context("no history was told")?;
+        ensure!(histories.is_empty() && history.service == service.name, "expected one history: {called:?}");
+        Ok(history)
+    }
+
     /// Starts a call in the background, for scenarios that do something meanwhile.
     ///
     /// # Errors
@@ -405,6 +434,16 @@ impl Cluster {
         })?;
         self.say(format!("the store knows {clients} clients of {}", service.name));
         Ok(())
+    }
+
+    /// Waits until a server's agent has seen the heart of another one beat: only a heart that was heard can be missed.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_until_it_hears(&self, server: Name, other: Name) -> Result<()> {
+        self.wait_for(&format!("{server} to hear {other}"), ADOPTION_TIME_MAX, || {
+            Ok(self.status(server)?.hears(other).then_some(()))
+        })
     }
 
     /// Waits until the last adoption of a service on this server is over, and gives its status.
@@ -510,146 +549,24 @@ impl Cluster {
         std::fs::write(folder.join(server), if off { "off\n" } else { "on\n" })?;
         Ok(())
     }
-}
 
-/// heirlock.toml of one server. Where systemd runs it, NFS and rpc.statd are restarted as heirlock does that unless it is
-/// told otherwise.
-fn configuration(
-    server: Name,
-    address: &str,
-    setup: &Setup,
-    capture: Capture,
-    run_by_systemd: bool,
-) -> String {
-    let Setup {
-        services,
-        home,
-        strategy,
-        convey,
-        hooks,
-        fence,
-        automatic,
-        when_unprotected,
-        tombstone_delay,
-    } = setup;
-    // Where heirlock is the status monitor itself, there is none to restart.
-    let restart_status_monitor = match capture {
-        Capture::Watch | Capture::Callout if !run_by_systemd => {
-            "restart-status-monitor = [\"/etc/heirlock/restart-status-monitor\"]"
-        }
-        _ => "",
-    };
-    let restart_nfs = if run_by_systemd { "" } else { "restart-nfs = [\"/etc/heirlock/restart-nfs\"]" };
-    let mut text = format!(
-        "server = \"{server}\"
-         # On a disk that a reboot leaves alone: what is in a guest is in its memory.
-         local-directory = \"/srv/store/local/{server}\"
-         [store]
-         path = \"{STORE}\"
-         shared = true
-         [capture]
-         mode = \"{capture}\"
-         when-unprotected = \"{when_unprotected}\"
-         tombstone-delay = \"{tombstone_delay}\"
-         [lock-manager]
-         strategy = \"{strategy}\"
-         convey = \"{convey}\"
-         prepared-time = \"5s\"
-         {restart_nfs}
-         {restart_status_monitor}
-         [heartbeat]
-         interval = \"500ms\"
-         dead-after = \"3s\"
-         [host]
-         addresses = [\"{address}\"]
-         [hooks]\n"
-    );
-    if *fence {
-        text.push_str("fence = { command = [\"/etc/heirlock/fence\"], time-limit = \"60s\" }\n");
+    /// Which server had which one fenced, in the order in which that was confirmed.
+    ///
+    /// # Errors
+    /// When the shared folder can't be read.
+    pub fn fenced(&self) -> Result<Vec<(String, String)>> {
+        let file = self.store().join("power").join(FENCED);
+        let lines = match std::fs::read_to_string(&file) {
+            Ok(lines) => lines,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error).with_context(|| format!("can't read {}", file.display())),
+        };
+        let pair = |line: &str| {
+            let (by, server) = line.split_once(' ').with_context(|| format!("found {line:?}"))?;
+            Ok((by.to_owned(), server.to_owned()))
+        };
+        lines.lines().map(pair).collect()
     }
-    if *hooks {
-        for hook in ["volume-up", "address-up", "address-down", "volume-down"] {
-            text.push_str(&format!("{hook} = [\"/etc/heirlock/{hook}\"]\n"));
-        }
-    }
-    let mode = if *automatic { "automatic" } else { "manual" };
-    let home = home.map(|home| format!("home = \"{home}\"\n")).unwrap_or_default();
-    for Service { name, address, .. } in *services {
-        text.push_str(&format!(
-            "[[service]]
-             name = \"{name}\"
-             addresses = [\"{address}\"]
-             names = [\"{name}\"]
-             exports = [\"/srv/{name}\"]
-             {home}mode = \"{mode}\"\n"
-        ));
-    }
-    text
-}
-
-/// The programs that the configuration names, as an administrator writes them. The hooks are idempotent.
-fn scripts(capture: Capture) -> Vec<(&'static str, String)> {
-    let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
-    let services = format!(
-        "case $HEIRLOCK_SERVICE in
-         {}) disk={} fsid={} ;;
-         {}) disk={} fsid={} ;;
-         esac
-         export=/srv/$HEIRLOCK_SERVICE\n",
-        HOMES.name, HOMES.disk, HOMES.fsid, PROJECTS.name, PROJECTS.disk, PROJECTS.fsid
-    );
-    let guest_program = guest_program::NAME;
-    let start_status_monitor = match capture {
-        Capture::Watch | Capture::Nsm => START_STATUS_MONITOR,
-        Capture::Callout => START_WITH_CALLOUT,
-    };
-    vec![
-        ("restart-nfs", script("rpc.nfsd 0\nrpc.nfsd 4\n")),
-        (
-            "restart-status-monitor",
-            script(&format!("{STOP_STATUS_MONITOR}\n{start_status_monitor}\n")),
-        ),
-        (
-            "fence",
-            script(
-                "for i in $(seq 200); do
-                     grep -q off /srv/store/power/$HEIRLOCK_OWNER && exit 0
-                     sleep 0.1
-                 done
-                 echo \"$HEIRLOCK_OWNER is still on\"; exit 1\n",
-            ),
-        ),
-        (
-            "volume-up",
-            script(&format!(
-                "{services}
-                 mkdir -p $export
-                 grep -q \" $export ext4 \" /proc/mounts || mount -t ext4 $disk $export
-                 exportfs -o rw,no_root_squash,fsid=$fsid,insecure \"*:$export\"\n"
-            )),
-        ),
-        (
-            "volume-down",
-            script(&format!(
-                "{services}
-                 exportfs -u \"*:$export\" || true
-                 exportfs -f
-                 ! grep -q \" $export ext4 \" /proc/mounts || umount $export\n"
-            )),
-        ),
-        (
-            "address-up",
-            script(&format!(
-                "ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr add $HEIRLOCK_ADDRESSES/24 dev vec0
-                 {guest_program} announce $HEIRLOCK_ADDRESSES {}\n",
-                crate::network::UNUSED_ADDRESS
-            )),
-        ),
-        (
-            "address-down",
-            script("! ip addr show dev vec0 | grep -q \" $HEIRLOCK_ADDRESSES/\" || ip addr del $HEIRLOCK_ADDRESSES/24 dev vec0\n"),
-        ),
-    ]
 }
 
 /// A state number that clients take for a new life of the server: odd, and not one that was sent before.
@@ -672,23 +589,5 @@ mod tests {
         assert!(check_new_number(7, &[3, 5]).is_ok());
         assert!(check_new_number(5, &[3, 5]).is_err());
         assert!(check_new_number(8, &[3, 5]).is_err());
-    }
-
-    /// The shell takes leading blanks in its stride, TOML as well; quotes must be in pairs.
-    #[test]
-    fn a_configuration_names_every_script() {
-        for capture in [Capture::Watch, Capture::Nsm, Capture::Callout] {
-            let setup = Setup { hooks: true, ..SETUP };
-            let text = configuration("nfs-a", "10.99.0.1", &setup, capture, false);
-            for (name, script) in scripts(capture) {
-                let named = text.contains(&format!("\"/etc/heirlock/{name}\""));
-                let needed = capture != Capture::Nsm || name != "restart-status-monitor";
-                assert_eq!(named, needed, "{name}");
-                assert!(script.starts_with("#!/bin/sh\n"));
-            }
-            assert_eq!(text.matches('"').count() % 2, 0);
-            let text = configuration("nfs-a", "10.99.0.1", &setup, capture, true);
-            assert!(!text.contains("/etc/heirlock/restart-"), "heirlock knows how systemd restarts: {text}");
-        }
     }
 }

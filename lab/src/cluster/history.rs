@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
-use super::Cluster;
+use super::{Cluster, etcd};
 
 /// The past of one service, as far as it matters here.
 #[derive(Debug, Deserialize)]
@@ -26,17 +26,22 @@ impl Cluster {
     /// # Errors
     /// When the program fails, or a promise was broken.
     pub fn check_history(&mut self, heirlock: &Path) -> Result<()> {
-        let store = self.store().join("heirlock");
-        if !store.join("services").exists() {
-            self.say("no history is checked: the store is not in the folder that all guests share");
-            return Ok(());
-        }
+        let folder = self.store().join("heirlock");
+        let store = match &self.etcd {
+            Some(_) => etcd::settings_of_lab(),
+            None if folder.join("services").exists() => {
+                format!("path = \"{}\"\nshared = true", folder.display())
+            }
+            None => {
+                self.say("no history is checked: the store is not in the folder that all guests share");
+                return Ok(());
+            }
+        };
         let configuration = self.folder.join("history.toml");
         let own = self.folder.join("history");
         let text = format!(
-            "server = \"lab\"\nlocal-directory = \"{own}\"\nruntime-directory = \"{own}/run\"\n[store]\npath = \"{store}\"\nshared = true\n",
+            "server = \"lab\"\nlocal-directory = \"{own}\"\nruntime-directory = \"{own}/run\"\n[store]\n{store}\n",
             own = own.display(),
-            store = store.display()
         );
         fs::write(&configuration, text).context("can't write a configuration")?;
         let said = Command::new(heirlock)

@@ -229,6 +229,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// The process that `hold` left still runs, and its kernel holds a lock for it, whatever the server says.
+    ///
+    /// # Errors
+    /// When it has ended, or its kernel has no lock.
+    pub fn expect_still_believes(&self, client: Name, service: &Service, file: &str) -> Result<()> {
+        let output = format!("/run/lab/hold.{}.{file}", service.name);
+        let command = format!(
+            "kill -0 \"$(cat {output}.pid)\" && grep -q LOCKED {output} && grep -q POSIX /proc/locks"
+        );
+        self.ok(client, &command).map(drop)
+    }
+
     /// The answer to another process of the client that asks for the same lock. In grace it waits for the end
     /// of it.
     ///

@@ -25,6 +25,8 @@ pub struct AdoptionReport {
     pub failed: Vec<Missed>,
     pub others: Vec<OtherService>,
     pub timeline: Vec<TimelineEntry>,
+    #[serde(default)]
+    pub changed: Option<bool>,
 }
 
 /// Of an adoption's timeline.
@@ -33,6 +35,28 @@ pub struct AdoptionReport {
 pub struct TimelineEntry {
     pub event: String,
     pub at_ms: i64,
+}
+
+/// Of the past of a service.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct HistoryReport {
+    pub service: String,
+    pub generations: Vec<TenureReport>,
+}
+
+/// Of one generation in it; the newest is the first.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct TenureReport {
+    pub generation: u64,
+    pub from: Option<String>,
+    pub to: String,
+    pub cause: String,
+    pub clients: usize,
+    pub re_registered: usize,
+    pub without_service_ms: Option<u64>,
+    pub until_last_client_ms: Option<u64>,
 }
 
 /// Of a drill.
@@ -112,6 +136,15 @@ pub struct StatusReport {
     pub problems: Vec<Problem>,
     #[serde(default)]
     pub observed: Option<Observed>,
+    pub servers: Vec<ServerStatus>,
+}
+
+/// Of another server.
+#[derive(Clone, Debug, Deserialize)]
+#[allow(missing_docs, reason = "the program documents them")]
+pub struct ServerStatus {
+    pub server: String,
+    pub heart: String,
 }
 
 /// The counts of an agent.
@@ -229,6 +262,12 @@ impl StatusReport {
     #[must_use]
     pub fn says(&self, kind: &str) -> bool {
         self.problems.iter().any(|problem| problem.kind == kind)
+    }
+
+    /// Whether the heart of another server beats.
+    #[must_use]
+    pub fn hears(&self, server: &str) -> bool {
+        self.servers.iter().any(|one| one.server == server && one.heart == "beating")
     }
 
     /// The status of a service.

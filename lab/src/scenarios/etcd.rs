@@ -1,0 +1,108 @@
+//! The store is in etcd: an owner that dies, and one that is cut off from etcd and serves on.
+
+use anyhow::{Result, ensure};
+
+use super::stage::{expect_both_locks, let_both_go, stand_by, two_locks};
+use crate::capture::MOSTLY_WATCH;
+use crate::cluster::{
+    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, SETUP, Setup, Switched, check_new_number,
+};
+use crate::limits::ADOPTION_TIME_MAX;
+use crate::scenario::{EVERYWHERE, Scenario};
+
+/// Power loss.
+pub const ETCD_CRASH: Scenario = Scenario {
+    name: "etcd-crash",
+    about: "records are in etcd; the primary loses power, a real power switch confirms it, and the other server adopts with both locks",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
+    run: crash,
+};
+
+/// The network between server and store.
+pub const SPLIT: Scenario = Scenario {
+    name: "split",
+    about: "the owner is cut off from etcd and serves on: nothing is adopted before the power switch has killed it",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    captures: MOSTLY_WATCH,
+    run: split,
+};
+
+/// A switch that really kills has no patience with a guest that this machine lets wait: it is asked as late as with the product's
+/// own figures. Between two beats there is more time: each one that is late has the other servers watched anew.
+const BY_ITSELF: Setup = Setup { hooks: true, automatic: true, heartbeat: ["2s", "10s"], ..SETUP };
+
+/// Both servers and both clients are there, the store is in etcd, and each client has its lock on nfs-a. Gives the state number
+/// there.
+fn begin(lab: &mut Cluster) -> Result<u32> {
+    lab.with_etcd()?;
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    two_locks(lab, &BY_ITSELF)?;
+    stand_by(lab, NFS_B, &BY_ITSELF)?;
+    ensure!(!lab.store().join("heirlock").exists(), "the store is in the shared folder");
+    let number = lab.state_number(NFS_A)?;
+    lab.wait_until_it_hears(NFS_B, NFS_A)?;
+    Ok(number)
+}
+
+fn owner_and_generation(lab: &Cluster) -> Result<(Option<String>, u64)> {
+    let (owner, generation) = lab.status(NFS_B)?.of(&HOMES)?.claim();
+    Ok((owner, generation.unwrap_or(0)))
+}
+
+/// nfs-b has adopted by itself, under a new number, with both clients.
+fn expect_adopted(lab: &Cluster, before: u64, number: u32) -> Result<()> {
+    lab.wait_until_settled(NFS_B, HOMES.name, before)?;
+    let status = lab.status(NFS_B)?;
+    let homes = status.of(&HOMES)?;
+    ensure!(homes.failure.is_none() && homes.records == 2, "{homes:?}");
+    check_new_number(homes.state_number.unwrap_or(0), &[number])?;
+    ensure!(
+        lab.fenced()? == [(NFS_B.to_owned(), NFS_A.to_owned())],
+        "expected one fence, found {:?}",
+        lab.fenced()?
+    );
+    Ok(())
+}
+
+fn crash(lab: &mut Cluster) -> Result<()> {
+    lab.with_power_switch()?;
+    let number = begin(lab)?;
+    let (_, before) = owner_and_generation(lab)?;
+    lab.expect_no_fence()?;
+    lab.power_loss(NFS_A)?;
+    expect_adopted(lab, before, number)?;
+    let fences: Vec<Switched> = lab.switched().into_iter().filter(Switched::is_fence).collect();
+    ensure!(
+        fences.len() == 1 && fences[0].guest == NFS_A && fences[0].is_off,
+        "expected that {NFS_A} was confirmed off, once; found {fences:?}"
+    );
+    expect_both_locks(lab, NFS_B)?;
+    let_both_go(lab)
+}
+
+fn split(lab: &mut Cluster) -> Result<()> {
+    lab.with_power_switch()?;
+    let number = begin(lab)?;
+    let (_, before) = owner_and_generation(lab)?;
+    lab.break_power_switch(true);
+    lab.cut_off_from_etcd(NFS_A)?;
+    lab.wait_for("a fence that fails", ADOPTION_TIME_MAX, || {
+        Ok(lab.switched().iter().any(|one| one.is_fence() && !one.is_off).then_some(()))
+    })?;
+    // It is alive, and its clients know of nothing.
+    lab.expect_denied(CLIENT2, &HOMES, "f")?;
+    ensure!(lab.locks(NFS_A)? == 2, "an owner that is cut off from etcd alone keeps its locks");
+    let claim = owner_and_generation(lab)?;
+    ensure!(
+        claim == (Some(NFS_A.to_owned()), before),
+        "claimed although no switch had confirmed that {NFS_A} is off: {claim:?}"
+    );
+    lab.break_power_switch(false);
+    expect_adopted(lab, before, number)?;
+    ensure!(!lab.is_running(NFS_A)?, "{NFS_A} runs, and {NFS_B} has adopted its service");
+    expect_both_locks(lab, NFS_B)?;
+    let_both_go(lab)
+}
