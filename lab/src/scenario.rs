@@ -91,8 +91,8 @@ pub const ALL: &[Scenario] = &[
     scenarios::stock_rival::STOCK_RIVAL,
 ];
 
-/// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake or since it waits for a heart to be silent, and what they show of
-/// heirlock is shown in others as well, one thing at a time.
+/// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, or since it waits for a heart to
+/// be silent and twice for the end of grace. What they show of heirlock is shown in others as well, one thing at a time.
 pub const LONG: &[&str] = &[
     "three-servers",
     "paused-owner",
