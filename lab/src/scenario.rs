@@ -43,6 +43,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::three_servers::THREE_SERVERS,
+    scenarios::etcd::PAUSED_OWNER,
     scenarios::etcd::SPLIT,
     scenarios::etcd::ETCD_CRASH,
     scenarios::two_services::TWO_SERVICES,
@@ -90,10 +91,12 @@ pub const ALL: &[Scenario] = &[
     scenarios::stock_rival::STOCK_RIVAL,
 ];
 
-/// Those that `all` leaves out unless it is asked for them: each takes minutes, most for Pacemaker's sake, and what they show of
-/// heirlock is shown in others as well, one thing at a time.
+/// Those that `all` leaves out unless it is asked for them: each takes minutes, for Pacemaker's sake, or since it waits for a heart to
+/// be silent and twice for the end of grace. What they show of heirlock is shown in others as well, one thing at a time.
 pub const LONG: &[&str] = &[
     "three-servers",
+    "paused-owner",
+    "split",
     "pacemaker-drbd",
     "pacemaker-store-moves",
     "pacemaker-three-nodes",

@@ -414,6 +414,16 @@ impl Cluster {
         Ok(called.output)
     }
 
+    /// Whether the store has a record of the client with this address for a service, as any server reads it.
+    ///
+    /// # Errors
+    /// When the records can't be listed.
+    pub fn is_on_record(&self, server: Name, service: &str, client: &str) -> Result<bool> {
+        let called = self.heirlock(server, &format!("records list {service}"))?;
+        ensure!(called.ending == Ending::Exit(0), "heirlock records list {service} on {server}: {called:?}");
+        Ok(called.output.split_whitespace().any(|word| word == client))
+    }
+
     /// The status of the agent.
     ///
     /// # Errors

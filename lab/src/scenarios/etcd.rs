@@ -1,11 +1,12 @@
-//! The store is in etcd: an owner that dies, and one that is cut off from etcd and serves on.
+//! The store is in etcd: an owner that dies, one that is cut off from etcd and serves on, and one whose agent stands still
+//! meanwhile.
 
 use anyhow::{Result, ensure};
 
 use super::stage::{expect_both_locks, let_both_go, stand_by, two_locks};
-use crate::capture::MOSTLY_WATCH;
+use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
 use crate::cluster::{
-    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, SETUP, Setup, Switched, check_new_number,
+    CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Records, SETUP, Setup, Switched, check_new_number,
 };
 use crate::limits::ADOPTION_TIME_MAX;
 use crate::scenario::{EVERYWHERE, Scenario};
@@ -30,9 +31,23 @@ pub const SPLIT: Scenario = Scenario {
     run: split,
 };
 
+/// SIGSTOP.
+pub const PAUSED_OWNER: Scenario = Scenario {
+    name: "paused-owner",
+    about: "the owner's agent stands still for longer than dead-after, and goes on after the adoption: it says whose the service is, and does nothing",
+    needs_heirlock: true,
+    releases: EVERYWHERE,
+    // Elsewhere a supervisor ends an agent that stands still.
+    captures: WATCH_ALONE,
+    run: paused,
+};
+
 /// A switch that really kills has no patience with a guest that this machine lets wait: it is asked as late as with the product's
 /// own figures. Between two beats there is more time: each one that is late has the other servers watched anew.
 const BY_ITSELF: Setup = Setup { hooks: true, automatic: true, heartbeat: ["2s", "10s"], ..SETUP };
+
+/// The address of a third client.
+const NEWCOMER: &str = "10.99.0.23";
 
 /// Both servers and both clients are there, the store is in etcd, and each client has its lock on nfs-a. Gives the state number
 /// there.
@@ -103,6 +118,57 @@ fn split(lab: &mut Cluster) -> Result<()> {
     lab.break_power_switch(false);
     expect_adopted(lab, before, number)?;
     ensure!(!lab.is_running(NFS_A)?, "{NFS_A} runs, and {NFS_B} has adopted its service");
+    expect_both_locks(lab, NFS_B)?;
+    let_both_go(lab)
+}
+
+/// The fence is a person here, who takes address, NFS and volume from the server, and not its power.
+fn paused(lab: &mut Cluster) -> Result<()> {
+    let number = begin(lab)?;
+    let (_, before) = owner_and_generation(lab)?;
+    let agent = lab.agent_pid(NFS_A)?;
+    lab.ok(NFS_A, &format!("kill -STOP {agent}"))?;
+    lab.say(format!("{NFS_A}'s agent stands still"));
+    let silent = format!("grep -q 'of its owner {NFS_A} says nothing' /run/heirlock.log");
+    lab.wait_until_within(NFS_B, &silent, ADOPTION_TIME_MAX)?;
+    let claim = owner_and_generation(lab)?;
+    ensure!(claim == (Some(NFS_A.to_owned()), before), "claimed before the fence's word: {claim:?}");
+
+    lab.address_down(NFS_A, &HOMES)?;
+    lab.ok(NFS_A, "rpc.nfsd 0")?;
+    lab.detach(NFS_A, &HOMES)?;
+    lab.power_switch(NFS_A, true)?;
+    expect_adopted(lab, before, number)?;
+    expect_both_locks(lab, NFS_B)?;
+    let adopted = lab.status(NFS_B)?.of(&HOMES)?.clone();
+
+    // A client that the former owner finds when it goes on, and must not write into what is not its own any more.
+    let record =
+        format!("0100007f 000186b5 00000003 00000010 000102030405060708090a0b0c0d0e0f {NEWCOMER} {NFS_A}\n");
+    lab.place_records(NFS_A, &Records::from([("client3".to_owned(), record)]))?;
+    lab.ok(NFS_A, &format!("kill -CONT {agent}"))?;
+    lab.say(format!("{NFS_A}'s agent goes on"));
+    let said = format!("grep -q '{NFS_B} has claimed .*not this server.s any more' /run/heirlock.log");
+    lab.wait_until_within(NFS_A, &said, ADOPTION_TIME_MAX)?;
+    // It has looked at its own clients since: the one that came is on record with them, and with no others.
+    lab.wait_for("the former owner's own client on record", ADOPTION_TIME_MAX, || {
+        Ok(lab.is_on_record(NFS_A, "host.nfs-a", NEWCOMER)?.then_some(()))
+    })?;
+    ensure!(!lab.is_on_record(NFS_B, HOMES.name, NEWCOMER)?, "the former owner has written into {NFS_B}'s");
+    let status = lab.status(NFS_A)?;
+    let former = status.of(&HOMES)?;
+    ensure!(
+        !former.held && former.claim() == adopted.claim(),
+        "expected that {NFS_A} knows whose it is, found {former:?}"
+    );
+    let now = lab.status(NFS_B)?.of(&HOMES)?.clone();
+    ensure!(
+        (now.claim(), now.records, now.state_number)
+            == (adopted.claim(), adopted.records, adopted.state_number),
+        "the former owner has changed something: before {adopted:?}, now {now:?}"
+    );
+    let here = format!("! ip addr show dev vec0 | grep -q ' {}/'", HOMES.address);
+    lab.ok(NFS_A, &here)?;
     expect_both_locks(lab, NFS_B)?;
     let_both_go(lab)
 }
