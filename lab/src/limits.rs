@@ -57,6 +57,10 @@ pub const POST_MORTEM_TIME_MAX: Duration = Duration::from_secs(5);
 /// How long an adoption may take: to the end of a grace period, with all phases before it.
 pub const ADOPTION_TIME_MAX: Duration = Duration::from_secs(90);
 
+/// How long a server may take until it holds another one's heart for silent and has that one fenced. A beat of its own that is late on
+/// a busy machine has it watch the others anew, for twice `dead-after`.
+pub const SILENCE_TIME_MAX: Duration = Duration::from_secs(400);
+
 /// Between two looks at something that is waited for.
 pub const POLL: Duration = Duration::from_millis(100);
 

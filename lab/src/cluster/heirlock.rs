@@ -9,7 +9,7 @@ use super::configuration::{FENCED, START_STATUS_MONITOR, START_WITH_CALLOUT, STO
 use super::report::{AdoptionReport, DrillReport, Failure, HistoryReport, ServiceStatus, StatusReport};
 use super::{Cluster, HOMES, Name, Service, configuration, etcd, quoted};
 use crate::capture::Capture;
-use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX};
+use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, SILENCE_TIME_MAX};
 use crate::wire::Ending;
 
 /// The exit code of heirlock that means: refused, and nothing was changed.
@@ -557,6 +557,35 @@ impl Cluster {
         let folder = self.store().join("power");
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join(server), if off { "off\n" } else { "on\n" })?;
+        Ok(())
+    }
+
+    /// Waits until a server holds another one's heart for silent, and says so.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_until_it_misses(&self, server: Name, other: Name) -> Result<()> {
+        let said = format!("grep -q 'of its owner {other} says nothing' /run/heirlock.log");
+        self.wait_until_within(server, &said, SILENCE_TIME_MAX)
+    }
+
+    /// Waits until a server has another one fenced: no third one did, and no more often than its adoptions began. One that meets a
+    /// late beat before its claim is begun again, and so is its fence.
+    ///
+    /// # Errors
+    /// When it does not come to that.
+    pub fn wait_until_it_fences(&self, server: Name, other: Name) -> Result<()> {
+        let fences = self.wait_for(&format!("{server} to fence {other}"), SILENCE_TIME_MAX, || {
+            let fences: Vec<_> = self.fenced()?.into_iter().filter(|(_, fenced)| fenced == other).collect();
+            Ok((!fences.is_empty()).then_some(fences))
+        })?;
+        let begun = format!("adoption by {server} begins, for its owner.s heart is silent");
+        let runs: usize = self.ok(server, &format!("grep -c '{begun}' /run/heirlock.log"))?.trim().parse()?;
+        ensure!(
+            fences.iter().all(|(by, _)| by == server) && fences.len() <= runs,
+            "expected that {server} alone fences {other}, once for each of {runs} runs, found {fences:?}"
+        );
+        self.say(format!("{server} has {other} fenced"));
         Ok(())
     }
 
