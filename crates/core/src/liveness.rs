@@ -31,6 +31,8 @@ pub struct Hearts {
     seeing_since: Option<Moment>,
     /// When the last round was.
     round_at: Option<Moment>,
+    /// The round after that one failed. Until the next one nothing is known, and time stands still.
+    has_missed: bool,
     seen: BTreeMap<ServerName, Seen>,
     /// Their hearts could not be read in the last round, though the store could be.
     unseen: BTreeSet<ServerName>,
@@ -61,6 +63,7 @@ impl Hearts {
             dead_after,
             seeing_since: None,
             round_at: None,
+            has_missed: false,
             seen: BTreeMap::new(),
             unseen: BTreeSet::new(),
         }
@@ -70,8 +73,12 @@ impl Hearts {
     pub fn saw<'a>(&mut self, now: Moment, beats: impl IntoIterator<Item = (&'a ServerName, Beat<'a>)>) {
         let before = self.round_at.replace(now);
         // In so long a gap this server was to be taken for dead itself: it watched no other one.
-        if before.is_some_and(|at| now.since(at) >= self.dead_after) {
+        let gap = before.map_or(Duration::ZERO, |at| now.since(at));
+        if gap >= self.dead_after {
             self.blind();
+        }
+        if std::mem::take(&mut self.has_missed) {
+            self.leave_out(gap);
         }
         self.seeing_since.get_or_insert(now);
         self.unseen.clear();
@@ -97,9 +104,30 @@ impl Hearts {
         self.unseen.insert(server.clone());
     }
 
-    /// A round in which the store could not be written or read: the time that servers were watched until now proves nothing.
+    /// A round in which the store could not be written or read. One such round between two that succeed is what a busy disk makes now
+    /// and then, and costs the time between these two. After a second one in a row the store was away: see [`Hearts::blind`].
+    pub fn missed(&mut self) {
+        if self.has_missed || self.seeing_since.is_none() {
+            self.blind();
+        } else {
+            self.has_missed = true;
+        }
+    }
+
+    /// So much of the time in which servers were watched counts for nothing: another server had as little of it to beat in.
+    fn leave_out(&mut self, gap: Duration) {
+        if let Some(since) = &mut self.seeing_since {
+            *since = *since + gap;
+        }
+        for seen in self.seen.values_mut() {
+            seen.changed_at = seen.changed_at + gap;
+        }
+    }
+
+    /// The store was away: the time that servers were watched until now proves nothing.
     pub fn blind(&mut self) {
         self.seeing_since = None;
+        self.has_missed = false;
         for seen in self.seen.values_mut() {
             seen.was_alive = false;
         }
@@ -115,13 +143,20 @@ impl Hearts {
     /// maintenance or not. An agent that has just stopped in order can't be told from that.
     #[must_use]
     pub fn beats(&self, server: &ServerName, now: Moment) -> bool {
+        let now = self.seen_until(now);
         let is_recent = |seen: &Seen| seen.was_alive && now.since(seen.changed_at) < self.dead_after;
         self.seeing_since.is_some() && self.seen.get(server).is_some_and(is_recent)
+    }
+
+    /// Until when servers were watched. Between a round that failed and the next one no time passes for their hearts.
+    fn seen_until(&self, now: Moment) -> Moment {
+        self.round_at.filter(|_| self.has_missed).unwrap_or(now)
     }
 
     /// The state of one server's heart.
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
+        let now = self.seen_until(now);
         let needed = self.dead_after.saturating_mul(2);
         let watched = self.seeing_since.map_or(Duration::ZERO, |since| now.since(since));
         let unknown = OwnerHeart::Unknown { watched, needed };
@@ -238,6 +273,49 @@ mod tests {
         saw(&mut hearts, 60, &a(), 20, false);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(69))), "watches twice dead-after again");
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(70))));
+    }
+
+    #[test]
+    fn a_round_that_fails_between_two_others_costs_the_time_between_them_and_no_more() {
+        let mut hearts = living();
+        // Every third round fails. Seen are the seconds from 22 to 23, from 25 to 26 and so on: one of three.
+        for second in 21..=35 {
+            match second % 3 {
+                0 => hearts.missed(),
+                _ => saw(&mut hearts, second, &a(), 20, false),
+            }
+            let seen = (21..=second).filter(|second| second % 3 == 2).count();
+            let is_silent = may_adopt_unasked(hearts.heart_of(&a(), at(second)));
+            assert_eq!(is_silent, seen >= 5, "{second}: {:?}", hearts.heart_of(&a(), at(second)));
+        }
+        // A server that lives is seen to, however many rounds fail one by one.
+        let mut hearts = living();
+        for second in 21..=60 {
+            match second % 2 {
+                0 => hearts.missed(),
+                _ => saw(&mut hearts, second, &a(), second, false),
+            }
+            assert!(matches!(hearts.heart_of(&a(), at(second)), OwnerHeart::Beating { .. }), "{second}");
+        }
+    }
+
+    #[test]
+    fn no_time_passes_for_a_heart_after_a_round_that_failed_and_a_second_one_in_a_row_is_blindness() {
+        let mut hearts = living();
+        saw(&mut hearts, 24, &a(), 20, false);
+        hearts.missed();
+        let before = OwnerHeart::Beating { last_change: Duration::from_secs(4) };
+        assert_eq!(hearts.heart_of(&a(), at(60)), before);
+        hearts.missed();
+        saw(&mut hearts, 26, &a(), 20, false);
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(35))), "watches twice dead-after again");
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(36))));
+        // A gap as long as dead-after is blindness, however few rounds failed in it.
+        let mut hearts = living();
+        hearts.missed();
+        saw(&mut hearts, 25, &a(), 20, false);
+        assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(34))));
+        assert!(may_adopt_unasked(hearts.heart_of(&a(), at(35))));
     }
 
     /// All servers stood still, as virtual machines do whose host does, and this one goes on first.

@@ -123,7 +123,7 @@ impl Pulse {
                 Ok((namesake, seen))
             }
             Err(error) => {
-                self.hearts.blind();
+                self.hearts.missed();
                 Err(error)
             }
         }
@@ -132,7 +132,7 @@ impl Pulse {
     /// Reads the others' hearts between two beats: a silence ends at any moment, and a server that claims on its strength must
     /// not be up to a whole interval behind.
     pub fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
-        let found = store.hearts().inspect_err(|_| self.hearts.blind())?;
+        let found = store.hearts().inspect_err(|_| self.hearts.missed())?;
         self.saw(now, found);
         Ok(())
     }

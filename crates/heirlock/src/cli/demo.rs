@@ -1,6 +1,7 @@
 //! `heirlock demo`: hands over to the demonstration.
 
 use crate::demo;
+use crate::host::Host;
 
 use super::agent::end_with;
 use super::args::Demo;
@@ -8,7 +9,7 @@ use super::exit::{Exit, Failed};
 use super::exporter;
 use super::output::Output;
 
-pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
+pub(super) fn run(options: &Demo, host: &Host, output: &Output) -> Result<Exit, Failed> {
     if let Some(folder) = &options.sweep {
         demo::sweep(folder)?;
         return Ok(Exit::Done);
@@ -20,7 +21,7 @@ pub(super) fn run(options: &Demo, output: &Output) -> Result<Exit, Failed> {
     let Demo { clients, unreachable, keep, page, store, .. } = *options;
     let page: Option<demo::Serve> = page.then_some(exporter::begin);
     let (report, pages) =
-        demo::run(&demo::Options { clients, unreachable, keep, page, store }, output.is_json())?;
+        demo::run(host, &demo::Options { clients, unreachable, keep, page, store }, output.is_json())?;
     let well = report.all_is_well();
     output.print(&report, |report, look| {
         let verdict = if well { look.good(report.verdict()) } else { look.bad(report.verdict()) };

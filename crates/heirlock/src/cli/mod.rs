@@ -139,7 +139,7 @@ fn without_configuration(cli: &Cli, host: &Host, output: &Output) -> Option<Resu
         Verb::SampleConfig => documents::sample_config(output),
         Verb::Man(options) => documents::man(options, output),
         // The demo brings its own configuration.
-        Verb::Demo(options) => demo::run(options, output),
+        Verb::Demo(options) => demo::run(options, host, output),
         // It asks an agent, whose socket it is told.
         Verb::Exporter(options) => exporter::run(options, output),
         // It names both of its configurations.

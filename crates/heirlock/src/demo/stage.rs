@@ -65,7 +65,7 @@ pub(super) struct Host {
 
 impl Stage {
     /// Makes the folder, and an empty store.
-    pub(super) fn set(store: StoreKind) -> Result<Self> {
+    pub(super) fn set(host: &host::Host, store: StoreKind) -> Result<Self> {
         let folder =
             tempfile::Builder::new().prefix(FOLDER_PREFIX).tempdir().context("can't make a folder")?;
         let socket = folder.path().join("nfs-a").join("run").join(SOCKET);
@@ -81,15 +81,15 @@ impl Stage {
             StoreKind::Etcd => Some(Member::start(folder.path())?),
         };
         let mut stage = Self { etcd, folder, sweeper: Some(sweeper) };
-        stage.make_store()?;
+        stage.make_store(host)?;
         Ok(stage)
     }
 
     /// Makes the store. An etcd that has just been started is waited for.
-    fn make_store(&mut self) -> Result<()> {
+    fn make_store(&mut self, host: &host::Host) -> Result<()> {
         let text = self.configuration("nfs-a", 111)?;
         let settings = config::parse(Path::new("heirlock.toml"), &text)?;
-        let store = store::open(&host::Host::here(), &settings);
+        let store = store::open(host, &settings);
         let began = Instant::now();
         loop {
             let Err(error) = store.set_up() else { return Ok(()) };

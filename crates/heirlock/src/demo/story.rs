@@ -24,6 +24,7 @@ use super::stage::{ADDRESS, GRACE, Host, NAMES, PRIMARY_STATE, SERVICE, Stage};
 use super::{Options, StoreKind};
 use crate::control::report::{AdoptionReport, Heart};
 use crate::control::{Answer, Request};
+use crate::host;
 
 /// Clients that one machine can play: each is two sockets.
 const CLIENTS_MAX: usize = 5_000;
@@ -60,10 +61,10 @@ pub(super) struct Cast {
 ///
 /// # Errors
 /// Where something can't be played on this machine, or does not come to its end.
-pub(crate) fn run(options: &Options, quiet: bool) -> Result<(DemoReport, Option<Pages>)> {
+pub(crate) fn run(host: &host::Host, options: &Options, quiet: bool) -> Result<(DemoReport, Option<Pages>)> {
     check(options)?;
-    let harm = without_heirlock(quiet)?;
-    let mut cast = Cast::gather(options, quiet)?;
+    let harm = without_heirlock(host, quiet)?;
+    let mut cast = Cast::gather(host, options, quiet)?;
     cast.say(&report::second_part(options));
     cast.primary.start()?;
     cast.adoptive.start()?;
@@ -90,9 +91,9 @@ pub(crate) fn run(options: &Options, quiet: bool) -> Result<(DemoReport, Option<
 }
 
 /// One client holds a lock; its server dies; another serves in its place, and the client is not told.
-fn without_heirlock(quiet: bool) -> Result<Harm> {
+fn without_heirlock(host: &host::Host, quiet: bool) -> Result<Harm> {
     let one = Options { clients: 1, unreachable: 0, keep: false, page: None, store: StoreKind::Dir };
-    let mut cast = Cast::gather(&one, quiet)?;
+    let mut cast = Cast::gather(host, &one, quiet)?;
     cast.say(&report::first_part());
     cast.crowd.take_locks();
     cast.wait("a client to lock its file", STEP_TIME_MAX, |cast| {
@@ -143,12 +144,12 @@ fn clients_within(files: u64) -> usize {
 }
 
 impl Cast {
-    fn gather(options: &Options, quiet: bool) -> Result<Self> {
+    fn gather(host: &host::Host, options: &Options, quiet: bool) -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
         }
-        let stage = Stage::set(options.store)?;
+        let stage = Stage::set(host, options.store)?;
         let mut names: Vec<String> = NAMES.map(str::to_owned).to_vec();
         names.push(ADDRESS.to_string());
         let mounts = Mounts { service: ADDRESS, names, primary_state: PRIMARY_STATE };
