@@ -166,7 +166,8 @@ impl World {
         client: &MonName,
         lost_at: Ms,
     ) -> impl Iterator<Item = &Stored> {
-        let claimed_at = self.claimed_before(name, lost_at);
+        // A run that another one follows at once says so before the claim of that one.
+        let claimed_at = self.claimed_before(name, lost_at).saturating_sub(LINGERS_MS);
         let of_it = move |stored: &&Stored| stored.service == *name && stored.client == *client;
         let counts =
             move |stored: &&Stored| stored.at > lost_at || (!stored.is_good && stored.at > claimed_at);
