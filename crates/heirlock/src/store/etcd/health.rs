@@ -4,6 +4,7 @@
 use super::super::on_host::{Said, Weight};
 use super::wire::MemberStatus;
 use super::x509::Certificate;
+use crate::words::counted;
 
 /// The oldest version that is asked: before it the JSON gateway lies elsewhere, and transactions compare no range of keys.
 const VERSION_MIN: [u64; 2] = [3, 4];
@@ -102,9 +103,9 @@ pub(super) fn of_certificate(
         return vec![Said::new(Weight::LosesLocks, said, "put a certificate (PEM) there")];
     };
     let mut told = Vec::new();
-    let days = |seconds: i64| seconds.div_euclid(86_400);
+    let days = |seconds: i64| counted(usize::try_from(seconds / 86_400).unwrap_or_default(), "day");
     if found.until_s <= now_s {
-        let said = format!("{file}: it ended {} days ago", days(now_s - found.until_s));
+        let said = format!("{file}: it ended {} ago", days(now_s - found.until_s));
         told.push(Said::new(
             Weight::LosesLocks,
             said,
@@ -112,12 +113,12 @@ pub(super) fn of_certificate(
         ));
     } else if found.from_s > now_s {
         let said = format!(
-            "{file}: it is good in {} days only, by this host's clock",
-            days(found.from_s - now_s) + 1
+            "{file}: it is good in {} only, by this host's clock",
+            days(found.from_s - now_s + 86_400)
         );
         told.push(Said::new(Weight::LosesLocks, said, "set this host's clock"));
     } else if found.until_s - now_s < CERTIFICATE_ENDS_SOON_S {
-        let said = format!("{file}: it ends in {} days", days(found.until_s - now_s));
+        let said = format!("{file}: it ends in {}", days(found.until_s - now_s));
         told.push(Said::new(
             Weight::Warning,
             said,
