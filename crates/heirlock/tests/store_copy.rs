@@ -7,6 +7,8 @@
 mod harness;
 mod left_out;
 mod namespaces;
+#[path = "agent/verbs.rs"]
+mod verbs;
 
 use std::fs;
 use std::net::UdpSocket;
@@ -17,25 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::{Server, Site};
-
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a verb and checks its exit code and parts of its output.
-#[track_caller]
-fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
-    let output = server.run(words);
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(exit), "{words:?}: {text}");
-    for part in parts {
-        assert!(text.contains(part), "{words:?}: expected {part:?} in {text}");
-    }
-}
-
-fn error_of(server: &Server) -> Option<String> {
-    Some(server.try_status()?["store"]["error"].as_str()?.to_owned())
-}
+use verbs::{error_of, expect, said};
 
 /// The configuration of a server with its store elsewhere.
 fn with_store(server: &Server, name: &str, before: &str, store: &str) -> PathBuf {

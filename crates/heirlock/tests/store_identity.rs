@@ -8,13 +8,16 @@
 mod harness;
 mod left_out;
 mod namespaces;
+#[path = "agent/verbs.rs"]
+mod verbs;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 
 use harness::{Server, Site, names};
+use verbs::{error_of, expect};
 
 /// Whether this test runs where mounts are its own.
 fn is_inside(test: &str) -> bool {
@@ -25,27 +28,8 @@ fn sh(script: &str) {
     assert!(Command::new("sh").args(["-c", script]).status().unwrap().success(), "{script}");
 }
 
-fn said(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
-}
-
-/// Runs a verb and checks its exit code and parts of its output.
-#[track_caller]
-fn expect(server: &Server, words: &[&str], exit: i32, parts: &[&str]) {
-    let output = server.run(words);
-    let text = said(&output);
-    assert_eq!(output.status.code(), Some(exit), "{words:?}: {text}");
-    for part in parts {
-        assert!(text.contains(part), "{words:?}: expected {part:?} in {text}");
-    }
-}
-
 fn is_well(server: &Server) -> Option<()> {
     (server.try_status()?["store"]["well"] == true).then_some(())
-}
-
-fn error_of(server: &Server) -> Option<String> {
-    Some(server.try_status()?["store"]["error"].as_str()?.to_owned())
 }
 
 /// A store as an earlier version, or another server, makes one.
