@@ -230,8 +230,8 @@ impl World {
                 };
                 if !work.iter().any(gave_way) {
                     for Commit { service, by, changes } in &work {
+                        self.note_act(server, service, by.generation);
                         for change in changes {
-                            self.note_act(server, service, by.generation);
                             self.check_change(server, service, change);
                         }
                     }
