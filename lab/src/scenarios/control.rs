@@ -3,8 +3,9 @@
 
 use anyhow::Result;
 
+use super::stage::{expect_both_believe, lock_without_heirlock};
 use crate::capture::WATCH_ALONE;
-use crate::cluster::{CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B};
+use crate::cluster::{Cluster, NFS_A};
 use crate::scenario::{EVERYWHERE, Scenario};
 
 /// Without heirlock both clients end up with the same exclusive lock.
@@ -18,21 +19,7 @@ pub const CONTROL: Scenario = Scenario {
 };
 
 fn run(lab: &mut Cluster) -> Result<()> {
-    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
-    lab.serve(NFS_A, &HOMES)?;
-    lab.end_grace(NFS_A)?;
-    lab.mount(CLIENT1, &HOMES)?;
-    lab.mount(CLIENT2, &HOMES)?;
-    lab.hold(CLIENT1, &HOMES, "f")?;
-    lab.expect_denied(CLIENT2, &HOMES, "f")?;
-
+    lock_without_heirlock(lab)?;
     lab.power_loss(NFS_A)?;
-    lab.serve(NFS_B, &HOMES)?;
-    lab.wait_until_grace_is_over(&HOMES)?;
-
-    // Client1's process still believes that it has the lock: its kernel was not told.
-    lab.expect_locked(CLIENT2, &HOMES, "f")?;
-    lab.expect_still_believes(CLIENT1, &HOMES, "f")?;
-    lab.say("two clients hold the same exclusive lock, and neither was told");
-    Ok(())
+    expect_both_believe(lab)
 }

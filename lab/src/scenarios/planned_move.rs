@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use super::stage::{
-    RECLAIM_TIME_MAX, expect_both_back, expect_both_locks, expect_lock_count, let_both_go, stand_by,
-    two_locks,
+    RECLAIM_TIME_MAX, expect_both_back, expect_both_believe, expect_both_locks, expect_lock_count,
+    let_both_go, lock_without_heirlock, stand_by, two_locks,
 };
 use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
 use crate::cluster::{
@@ -124,22 +124,9 @@ fn expect_time_in_history(
 
 /// As a person does it who knows of exports and addresses alone: all in order, and nothing is lost but the locks.
 fn control(lab: &mut Cluster) -> Result<()> {
-    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
-    lab.serve(NFS_A, &HOMES)?;
-    lab.end_grace(NFS_A)?;
-    lab.mount(CLIENT1, &HOMES)?;
-    lab.mount(CLIENT2, &HOMES)?;
-    lab.hold(CLIENT1, &HOMES, "f")?;
-    lab.expect_denied(CLIENT2, &HOMES, "f")?;
-
+    lock_without_heirlock(lab)?;
     lab.address_down(NFS_A, &HOMES)?;
     lab.ok(NFS_A, "rpc.nfsd 0")?;
     lab.detach(NFS_A, &HOMES)?;
-    lab.serve(NFS_B, &HOMES)?;
-    lab.wait_until_grace_is_over(&HOMES)?;
-
-    lab.expect_locked(CLIENT2, &HOMES, "f")?;
-    lab.expect_still_believes(CLIENT1, &HOMES, "f")?;
-    lab.say("two clients hold the same exclusive lock, and neither was told");
-    Ok(())
+    expect_both_believe(lab)
 }

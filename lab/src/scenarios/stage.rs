@@ -6,11 +6,33 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use crate::cluster::{
-    AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, Name, PROJECTS, Service, Setup, check_new_number,
+    AdoptionReport, CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, Name, PROJECTS, Service, Setup,
+    check_new_number,
 };
 
 /// How long a client may take to have its locks back after it was told.
 pub(super) const RECLAIM_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// The usual primary serves homes without heirlock; client1 holds the lock on `f`, and client2 is refused it.
+pub(super) fn lock_without_heirlock(lab: &mut Cluster) -> Result<()> {
+    lab.switch_on(&[NFS_A, NFS_B, CLIENT1, CLIENT2])?;
+    lab.serve(NFS_A, &HOMES)?;
+    lab.end_grace(NFS_A)?;
+    lab.mount(CLIENT1, &HOMES)?;
+    lab.mount(CLIENT2, &HOMES)?;
+    lab.hold(CLIENT1, &HOMES, "f")?;
+    lab.expect_denied(CLIENT2, &HOMES, "f")
+}
+
+/// nfs-b serves homes now, and no client was told: client2 gets the lock, and client1's process still believes that it has it.
+pub(super) fn expect_both_believe(lab: &Cluster) -> Result<()> {
+    lab.serve(NFS_B, &HOMES)?;
+    lab.wait_until_grace_is_over(&HOMES)?;
+    lab.expect_locked(CLIENT2, &HOMES, "f")?;
+    lab.expect_still_believes(CLIENT1, &HOMES, "f")?;
+    lab.say("two clients hold the same exclusive lock, and neither was told");
+    Ok(())
+}
 
 /// The usual primary serves homes under heirlock's eyes; client1 holds the lock on `f`, client2 that on `g`, and is
 /// refused the one on `f`. The store knows both clients.
