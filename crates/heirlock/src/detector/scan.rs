@@ -10,7 +10,7 @@ use heirlock_nsm::{MonName, limits as nsm_limits};
 use thiserror::Error;
 
 use super::memory::Memory;
-use crate::files::{self, Links, Stamp, WallTime};
+use crate::files::{self, Links, Listed, Stamp, WallTime};
 
 /// Why a directory can't be looked at.
 #[derive(Debug, Error)]
@@ -66,11 +66,11 @@ fn look_at_folder(
     let unreadable = |source: io::Error| ScanError::Unreadable { path: path.clone(), source };
     let directory = files::Folder::open(state_directory).and_then(|above| above.folder(name));
     let directory = directory.map_err(unreadable)?;
-    let names = match directory.names(limits::RECORDS_MAX) {
+    let names = match directory.entries(limits::RECORDS_MAX) {
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return Err(ScanError::TooMany { path }),
         names => names.map_err(unreadable)?,
     };
-    for file_name in names {
+    for (file_name, listed) in names {
         let problem = |why: String, may_be_in_the_making| {
             let path = format!("{name}/{}", file_name.as_encoded_bytes().escape_ascii());
             Problem { path, why, may_be_in_the_making }
@@ -92,7 +92,7 @@ fn look_at_folder(
             continue;
         }
         records.opening();
-        match read_record(&directory, &client) {
+        match read_record(&directory, &client, listed) {
             Ok(Some((stamp, bytes))) => match parse_record(&bytes) {
                 Ok(parsed) => {
                     if parsed.problems.is_empty() {
@@ -119,8 +119,13 @@ fn may_grow(error: &RecordError) -> bool {
 }
 
 /// A record's bytes, and the file's stamp from before they were read; `None` where the file vanished meanwhile.
-fn read_record(directory: &files::Folder, name: &MonName) -> io::Result<Option<(Stamp, Record)>> {
-    let Some((file, stat)) = files::if_present(directory.open_file(name.as_str(), Links::One))? else {
+fn read_record(
+    directory: &files::Folder,
+    name: &MonName,
+    listed: Listed,
+) -> io::Result<Option<(Stamp, Record)>> {
+    let Some((file, stat)) = files::if_present(directory.open_listed(name.as_str(), listed, Links::One))?
+    else {
         return Ok(None);
     };
     let bytes = files::read_whole(file, &stat, nsm_limits::RECORD_FILE_BYTES_MAX)?;

@@ -16,12 +16,13 @@ mod tests;
 pub(crate) mod trusted;
 
 use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-pub(crate) use folder::{Folder, Links, Owner, Temporary};
+pub(crate) use folder::{Folder, Links, Listed, Owner, Temporary};
 use rustix::fs::{FileType, Stat};
 #[cfg(test)]
 pub(crate) use stamp::SETTLED_AFTER;
-pub(crate) use stamp::{Stamp, WallTime};
+pub(crate) use stamp::{Inode, Stamp, WallTime};
 
 /// For work that may have been done already: an absent file is no failure.
 pub(crate) fn unless_absent(done: io::Result<()>) -> io::Result<()> {
@@ -37,6 +38,13 @@ pub(crate) fn if_present<T>(read: io::Result<T>) -> io::Result<Option<T>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         read => read.map(Some),
     }
+}
+
+/// When a file was last written. A time before 1970, and one that is beyond all clocks, count as 1970.
+pub(crate) fn written_at(stat: &Stat) -> SystemTime {
+    let seconds = u64::try_from(i128::from(stat.st_mtime)).map_or(Duration::ZERO, Duration::from_secs);
+    let fraction = u64::try_from(i128::from(stat.st_mtime_nsec)).map_or(Duration::ZERO, Duration::from_nanos);
+    UNIX_EPOCH.checked_add(seconds.saturating_add(fraction)).unwrap_or(UNIX_EPOCH)
 }
 
 /// Refuses what is no file.

@@ -35,12 +35,15 @@ impl WallTime {
     }
 }
 
+/// The number of a file on its file system.
+pub(crate) type Inode = i128;
+
 /// The metadata that tell whether a file is still the one that was read. Each architecture has its own types for these; all
 /// of them fit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Stamp {
     device: i128,
-    inode: i128,
+    inode: Inode,
     size: i128,
     modified: WallTime,
     changed: WallTime,
@@ -55,6 +58,11 @@ impl Stamp {
             modified: WallTime::new(stat.st_mtime, stat.st_mtime_nsec),
             changed: WallTime::new(stat.st_ctime, stat.st_ctime_nsec),
         }
+    }
+
+    /// The file's number.
+    pub(crate) fn inode(&self) -> Inode {
+        self.inode
     }
 
     /// Whether it is the stamp of that file with those bytes, whatever names it was given or lost in between: these change its

@@ -51,6 +51,63 @@ fn nothing_but_a_file_is_opened_and_the_error_says_what_it_is() {
 }
 
 #[test]
+fn nothing_that_took_the_place_of_a_listed_file_is_read_instead() {
+    let (directory, folder) = ground();
+    let listed = Listed { kind: FileType::RegularFile, inode: Some(1) };
+    for name in no_files(directory.path()) {
+        let _ = folder.open_listed(name, listed, Links::Any).unwrap_err();
+    }
+    let (mut file, stat) = folder.open_listed("outside", listed, Links::One).unwrap();
+    assert_eq!(
+        read_whole(&mut file, &stat, MAX).unwrap(),
+        b"a secret",
+        "what the list said is no more than a hint"
+    );
+}
+
+#[test]
+fn a_list_names_files_as_files_with_the_number_that_their_stamps_have() {
+    let (directory, folder) = ground();
+    no_files(directory.path());
+    for (name, listed) in folder.entries(MAX).unwrap() {
+        let stat = folder.stat_of(&name).unwrap();
+        if listed.kind == FileType::RegularFile {
+            assert_eq!(name, "outside");
+        }
+        assert_eq!(listed.inode.map(Inode::from), Some(Stamp::of(&stat).inode()), "{}", name.display());
+    }
+}
+
+#[test]
+fn a_file_that_is_read_keeps_the_time_of_its_last_reading() {
+    let (directory, folder) = ground();
+    fs::write(directory.path().join("file"), "text").unwrap();
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_hours(24);
+    let times = fs::FileTimes::new().set_accessed(long_ago);
+    fs::File::options().write(true).open(directory.path().join("file")).unwrap().set_times(times).unwrap();
+    assert_eq!(folder.read("file", Links::One, MAX).unwrap(), b"text");
+    assert_eq!(fs::metadata(directory.path().join("file")).unwrap().accessed().unwrap(), long_ago);
+}
+
+#[test]
+fn a_time_that_no_clock_shows_counts_as_1970() {
+    let (directory, folder) = ground();
+    let path = directory.path().join("file");
+    fs::write(&path, "text").unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    for (seconds, shown) in [(-1, 0), (0, 0), (1_700_000_000, 1_700_000_000)] {
+        let at = if seconds < 0 {
+            UNIX_EPOCH - Duration::from_secs(1)
+        } else {
+            UNIX_EPOCH + Duration::from_secs(shown)
+        };
+        file.set_times(fs::FileTimes::new().set_modified(at)).unwrap();
+        let stat = folder.stat_of("file").unwrap();
+        assert_eq!(written_at(&stat), UNIX_EPOCH + Duration::from_secs(shown), "{seconds}");
+    }
+}
+
+#[test]
 fn nothing_but_a_file_is_replaced_and_nothing_temporary_stays() {
     let (directory, folder) = ground();
     let names = no_files(directory.path());

@@ -15,7 +15,7 @@ use heirlock_nsm::record::{FileKind, classify_file_name, parse_record, render_re
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
 use crate::files::syncs::Syncs;
-use crate::files::{self, Folder, Links, Owner};
+use crate::files::{self, Folder, Links, Listed, Owner};
 use crate::host::Host;
 
 /// `sm`, and which files in it hold lines of which client: rpc.statd names files as the resolver of the moment says.
@@ -63,10 +63,10 @@ impl Directory {
         };
         let sm = open_sm(state_directory)?;
         let (mut current, mut last_name) = (Vec::new(), None::<MyName>);
-        for name in sm.names(2 * RECORDS_MAX)? {
+        for (name, listed) in sm.entries(2 * RECORDS_MAX)? {
             let FileKind::Record(file) = classify_file_name(&name) else { continue };
             // A file that can't be read is named by the detector, and is no registration.
-            let Ok((at, mut lines)) = read_dated(&sm, &file) else { continue };
+            let Ok((at, mut lines)) = read_dated(&sm, &file, listed) else { continue };
             for line in &mut lines {
                 let client = key(&line.mon_name);
                 // Nearly all lines bear the same name of a server, and a client's usual name is its key: each is kept once.
@@ -219,9 +219,9 @@ fn read_lines(sm: &Folder, file: &MonName) -> io::Result<Option<Vec<MonitorLine>
 }
 
 /// The lines of a file, and when it was written.
-fn read_dated(sm: &Folder, file: &MonName) -> io::Result<(SystemTime, Vec<MonitorLine>)> {
-    let (file, stat) = sm.open_file(file.as_str(), Links::One)?;
-    let at = file.metadata()?.modified()?;
+fn read_dated(sm: &Folder, file: &MonName, listed: Listed) -> io::Result<(SystemTime, Vec<MonitorLine>)> {
+    let (file, stat) = sm.open_listed(file.as_str(), listed, Links::One)?;
+    let at = files::written_at(&stat);
     let bytes = files::read_whole(file, &stat, RECORD_FILE_BYTES_MAX)?;
     Ok((at, parse_record(&bytes).map(|parsed| parsed.lines).map_err(io::Error::other)?))
 }

@@ -57,7 +57,7 @@ use super::{
     StoreError,
 };
 use crate::files::syncs::Syncs;
-use crate::files::{WallTime, trusted, unless_absent};
+use crate::files::{Listed, WallTime, trusted, unless_absent};
 use crate::from_elsewhere;
 use crate::limits::{FOUND_CHARS_MAX, HEARTBEAT_BYTES_MAX, STORE_FILE_BYTES_MAX};
 use identity::IDENTITY;
@@ -494,7 +494,7 @@ impl Store for DirStore {
     fn record(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<Record> {
         let sm = self.generation(service, generation).join("sm");
         let reader = self.disk().reader(&sm).ok()?;
-        ReadBefore::default().read(reader.as_ref(), key, WallTime::now()).ok().flatten()
+        ReadBefore::default().read(reader.as_ref(), key, Listed::NOWHERE, WallTime::now()).ok().flatten()
     }
 
     fn written_at_s(&self, service: &ServiceName, generation: Generation, key: &RecordKey) -> Option<u64> {

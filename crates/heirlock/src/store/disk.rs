@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rustix::fs::FileType;
 
 use crate::files::syncs::Unsynced;
-use crate::files::{self, Folder, Links, Stamp, trusted};
+use crate::files::{self, Folder, Links, Listed, Stamp, trusted};
 use crate::limits::{STORE_FILE_BYTES_MAX, STORE_FOLDER_NAMES_MAX, STORE_FOLDERS_OPEN_MAX};
 
 /// File operations below one folder. Each is either done or an error; only the `sync` ones make anything durable.
@@ -63,9 +63,11 @@ pub(crate) trait Disk: Send + Sync {
 
 /// The files of one folder.
 pub(crate) trait Reader {
+    /// The names in the folder, and what its list says of each.
+    fn entries(&self) -> io::Result<Vec<(OsString, Listed)>>;
     /// The whole file of this name, as [`Disk::read`] reads it, and its stamp from before it was read. No stamp where the disk
-    /// keeps none.
-    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)>;
+    /// keeps none. `listed` is as [`Self::entries`] said a moment ago, if it was asked.
+    fn read(&self, name: &OsStr, listed: Listed, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)>;
     /// The stamp of the file, which is not opened for that.
     fn stamp(&self, name: &OsStr) -> Option<Stamp>;
 }
@@ -152,8 +154,12 @@ fn entered<T>(opened: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Opened(Arc<Folder>);
 
 impl Reader for Opened {
-    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
-        Reader::read(self.0.as_ref(), name, max)
+    fn entries(&self) -> io::Result<Vec<(OsString, Listed)>> {
+        Reader::entries(self.0.as_ref())
+    }
+
+    fn read(&self, name: &OsStr, listed: Listed, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        Reader::read(self.0.as_ref(), name, listed, max)
     }
 
     fn stamp(&self, name: &OsStr) -> Option<Stamp> {
@@ -162,8 +168,12 @@ impl Reader for Opened {
 }
 
 impl Reader for Folder {
-    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
-        let (file, stat) = self.open_file(name, Links::Any)?;
+    fn entries(&self) -> io::Result<Vec<(OsString, Listed)>> {
+        Self::entries(self, STORE_FOLDER_NAMES_MAX)
+    }
+
+    fn read(&self, name: &OsStr, listed: Listed, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+        let (file, stat) = self.open_listed(name, listed, Links::Any)?;
         Ok((files::read_whole(file, &stat, max)?, Some(Stamp::of(&stat))))
     }
 

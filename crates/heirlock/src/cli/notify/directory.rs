@@ -207,14 +207,14 @@ fn records(
     passed_over: &mut Vec<(String, String)>,
 ) -> Result<Vec<MonName>, Failed> {
     let (mut records, mut temporary) = (Vec::new(), Vec::new());
-    for (file, kind) in folder.entries(2 * RECORDS_MAX).map_err(failed("read", folder.path()))? {
+    for (file, listed) in folder.entries(2 * RECORDS_MAX).map_err(failed("read", folder.path()))? {
         let shown = format!("{name}/{}", file.as_encoded_bytes().escape_ascii());
         match classify_file_name(&file) {
             FileKind::Record(_) if records.len() >= RECORDS_MAX => {
                 let what = format!("{} holds more than {RECORDS_MAX} records", folder.path().display());
                 return Err(Failed::new(Exit::Refused, what));
             }
-            FileKind::Record(key) if is_file(folder, &file, kind) => records.push(key),
+            FileKind::Record(key) if is_file(folder, &file, listed.kind) => records.push(key),
             FileKind::Hidden => {}
             FileKind::Temporary => temporary.push(file),
             FileKind::Record(_) => {

@@ -142,16 +142,16 @@ impl DirStore {
     pub(super) fn load_all(&self, path: &Path) -> Result<Contents, FileError> {
         let mut contents = Contents::default();
         let sm = path.join("sm");
-        let mut names = self.disk().list(&sm).map_err(failed("list", &sm))?;
-        names.sort();
         let reader = self.disk().reader(&sm).map_err(failed("open", &sm))?;
+        let mut names = reader.entries().map_err(failed("list", &sm))?;
+        names.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         let (mut records, mut read_before) = (Vec::with_capacity(names.len()), self.read_before());
         let began = WallTime::now();
-        for name in names {
+        for (name, listed) in names {
             let Some(key) = key_of(&name) else { continue };
             let read = key.as_ref().map_err(Clone::clone).and_then(|key| {
                 self.progresses();
-                read_before.read(reader.as_ref(), key, began)
+                read_before.read(reader.as_ref(), key, listed, began)
             });
             match (read, key) {
                 (Ok(Some(record)), Ok(key)) => records.push((key, record)),
@@ -165,7 +165,7 @@ impl DirStore {
         contents.records = records.into_iter().collect();
         self.load_all_beside(path, &mut contents)?;
         // Had the volume gone meanwhile, every record would look as if it had been removed.
-        self.disk().list(&sm).map_err(failed("list", &sm))?;
+        self.disk().owner(&sm).map_err(failed("look at", &sm))?;
         Ok(contents)
     }
 

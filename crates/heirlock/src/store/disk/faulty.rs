@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use rustix::io::Errno;
 
 use super::{Disk, Owner, Reader, Sharer};
-use crate::files::Stamp;
 use crate::files::syncs::Unsynced;
+use crate::files::{Listed, Stamp};
 
 /// A fault. Steps are counted from the disk's beginning; looking is no step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -330,7 +330,13 @@ struct FolderOf<'a> {
 }
 
 impl Reader for FolderOf<'_> {
-    fn read(&self, name: &OsStr, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
+    /// It says nothing of any of its names.
+    fn entries(&self) -> io::Result<Vec<(OsString, Listed)>> {
+        let names = self.disk.list(&self.path)?;
+        Ok(names.into_iter().map(|name| (name, Listed::NOWHERE)).collect())
+    }
+
+    fn read(&self, name: &OsStr, _: Listed, max: usize) -> io::Result<(Vec<u8>, Option<Stamp>)> {
         let stamp = self.stamp(name);
         self.disk.read(&self.path.join(name), max).map(|bytes| (bytes, stamp))
     }
