@@ -7,7 +7,7 @@ use crate::grace::Probe;
 use crate::incarnation::Incarnation;
 use crate::names::ServiceName;
 use crate::planted::{Bug, planted};
-use crate::takeover::{Cause, Journal, Part, Phase, Until};
+use crate::takeover::{Cause, Journal, Part, Phase, Redo, Until};
 
 /// The duty of a server towards the clients of one service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,17 +137,6 @@ pub struct Owed {
     /// Services of which it is not known whether their clients' locks are gone ([`EarlierLocks`]). A run that begins anyhow
     /// tells them too: inside grace that takes no lock from any client.
     pub unknown: Vec<ServiceName>,
-}
-
-/// A run that is begun anew.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Redo {
-    /// The run that was interrupted.
-    pub run: String,
-    /// The services that it was to take over; none where it was a self-adoption.
-    pub targets: Vec<ServiceName>,
-    /// Where it was to stop.
-    pub until: Until,
 }
 
 /// The duties towards these services, in the life that runs.

@@ -10,6 +10,7 @@ mod alerts;
 mod arp;
 pub mod callout;
 pub mod cli;
+mod clock;
 pub mod config;
 mod control;
 mod convey;

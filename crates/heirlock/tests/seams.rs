@@ -18,9 +18,8 @@ const HOST: &str = "host/";
 const NAME_TO_A_HOST: [&str; 3] = ["guard/", "lock_manager/", "store/dir/on_host.rs"];
 
 /// These name files that are no instance's, or name them to people alone.
-const OTHERS: [(&str, &str); 11] = [
+const OTHERS: [(&str, &str); 10] = [
     ("callout/mod.rs", "heirlock's own configuration, and defaults"),
-    ("cli/args.rs", "heirlock's own configuration"),
     ("cli/documents/configuration.rs", "prose of the manual pages"),
     ("cli/documents/texts.rs", "prose of the manual pages"),
     ("cli/exporter.rs", "the agent's socket, by default"),

@@ -76,7 +76,7 @@ pub use event::{Action, Claimed, End, Event, Hindrance, Notice, Persist, Recogni
 pub use journal::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp, Trouble, Until, tells_peers};
 pub use meeting::{Authorities, HandedOn, Turn};
 pub use member::{ClientSummary, Summary};
-pub use order::{Admission, Means, Order};
+pub use order::{Admission, Means, Order, Redo};
 pub use outcomes::{last_outcomes, told_in, with_outcome};
 pub use phase::Phase;
 pub use plan::{Plan, Standing};

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::{Cause, Conveyance, Plan, Standing, Strategy, TimeLimits, Until};
 use crate::claim::Authority;
-use crate::duty::Redo;
 use crate::moment::Moment;
 use crate::names::{ServerName, ServiceName};
 
@@ -21,6 +20,17 @@ pub struct Order {
     pub authority: Authority,
     /// The owner's last sign of life that was seen.
     pub primary_lost: Option<Moment>,
+}
+
+/// A run that is begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redo {
+    /// The run that was interrupted.
+    pub run: String,
+    /// The services that it was to take over; none where it was a self-adoption.
+    pub targets: Vec<ServiceName>,
+    /// Where it was to stop.
+    pub until: Until,
 }
 
 /// The answer to a request to adopt a service.

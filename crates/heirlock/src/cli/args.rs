@@ -9,11 +9,9 @@ use heirlock_core::{ServerName, ServiceName};
 use super::exporter::Exporter;
 use super::notify::Notify;
 use super::{documents, exit, help};
+use crate::config::CONFIGURATION;
 use crate::control::{AnswerWhen, Fenced};
 use crate::ocf;
-
-/// Where the configuration lies, unless it is said.
-pub(crate) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
 
 /// Makes NFS file locks survive the server they were taken on.
 #[derive(Debug, Parser)]

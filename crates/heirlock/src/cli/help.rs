@@ -432,7 +432,7 @@ fn configuration(words: Vec<String>) -> PathBuf {
             return path.into();
         }
     }
-    std::env::var_os("HEIRLOCK_CONFIG").map_or_else(|| super::args::CONFIGURATION.into(), Into::into)
+    std::env::var_os("HEIRLOCK_CONFIG").map_or_else(|| config::CONFIGURATION.into(), Into::into)
 }
 
 #[cfg(test)]

@@ -37,7 +37,6 @@ use crate::control::Request;
 use crate::host::Host;
 use crate::{limits, log_queue, ocf, threads};
 
-pub(crate) use args::CONFIGURATION;
 use args::{Cli, Switch, Verb};
 use exit::{Exit, Failed};
 use output::Output;

@@ -25,6 +25,9 @@ use super::{
 use crate::files::trusted;
 use crate::limits as bounds;
 
+/// Where the configuration lies, unless it is said.
+pub(crate) const CONFIGURATION: &str = "/etc/heirlock/heirlock.toml";
+
 /// Bytes of the largest configuration file.
 const FILE_BYTES_MAX: usize = 1024 * 1024;
 

@@ -9,6 +9,7 @@ pub(crate) use heirlock_agent::config::{
     HookSettings, HostSettings, InstanceNumber, LockManagerKind, LockManagerProperties, LockManagerSettings,
     Mode, NotifySettings, ServiceSettings, StoreSettings,
 };
+pub(crate) use load::CONFIGURATION;
 #[cfg(test)]
 pub(crate) use load::keys_of;
 pub use load::{ConfigError, load, parse};

@@ -14,11 +14,11 @@ use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::MonName;
 
 use super::on_record::OnRecord;
+use crate::clock::Clock;
 use crate::config::Settings;
 use crate::host::Host;
 use crate::limits::{DRILL_ASK_TIME_MAX, DRILL_LAST_ANSWER_MAX};
 use crate::notifier::{self, LookUp, Principal, Task};
-use crate::this_server::Clock;
 
 /// What came of it.
 #[derive(Debug, Default)]

@@ -34,7 +34,7 @@ pub(crate) const PARAMETERS: [Parameter; 2] = [
     },
     Parameter {
         name: "config",
-        default: Some(crate::cli::CONFIGURATION),
+        default: Some(crate::config::CONFIGURATION),
         short: "The configuration",
         long: "The configuration of heirlock on the node.",
     },

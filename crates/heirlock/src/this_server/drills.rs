@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use heirlock_core::ServiceName;
 use heirlock_core::drill::{GoingOn, Verdict, may_begin};
 
-use super::{Clock, Snapshot, clock};
+use super::Snapshot;
+use crate::clock::{self, Clock};
 use crate::config::Settings;
 use crate::control::report::{DrillReport, StatusReport};
 use crate::control::{Answer, Progress, Responder, Wait};

@@ -8,10 +8,9 @@
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
 //! | `drills.rs`, `past.rs` | drills and the last adoptions, for callers that wait beside the loop |
-//! | `clock.rs`, `notes.rs`, `snapshot.rs` | clocks; notes for the next agent; the last status |
+//! | `notes.rs`, `snapshot.rs` | notes for the next agent; the last status |
 //! | `inbox.rs` | where the threads of a lock manager report |
 
-mod clock;
 mod conveying;
 mod drills;
 mod in_short;
@@ -53,6 +52,7 @@ use heirlock_core::takeover::Registrations;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
 use crate::callout::{self, Said, Spool};
+use crate::clock::{self, Clock};
 use crate::config::Settings;
 use crate::control::report::StatusReport;
 use crate::control::trust;
@@ -68,7 +68,6 @@ use crate::store::{self, StoreError};
 use crate::threads::Lasting;
 use crate::{from_elsewhere, limits, lock_manager, monitor, notifier};
 
-pub(crate) use clock::Clock;
 pub(crate) use inbox::Inbox;
 pub(crate) use run::run;
 pub(crate) use snapshot::Snapshot;

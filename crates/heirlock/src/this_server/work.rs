@@ -18,11 +18,11 @@ use heirlock_core::takeover::{Event, Strategy};
 use heirlock_core::{Moment, Outcome, ServerName, ServiceName};
 use heirlock_nsm::MonName;
 
-use super::clock::Clock;
 use super::inbox::Inbox;
 use super::look_up::resolve;
 use super::readiness::Readiness;
 use super::volumes;
+use crate::clock::Clock;
 use crate::config::{Hook, Settings};
 use crate::control::Missing;
 use crate::first_round::{FirstRound, FirstRounds};

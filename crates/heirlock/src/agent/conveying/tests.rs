@@ -9,8 +9,8 @@ use heirlock_core::takeover::{Milestone, Phase};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::agent::testing::{Place, place, service};
+use crate::clock::Clock;
 use crate::store::Contents;
-use crate::this_server::Clock;
 
 /// Longer than records may take to be placed.
 const LONG: Duration = Duration::from_secs(600);

@@ -15,11 +15,11 @@ use heirlock_nsm::{MonName, StateNumber};
 
 use crate::agent::shared::tests::about_to_tell;
 use crate::agent::testing::{Place, place, service};
+use crate::clock::Clock;
 use crate::control::{AnswerWhen, Line};
 use crate::store::dir::DirStore;
 use crate::store::steered::Steered;
 use crate::store::{Contents, ServerReport, StoreError, StoreErrorKind};
-use crate::this_server::Clock;
 
 #[test]
 fn findings_for_one_run_permit_nothing_to_the_next() {
