@@ -138,8 +138,7 @@ impl<O: Outside> Instance<O> {
     /// Says once that an address is away, and why it is not back.
     fn is_away(&mut self, service: &ServiceName, why: &str) {
         if self.taken_away.is_away_because(service, why) {
-            let text = away(service, why);
-            tracing::error!(%service, why, "{text}");
+            tracing::error!(%service, why, "{}", away(service, why));
         }
     }
 
