@@ -105,7 +105,8 @@ impl<O: Outside> Instance<O> {
 
     fn standing_of_taken(&self, server: &Common<O>, service: &ServiceName) -> Standing {
         let held = self.held.get(service);
-        let lives_here = |life: &_| self.lives.running() == Some(life);
+        // Of a life that no look of this agent has shown yet it is not known whether it goes on.
+        let lives_here = |life: &_| self.lives.to_recover_in() == Some(life);
         let has_its_locks = held.is_some_and(|held| held.journal.life.as_ref().is_some_and(lives_here));
         Standing {
             held: held.map(|held| held.claim.generation),
