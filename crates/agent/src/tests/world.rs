@@ -200,6 +200,7 @@ impl World {
             RunWork::Fence(owners) => {
                 let servers: BTreeSet<_> = owners.iter().map(|(_, owner)| owner).collect();
                 assert_eq!(servers.len(), owners.len(), "each is fenced once: {owners:?}");
+                assert!(!owners.is_empty(), "a fence that is run for no owner confirms nothing");
                 ("fence", News::Event(run, Event::Fenced(Ok(()))))
             }
             RunWork::Recognise { .. } if self.recognition_hangs => return,

@@ -255,7 +255,7 @@ impl<O: Outside> Instance<O> {
     /// Ends what has waited for too long, and begins or tries again what waits no more.
     pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
         self.end_messages_put_off_too_long(server, now);
-        self.claim_again(server, now);
+        self.try_again(server, now);
         self.end_releases_that_hang(server, now);
         self.end_returns_that_hang(now);
         self.begin_releases_that_wait(server, now);

@@ -166,7 +166,7 @@ impl<O: Outside> Instance<O> {
         let claim = match server.store().newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != *server.server() => claim,
             Ok(_) => return Fate::Free,
-            Err(error) if error.is_late() && now < request.until => {
+            Err(error) if error.may_pass() && now < request.until => {
                 return Fate::Waits(Wait::new("the store to answer", now, Some(request.until)));
             }
             Err(error) => return Fate::Vain(error.to_string()),
