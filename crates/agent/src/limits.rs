@@ -96,6 +96,12 @@ pub const LET_GO_TIME_MAX: Duration = Duration::from_secs(30);
 /// How long a released address may take to disappear.
 pub const ADDRESS_GONE_TIME_MAX: Duration = Duration::from_secs(15);
 
+/// How long an address may take to be here after the hook that brings it has ended: one of IPv6 is looked for on its link first.
+pub const ADDRESS_BACK_TIME_MAX: Duration = Duration::from_secs(15);
+
+/// How long after an address did not come back it is tried once more.
+pub const ADDRESS_BACK_AGAIN: Duration = Duration::from_secs(30);
+
 /// How long a name may take to be resolved; resolving never stands in the way of anything.
 pub const RESOLVE_RETRY: Duration = Duration::from_secs(60);
 

@@ -18,6 +18,7 @@
 //! | [`claim`] | who may act for a service |
 //! | [`cluster`] | whether a cluster manager's configuration lets locks survive a failover |
 //! | [`left_behind`] | which addresses have to leave, for another server has claimed their service |
+//! | [`taken_away`] | which addresses have to come back, for a release took them away and did not come about |
 //! | [`state_number`] | which state number was never sent before |
 //! | [`store`] | what is asked of a store, and how it fails |
 //! | [`store_identity`] | whether the store that is found is the one that is meant |
@@ -93,6 +94,7 @@ pub mod state_number;
 pub mod store;
 pub mod store_identity;
 pub mod store_standing;
+pub mod taken_away;
 pub mod takeover;
 pub mod wall_clock;
 

@@ -4,12 +4,13 @@
 //! `./test` tries some of the steps and `./test --full` all; without strace there is no test, so by itself none is run:
 //! `cargo nextest run -p heirlock --test crashes --run-ignored all`.
 
-#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "in a test a panic is the report")]
 
 #[path = "agent/harness.rs"]
 #[expect(dead_code, reason = "the tests of the agent as a whole use the rest")]
 mod harness;
 mod left_out;
+mod namespaces;
 #[path = "crashes/network.rs"]
 mod network;
 #[path = "crashes/steps.rs"]
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::UdpSocket;
 use std::path::PathBuf;
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use harness::{Server, Site, line, names};
@@ -342,6 +343,60 @@ fn release() {
         assert_eq!(adopted.status.code(), Some(0), "{adopted:?}");
         check_adoption(&site, &b, &network);
     });
+}
+
+/// Whether this host has that address.
+fn is_here(address: &str) -> bool {
+    let shown = Command::new("ip").args(["-o", "address", "show"]).output().unwrap();
+    String::from_utf8_lossy(&shown.stdout).contains(&format!(" {address}/"))
+}
+
+fn ip(words: &[&str]) {
+    assert!(Command::new("ip").args(words).status().unwrap().success(), "{words:?}");
+}
+
+#[test]
+#[ignore = "needs strace and root: ./test runs it"]
+fn a_release_that_is_killed_at_any_step_leaves_a_service_with_its_address_or_without_an_owner() {
+    const TEST: &str =
+        "a_release_that_is_killed_at_any_step_leaves_a_service_with_its_address_or_without_an_owner";
+    if !namespaces::is_inside(TEST, true, "root, for a network namespace with an address of its own") {
+        return;
+    }
+    ip(&["link", "set", "lo", "up"]);
+    // An agent whose address is here waits as long as the hook of the one before may run.
+    let word = |what: &str| {
+        let command = format!("[\"ip\", \"address\", \"{what}\", \"{GONE}/32\", \"dev\", \"lo\"]");
+        format!("{{ command = {command}, time-limit = \"5s\" }}")
+    };
+    let hooks = format!("[hooks]\naddress-up = {}\naddress-down = {}\n", word("replace"), word("delete"));
+    let (mut brought_back, mut released) = (0, 0);
+    at_every_step(&[SYNC, RENAME, LINK, UNLINK], (1, 6), |killer| {
+        let (site, mut a) = captured(&CLIENTS);
+        a.configure("\"127.0.0.1\"", &format!("\"{GONE}\""));
+        a.configure("[notify]", &format!("{hooks}[notify]"));
+        ip(&["address", "replace", &format!("{GONE}/32"), "dev", "lo"]);
+        let before = records(&site, "nfs");
+        if up_unless_killed(&mut a, killer) {
+            let answer = ask(&a, &["release", "nfs"]);
+            let done = answer.status.code() == Some(0);
+            wait_unless_killed(&mut a, killer, &format!("an end: {answer:?}"), |_| done);
+        }
+        a.kill();
+        let was_here = is_here(GONE);
+        a.up();
+        let is_released = names(&site.store().join("services/nfs/claims")).contains(&"1.released".to_owned());
+        a.wait_for("an end of the note", |a| {
+            let note = fs::read_to_string(a.path("local/addresses-taken-away.json"));
+            note.map_or(true, |note| note == "{}").then_some(())
+        });
+        assert_eq!(is_here(GONE), !is_released, "was here: {was_here}");
+        assert_eq!(a.service("nfs").unwrap()["held"], !is_released);
+        assert_eq!((records(&site, "nfs"), claims(&site, "nfs")), (before, vec![1]), "no run was begun");
+        brought_back += usize::from(!was_here && !is_released);
+        released += usize::from(is_released);
+    });
+    assert!(brought_back > 0 && released > 0, "{brought_back} came back, {released} were released");
 }
 
 /// The service was taken over, and its home asks for it.

@@ -68,8 +68,6 @@ pub(crate) struct Checks {
     pub(crate) thefts: Vec<Lost>,
     pub(crate) losses: Losses,
     pub(crate) history: HistoryCheck,
-    /// When a release took the address of a service away (true), and when that address was moved otherwise (false), in order.
-    pub(crate) taken_away: Vec<(Ms, usize, bool)>,
     pub(crate) meetings: Meetings,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(LockManagerAt, u64), (Ms, u64)>,

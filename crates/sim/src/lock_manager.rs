@@ -9,6 +9,7 @@ use heirlock_core::ServerName;
 use heirlock_core::grace::Remembered;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
+use heirlock_core::taken_away::TakenAway;
 use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName};
 
@@ -127,6 +128,8 @@ pub(crate) struct LockManager {
     pub(crate) grace: Option<Remembered>,
     /// An agent's note on the registrations when it recognised; a boot takes it away.
     pub(crate) registrations: Option<String>,
+    /// The agents' note on addresses that releases took away. It survives a boot.
+    pub(crate) taken_away: TakenAway,
     /// Work on it is being done: no agent looks at it meanwhile.
     pub(crate) is_worked_on: bool,
     /// Something changed in the status monitor's directory since its agent last forgot hints.
@@ -179,6 +182,7 @@ impl LockManager {
             conveyor_hangs_until: 0,
             grace: None,
             registrations: None,
+            taken_away: TakenAway::default(),
             is_worked_on: false,
             is_hinted: false,
             tellings: Vec::new(),

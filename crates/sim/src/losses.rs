@@ -144,14 +144,6 @@ impl World {
         lost
     }
 
-    /// Whether a release had taken the address of a service away, and it came back to no server until then: no notification could
-    /// leave from it. Where the agent that was to release it has died, a person or a cluster manager brings the address back.
-    fn was_without_address(&self, service: usize, from: Ms, until: Ms) -> bool {
-        let mut moves =
-            self.checks.taken_away.iter().rev().filter(|(at, of, _)| *of == service && *at < until);
-        moves.next().is_some_and(|(at, _, is_taken_away)| *is_taken_away && *at <= from)
-    }
-
     /// When a service was last claimed before a loss.
     fn claimed_before(&self, name: &ServiceName, lost_at: Ms) -> Ms {
         let claims = self.claimed_at.iter().filter(|((service, _), at)| service == name && **at <= lost_at);
@@ -200,8 +192,7 @@ impl World {
             has_shown: !loss.unseen,
             was_away: self.clients[lost.client].kept_off.iter().any(|at| away.contains(at)),
             is_told: told.iter().any(|stored| !stored.is_good),
-            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0)
-                || self.was_without_address(lost.file.0, loss.at, until),
+            was_disturbed: self.was_disturbed_since(claimed_at.saturating_sub(LINGERS_MS), lost.file.0),
             store_failed,
             failures: between.iter().filter(|how| **how == Disturbance::Failure).count(),
         };

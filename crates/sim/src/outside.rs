@@ -18,6 +18,7 @@ use heirlock_core::ledger::{Addresses, Population, Problem, Roles, population};
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
+use heirlock_core::taken_away::TakenAway;
 use heirlock_core::takeover::{End, Registrations, Takeover};
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
@@ -245,6 +246,17 @@ impl InstanceOutside for InstanceOf {
         if let Some(mut world) = self.step() {
             world.servers[self.of].registrations = Some(registrations.render());
         }
+    }
+
+    fn taken_away(&self) -> Result<TakenAway, String> {
+        Ok(self.world().servers[self.of].taken_away.clone())
+    }
+
+    fn note_taken_away(&mut self, noted: &TakenAway) -> Result<(), String> {
+        if let Some(mut world) = self.step() {
+            world.servers[self.of].taken_away = noted.clone();
+        }
+        Ok(())
     }
 
     fn placed(&self) -> Placed {

@@ -124,6 +124,7 @@ impl World {
                 }
                 self.tell_agent(at, 200, News::AddressGone(service, Ok(())));
             }
+            Work::BringAddressBack(service) => self.bring_address_back(at, service),
             // Where the agents decide, there is a hook for that.
             Work::LeaveAddress(service) => {
                 if let Some(at) = self.service(&service).filter(|at| self.services[*at].automatic) {
@@ -142,6 +143,16 @@ impl World {
             Work::TakePlacedAway => self.begin_to_convey(at, Conveying::take_away()),
             Work::Discard(_) => {}
         }
+    }
+
+    /// Where the agents decide, there is a hook for that. Elsewhere the cluster manager brings an address back.
+    fn bring_address_back(&mut self, at: AgentAt, service: ServiceName) {
+        let here = self.service(&service).filter(|of| self.services[*of].automatic);
+        if let Some(of) = here {
+            self.move_address(of, Some(at.0.server));
+        }
+        let back = here.map(drop).ok_or_else(|| "the cluster manager brings it".to_owned());
+        self.tell_agent(at, 200, News::AddressBack(service, back));
     }
 
     pub(crate) fn directory_is_synced(&mut self, (of, agent): AgentAt) {
@@ -264,9 +275,9 @@ impl World {
     }
 
     pub(crate) fn bring_addresses(&mut self, server: usize, services: &[(ServiceName, Part)]) {
-        for (service, part) in services {
+        for (service, _) in services {
             let Some(at) = self.service(service) else { continue };
-            if self.services[at].automatic && *part == Part::Target {
+            if self.services[at].automatic {
                 self.move_address(at, Some(server));
             }
         }

@@ -467,7 +467,6 @@ impl World {
 
     pub(crate) fn lift_address(&mut self, service: usize) {
         self.addresses[service] = None;
-        self.checks.taken_away.push((self.now, service, true));
     }
 
     pub(crate) fn move_address(&mut self, service: usize, to: Option<usize>) {
@@ -475,7 +474,6 @@ impl World {
             return;
         }
         self.addresses[service] = to;
-        self.checks.taken_away.push((self.now, service, false));
         // The server that had it keeps locks that no client can reach any more.
         for from in (0..self.servers.len()).filter(|from| Some(*from) != to) {
             self.let_go(from, service);

@@ -387,11 +387,6 @@ impl<O: Outside> Common<O> {
 
     // The owners of services.
 
-    /// The newest owner of a service, as far as the store tells it.
-    pub(crate) fn owner_of(&self, service: &ServiceName) -> Option<ServerName> {
-        self.store.newest_claim(service).ok().flatten().map(|claim| claim.owner)
-    }
-
     /// The holder of a service that this server does not hold. The store is asked: this agent may not have seen yet what another
     /// server did a moment ago.
     pub(crate) fn whose(&self, service: &ServiceName) -> Whose {

@@ -70,6 +70,8 @@ pub enum News {
     Resolved(MonName, Result<Vec<IpAddr>, String>),
     /// The address of a service that is being released is gone, or isn't.
     AddressGone(ServiceName, Result<(), String>),
+    /// The address of a service that is held still, and which a release had taken away, is back, or isn't.
+    AddressBack(ServiceName, Result<(), String>),
     /// The volume of a service that was released is gone, or isn't.
     VolumeGone(ServiceName, Result<(), String>),
     /// A hook has run for so long, and succeeded or failed. Its result is told besides.

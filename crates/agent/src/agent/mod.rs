@@ -41,6 +41,7 @@ pub mod running;
 pub mod server;
 pub mod shared;
 pub mod status;
+mod taken_away;
 mod tally;
 pub mod wishes;
 pub mod work;

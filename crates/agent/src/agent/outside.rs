@@ -14,6 +14,7 @@ use heirlock_core::ledger::{Addresses, Roles};
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
 use heirlock_core::store::StoreError;
+use heirlock_core::taken_away::TakenAway;
 use heirlock_core::takeover::{End, Registrations, Takeover};
 use heirlock_core::{Moment, ServiceName};
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
@@ -128,6 +129,18 @@ pub trait InstanceOutside {
 
     /// Notes the registered clients. Where that fails it is said, and the agent goes on.
     fn note_registrations(&mut self, registrations: &Registrations);
+
+    /// The addresses that releases were to take away, as this agent or an earlier one noted last. A boot leaves them.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    fn taken_away(&self) -> Result<TakenAway, String>;
+
+    /// Notes them, durably: also a loss of power leaves these or those before.
+    ///
+    /// # Errors
+    /// Where they can't be noted.
+    fn note_taken_away(&mut self, noted: &TakenAway) -> Result<(), String>;
 
     // The status monitor's directory.
 

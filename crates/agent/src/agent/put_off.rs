@@ -3,11 +3,15 @@
 use std::collections::VecDeque;
 
 use heirlock_core::monitor::Arrival;
+use heirlock_core::store::StoreError;
 use heirlock_core::{Moment, ServiceName};
 
 use super::Answered;
+use super::instance::requests::Adoption;
+use super::running::Waiting;
 use super::work::RunNumber;
 use crate::control::{Request, Responder};
+use crate::limits;
 use crate::status_monitor::Said;
 
 /// The messages that were put off, in the order in which they came.
@@ -32,8 +36,43 @@ pub enum Later {
     Commit(Moment, u64, Vec<Arrival>),
     /// rpc.statd's callout says something, and has waited since that moment. It ends by itself where it waits too long.
     Callout(Moment, Said, Answered),
-    /// A request that needs the store, until this moment.
-    Request(Box<Request>, Responder, Moment),
+    /// A request that needs the store.
+    Request(Box<Request>, Responder, Tries),
+    /// An adoption that was asked for: whether this server may claim the service could not be read.
+    Adoption(Box<Adoption>, Box<Waiting>, Tries),
+    /// A run is to have owners fenced: whether it may could not be read. It is tried again at that moment; where a call goes on still,
+    /// its end is waited for.
+    Fence(RunNumber, Vec<ServiceName>, Option<Moment>),
+}
+
+/// For how long something that a caller waits for is tried, where the store fails or takes its time.
+#[derive(Debug, Clone)]
+pub struct Tries {
+    /// Until when it is tried. It has failed then.
+    pub(crate) until: Moment,
+    /// When it is tried again; where a call goes on still, its end is waited for.
+    pub(crate) again: Option<Moment>,
+    /// The store's own error at the last try.
+    pub(crate) why: Option<String>,
+}
+
+impl Tries {
+    /// The store takes its time, and was not asked.
+    pub(crate) fn until(until: Moment) -> Self {
+        Self { until, again: None, why: None }
+    }
+
+    /// A call has failed that may succeed a moment later. Nothing where it may not, or where it was tried for long enough.
+    pub(crate) fn after(error: &StoreError, now: Moment, until: Moment) -> Option<Self> {
+        let again = (!error.is_late()).then(|| now + limits::STORE_RETRY);
+        let may_be = error.may_pass() && now < until;
+        may_be.then(|| Self { until, again, why: Some(error.to_string()) })
+    }
+
+    /// When there is something to do.
+    fn due(&self) -> Moment {
+        self.again.map_or(self.until, |again| again.min(self.until))
+    }
 }
 
 impl Later {
@@ -41,9 +80,10 @@ impl Later {
     /// that it makes durable.
     pub(super) fn until(&self) -> Option<Moment> {
         match self {
-            Self::Claim { again, .. } => *again,
+            Self::Claim { again, .. } | Self::Fence(.., again) => *again,
             Self::Commit(..) | Self::Callout(..) => None,
-            Self::GiveUp(_, until) | Self::Request(_, _, until) => Some(*until),
+            Self::GiveUp(_, until) => Some(*until),
+            Self::Request(.., tries) | Self::Adoption(.., tries) => Some(tries.due()),
         }
     }
 
@@ -52,9 +92,27 @@ impl Later {
         matches!(self, Self::Claim { may_be_made: true, .. } | Self::GiveUp(..))
     }
 
-    /// Whether it is a claim that is to be tried again by now.
-    pub(super) fn is_claimed_again(&self, now: Moment) -> bool {
-        matches!(self, Self::Claim { again: Some(at), .. } if now >= *at)
+    /// Whether it is to be tried again by now.
+    pub(super) fn is_tried_again(&self, now: Moment) -> bool {
+        self.again().is_some_and(|at| now >= at)
+    }
+
+    /// When it is tried again.
+    fn again(&self) -> Option<Moment> {
+        match self {
+            Self::Claim { again, .. } | Self::Fence(.., again) => *again,
+            Self::Request(.., tries) | Self::Adoption(.., tries) => tries.again,
+            Self::GiveUp(..) | Self::Commit(..) | Self::Callout(..) => None,
+        }
+    }
+
+    /// The end of a call is waited for.
+    fn await_answer(&mut self) {
+        match self {
+            Self::Claim { again, .. } | Self::Fence(.., again) => *again = None,
+            Self::Request(.., tries) | Self::Adoption(.., tries) => tries.again = None,
+            Self::GiveUp(..) | Self::Commit(..) | Self::Callout(..) => {}
+        }
     }
 }
 
@@ -79,13 +137,9 @@ impl PutOff {
         self.0.is_empty()
     }
 
-    /// A call of the store goes on: claims wait for its end.
+    /// A call of the store goes on: all that would be tried again waits for its end.
     pub(crate) fn await_answer(&mut self) {
-        for later in &mut self.0 {
-            if let Later::Claim { again, .. } = later {
-                *again = None;
-            }
-        }
+        self.0.iter_mut().for_each(Later::await_answer);
     }
 
     /// When one of them has waited long enough, or is tried again.

@@ -23,6 +23,8 @@ pub struct Running {
     pub(crate) claim_waits_for: Option<(String, Option<Moment>)>,
     /// Until when a claim that fails with the store is tried again.
     pub(crate) claim_until: Option<Moment>,
+    /// Until when it is asked whether owners may be fenced, where that fails with the store.
+    pub(crate) fence_until: Option<Moment>,
     /// Why it does not claim though it may, and until when that lasts where that is known; see `instance/meeting.rs`.
     pub(crate) in_line: Option<(String, Option<Moment>)>,
     /// It goes on without what it needs (`--force`, or it was accepted before).
@@ -110,6 +112,7 @@ impl Running {
             attempts: Attempts::new(),
             claim_waits_for: None,
             claim_until: None,
+            fence_until: None,
             in_line: None,
             insists: false,
             waits_for_addresses: false,

@@ -104,6 +104,9 @@ pub enum Work {
     /// The address of a service that is being released is taken away, or the cluster manager that takes it away is waited for.
     /// Told by [`News::AddressGone`](super::News::AddressGone).
     TakeAddressAway(ServiceName),
+    /// The address of a service that is held still, and which a release had taken away, is brought back by the hook that brings it at
+    /// an adoption, and waited for. Told by [`News::AddressBack`](super::News::AddressBack).
+    BringAddressBack(ServiceName),
     /// The address of a service that is another server's is taken away, where there is a hook for that. Nothing is told.
     LeaveAddress(ServiceName),
     /// The lock manager lets go of the locks of a service that was released, which would keep its volume busy, and the volume

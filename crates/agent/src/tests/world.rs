@@ -19,6 +19,7 @@ use heirlock_core::state_number::next_unsent;
 use heirlock_core::store::in_memory::InMemory;
 use heirlock_core::store::{Contents, Store, StoreError};
 use heirlock_core::store_identity::StoreIdentity;
+use heirlock_core::taken_away::TakenAway;
 use heirlock_core::takeover::{Conveyance, Event, Phase, Registrations, Strategy, last_outcomes};
 use heirlock_core::{Generation, Moment, Outcome, ServiceName};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
@@ -82,7 +83,7 @@ pub(super) struct World {
     hangs: bool,
     /// The notifier hangs.
     pub(super) notifier_hangs: bool,
-    /// What takes addresses and volumes away hangs.
+    /// What takes addresses and volumes away, or brings them back, hangs.
     pub(super) keeps_services: bool,
     /// Nothing is exported, so the lock manager answers no question about grace.
     exports_nothing: bool,
@@ -91,6 +92,11 @@ pub(super) struct World {
     recognition_hangs: bool,
     /// The addresses of all services are on this server.
     has_addresses: bool,
+    /// What is noted of addresses that releases take away; or why nothing can be noted.
+    taken_away: TakenAway,
+    notes_fail: bool,
+    /// What follows from the hook that brings an address.
+    address_up: Option<String>,
     /// The words to the status monitor that heirlock is.
     told_monitor: RefCell<Vec<MonitorEvent>>,
 }
@@ -194,6 +200,7 @@ impl World {
             RunWork::Fence(owners) => {
                 let servers: BTreeSet<_> = owners.iter().map(|(_, owner)| owner).collect();
                 assert_eq!(servers.len(), owners.len(), "each is fenced once: {owners:?}");
+                assert!(!owners.is_empty(), "a fence that is run for no owner confirms nothing");
                 ("fence", News::Event(run, Event::Fenced(Ok(()))))
             }
             RunWork::Recognise { .. } if self.recognition_hangs => return,
@@ -217,13 +224,24 @@ impl World {
     }
 
     fn begin(&mut self, work: Work) {
-        let takes_away = matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_));
+        let of_services =
+            matches!(&work, Work::TakeAddressAway(_) | Work::TakeVolumeAway(_) | Work::BringAddressBack(_));
         let message = match work {
             Work::CheckHome(service) => Some(News::HomeLookedFor(service, all_is_here())),
             Work::GatherFacts => Some(News::Facts(Ok(self.facts.clone()))),
             Work::AskGrace(life) => Some(News::GraceAsked(life, (self.probe(), "so it says".into()))),
             Work::LookUp(name) => Some(News::Resolved(name, Ok(Vec::new()))),
-            Work::TakeAddressAway(service) => Some(News::AddressGone(service, Ok(()))),
+            Work::TakeAddressAway(service) => {
+                self.begun.push("take address away".to_owned());
+                self.has_addresses &= self.keeps_services;
+                Some(News::AddressGone(service, Ok(())))
+            }
+            Work::BringAddressBack(service) => {
+                self.begun.push("bring address back".to_owned());
+                let back = self.address_up.clone().map_or(Ok(()), Err);
+                self.has_addresses |= back.is_ok() && !self.keeps_services;
+                Some(News::AddressBack(service, back))
+            }
             Work::TakeVolumeAway(service) => Some(News::VolumeGone(service, Ok(()))),
             Work::SyncDirectory => Some(News::DirectorySynced(Ok(()))),
             Work::TakePlacedAway => {
@@ -233,7 +251,7 @@ impl World {
             }
             Work::LeaveAddress(_) | Work::Discard(_) => None,
         };
-        match takes_away && self.keeps_services {
+        match of_services && self.keeps_services {
             true => self.hanging.extend(message),
             false => self.said.extend(message),
         }
@@ -393,6 +411,20 @@ impl InstanceOutside for Here {
 
     fn note_registrations(&mut self, registrations: &Registrations) {
         self.world_mut().registrations = Some(registrations.render());
+    }
+
+    fn taken_away(&self) -> Result<TakenAway, String> {
+        Ok(self.world().taken_away.clone())
+    }
+
+    fn note_taken_away(&mut self, noted: &TakenAway) -> Result<(), String> {
+        let mut world = self.world_mut();
+        if world.notes_fail {
+            return Err("no space left".to_owned());
+        }
+        world.begun.push("note".to_owned());
+        world.taken_away = noted.clone();
+        Ok(())
     }
 
     fn placed(&self) -> Placed {
@@ -719,6 +751,7 @@ fn a_service_that_is_taken_from_a_claim_without_a_generation_gets_a_number_that_
     let number = store.number_of(&service("new"), held).unwrap().unwrap();
     assert!(held > insisting.generation && number > drawn, "{number:?} after {drawn:?}");
 }
+mod brought_back;
 mod callouts;
 mod candidates;
 mod claiming;

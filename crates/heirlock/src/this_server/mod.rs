@@ -48,6 +48,7 @@ use heirlock_core::ledger::{Addresses, Roles};
 use heirlock_core::log_limit::Source;
 use heirlock_core::monitor::{Event as MonitorEvent, Standing};
 use heirlock_core::notify::Destination;
+use heirlock_core::taken_away::TakenAway;
 use heirlock_core::takeover::Registrations;
 use heirlock_nsm::{MonName, MonitorLine, StateNumber};
 
@@ -365,6 +366,14 @@ impl InstanceOutside for ThisLockManager {
         notes::note_registrations(&self.settings.runtime_directory, registrations);
     }
 
+    fn taken_away(&self) -> Result<TakenAway, String> {
+        notes::taken_away(&self.settings.local_directory)
+    }
+
+    fn note_taken_away(&mut self, noted: &TakenAway) -> Result<(), String> {
+        notes::note_taken_away(&self.settings.local_directory, noted)
+    }
+
     fn placed(&self) -> Placed {
         self.conveyor.placed()
     }
@@ -458,6 +467,7 @@ impl InstanceOutside for ThisLockManager {
             Work::AskGrace(life) => shop.ask_grace(life),
             Work::LookUp(name) => shop.look_up(name),
             Work::TakeAddressAway(service) => shop.take_address_away(&service),
+            Work::BringAddressBack(service) => shop.bring_address_back(&service),
             Work::LeaveAddress(service) => shop.leave_address(&service),
             Work::TakeVolumeAway(service) => shop.take_volume_away(&service),
             Work::TakePlacedAway => self.conveying.take_away(),
@@ -492,7 +502,7 @@ mod tests {
     use heirlock_agent::config::InstanceSettings;
     use heirlock_core::incarnation::Incarnation;
     use heirlock_core::takeover::Conveyance;
-    use heirlock_core::{LockManagerName, Records};
+    use heirlock_core::{Generation, LockManagerName, Records};
     use heirlock_nsm::MyName;
 
     use super::*;
@@ -549,20 +559,28 @@ mod tests {
         let client = |at: usize| MonName::parse(&format!("10.0.0.{at}")).unwrap();
         let records =
             |at: usize| Records::from([(client(at), format!("{} record\n", client(at)).into_bytes())]);
+        let taken = |at: usize| {
+            let mut taken = TakenAway::default();
+            taken.note(&"nfs".parse().unwrap(), Generation(at as u64));
+            taken
+        };
         for (at, mut it) in both().into_iter().enumerate() {
             it.note_grace(&Remembered::of(life(at)));
             it.note_registrations(&Registrations::of("run", &records(at)));
             let my_name = MyName::parse("nfs-b").unwrap();
             it.conveyor.place(&records(at), Conveyance::Copy, &my_name).unwrap();
+            it.note_taken_away(&taken(at)).unwrap();
         }
         for (at, it) in both().into_iter().enumerate() {
             assert_eq!(it.grace_note(), Some(Remembered::of(life(at))), "{at}");
             assert_eq!(it.registrations("run"), Some(Registrations::of("run", &records(at))), "{at}");
             assert_eq!(it.placed().keys().collect::<Vec<_>>(), [&client(at)], "{at}");
+            assert_eq!(it.taken_away(), Ok(taken(at)), "{at}");
         }
-        for (folder, noted) in
-            [("run", &["grace.json", "registered-before"][..]), ("local", &["conveyed.json"])]
-        {
+        for (folder, noted) in [
+            ("run", &["grace.json", "registered-before"][..]),
+            ("local", &["addresses-taken-away.json", "conveyed.json"]),
+        ] {
             let folder = directory.path().join(folder);
             let further = names(&folder.join("lock-managers/two"));
             assert_eq!(further, noted, "{}", folder.display());

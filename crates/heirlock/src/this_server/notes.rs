@@ -1,8 +1,10 @@
 //! The notes of this server for its next agent, in its runtime directory, which a boot empties, and in its local one.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use heirlock_core::grace::Remembered;
+use heirlock_core::taken_away::TakenAway;
 use heirlock_core::takeover::{REGISTRATIONS_BYTES_MAX, Registrations};
 
 use crate::config::Settings;
@@ -18,6 +20,13 @@ const GRACE_BYTES_MAX: usize = 64 * 1024;
 /// The clients that were registered when the lock manager recognised: they decide which clients have come back. A boot
 /// ends the life that was recognised.
 const REGISTRATIONS: &str = "registered-before";
+
+/// The services whose address a release took away, and that this server may hold still. A boot leaves it: the store says then whose
+/// they are.
+const TAKEN_AWAY: &str = "addresses-taken-away.json";
+
+/// Bytes of it: a name and a number for each service.
+const TAKEN_AWAY_BYTES_MAX: usize = 1024 * 1024;
 
 /// As long as it exists, this server is being maintained.
 const MAINTENANCE: &str = "maintenance";
@@ -62,6 +71,25 @@ pub(super) fn note_registrations(runtime_directory: &Path, registrations: &Regis
     if let Err(error) = trusted::replace(&file, registrations.render().as_bytes(), 0o600, false) {
         tracing::warn!(file = %file.display(), %error, "the clients that are registered now can't be noted in {}, so after an interruption clients that came back before will be reported as acknowledged: {error}", file.display());
     }
+}
+
+/// The addresses that releases were to take away; none where nothing was ever noted.
+pub(super) fn taken_away(local_directory: &Path) -> Result<TakenAway, String> {
+    let file = local_directory.join(TAKEN_AWAY);
+    let in_words = |error: &dyn fmt::Display| format!("can't read {}: {error}", file.display());
+    match files::if_present(trusted::read(&file, TAKEN_AWAY_BYTES_MAX)) {
+        Ok(None) => Ok(TakenAway::default()),
+        Ok(Some(bytes)) => serde_json::from_slice(&bytes).map_err(|error| in_words(&error)),
+        Err(error) => Err(in_words(&error)),
+    }
+}
+
+/// Notes them. A loss of power leaves what was noted before, or this.
+pub(super) fn note_taken_away(local_directory: &Path, noted: &TakenAway) -> Result<(), String> {
+    let file = local_directory.join(TAKEN_AWAY);
+    let bytes = serde_json::to_vec(noted).map_err(|error| error.to_string())?;
+    let written = trusted::replace(&file, &bytes, 0o600, true);
+    written.map_err(|error| format!("can't write {}: {error}", file.display()))
 }
 
 /// Whether this server is being maintained.

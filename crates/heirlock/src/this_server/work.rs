@@ -31,7 +31,7 @@ use crate::host::Host;
 use crate::lock_manager::{self, LockManager};
 use crate::notifier::{self, LookUp};
 use crate::threads;
-use crate::{hooks, limits};
+use crate::{arp, hooks, limits};
 
 /// All that work needs.
 #[derive(Clone)]
@@ -383,6 +383,42 @@ impl Workshop {
             }
             thread::sleep(limits::BRING_UP_INTERVAL);
         }
+    }
+
+    /// Brings the address of a service that is held still back, which a release had taken away. That it is here counts, and not the
+    /// word of the hook: a person may have brought it meanwhile.
+    pub(super) fn bring_address_back(&self, service: &ServiceName) {
+        let (of, service) = (service.clone(), service.clone());
+        self.in_thread(
+            "address-up",
+            |back| News::AddressBack(of, back),
+            move |shop| shop.try_bring_address_back(&service),
+        );
+    }
+
+    fn try_bring_address_back(&self, service: &ServiceName) -> Result<(), String> {
+        let missing =
+            || self.addresses(service).iter().copied().find(|address| !self.host.is_present(*address));
+        if missing().is_none() {
+            return Ok(());
+        }
+        let ran = self.hook(Hook::AddressUp, service, None).unwrap_or(Ok(()));
+        let until = self.clock.now() + limits::ADDRESS_BACK_TIME_MAX;
+        while let Some(address) = missing() {
+            if let Err(why) = &ran {
+                return Err(format!("the hook address-up failed: {why}"));
+            }
+            if self.clock.now() >= until {
+                return Err(format!("the hook address-up has run, and {address} is not on this server"));
+            }
+            thread::sleep(limits::BRING_UP_INTERVAL);
+        }
+        for address in self.addresses(service) {
+            if let Err(error) = arp::announce(*address) {
+                tracing::warn!(%address, %error, "no gratuitous ARP could be sent for {address}, so clients may not find it for a while: {error}");
+            }
+        }
+        Ok(())
     }
 
     /// Takes the address of a service that is another server's away, where there is a hook for that.

@@ -21,7 +21,7 @@ pub(crate) fn is_inside(test: &str, others_are_here: bool, needs: &str) -> bool 
     let ran = Command::new("unshare")
         .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
         .status()
         .expect("unshare (util-linux)");

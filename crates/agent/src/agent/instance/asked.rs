@@ -3,12 +3,14 @@
 //! the moment in which the claim has succeeded (`meeting.rs`).
 
 use heirlock_core::claim::may_fence;
+use heirlock_core::store::StoreError;
 use heirlock_core::takeover::{Action, End, Event, Standing};
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::outside::{InstanceOutside, Outside};
+use crate::agent::put_off::{Later, Tries};
 use crate::agent::running::Running;
 use crate::agent::status;
 use crate::agent::work::{RunNumber, RunWork};
@@ -54,25 +56,62 @@ impl<O: Outside> Instance<O> {
         self.asked.iter_mut().find(|running| running.number == run)
     }
 
+    /// Has the owners of these services fenced for a run. Whether they may be is asked for as long as a claim is, where the store
+    /// fails.
+    pub(crate) fn fence(&mut self, server: &mut Common<O>, run: RunNumber, services: Vec<ServiceName>) {
+        let looked = self.owners_to_fence(server, run, &services);
+        let (now, patience) = (server.now(), server.patience_with_the_store());
+        let Some(asked) = self.asked_for(run) else { return };
+        let until = *asked.fence_until.get_or_insert(patience);
+        let why = match looked {
+            Ok(Ok(owners)) => {
+                asked.fence_until = None;
+                // Its time counts from now, and not from the first look.
+                asked.machine.begins(now, &Action::Fence(services));
+                return self.outside.begin_for(run, RunWork::Fence(owners));
+            }
+            Ok(Err(why)) => why,
+            Err(error) => {
+                if let Some(Tries { again, .. }) = Tries::after(&error, now, until) {
+                    server.fails(now, &error);
+                    return self.put_off(Later::Fence(run, services, again));
+                }
+                error.to_string()
+            }
+        };
+        self.advance_asked(server, run, Event::Fenced(Err(why)));
+    }
+
     /// Looks once more at the owners that are to be fenced: this agent, or its whole server, may have stood still since the run
-    /// was asked for, and a server that lives must not be switched off.
-    fn may_fence(
+    /// was asked for, and a server that lives must not be switched off. Each is named once, with one of its services, however many it
+    /// had; or why one may not be fenced.
+    ///
+    /// # Errors
+    /// Where that can't be read. Then none is known to be all of them.
+    fn owners_to_fence(
         &mut self,
         server: &mut Common<O>,
         run: RunNumber,
         services: &[ServiceName],
-    ) -> Result<(), String> {
+    ) -> Result<Result<Vec<(ServiceName, ServerName)>, String>, StoreError> {
+        let mut owners: Vec<(ServiceName, ServerName)> = Vec::new();
         let Some(authority) = self.asked_for(run).map(|asked| asked.machine.authority().clone()) else {
-            return Ok(());
+            return Ok(Ok(owners));
         };
         for service in services {
-            let looked = server.newest_or_lost(service, &authority);
-            let (newest, _) = looked.map_err(|error| error.to_string())?;
-            let heart = server.heart_of_owner(newest.as_ref()).map_err(|error| error.to_string())?;
-            let may = may_fence(service, newest.as_ref(), server.server(), heart, &authority);
-            may.map_err(|refusal| refusal.to_string())?;
+            let (newest, _) = server.newest_or_lost(service, &authority)?;
+            let heart = server.heart_of_owner(newest.as_ref())?;
+            if let Err(refusal) = may_fence(service, newest.as_ref(), server.server(), heart, &authority) {
+                return Ok(Err(refusal.to_string()));
+            }
+            let owner = newest.map(|claim| claim.owner);
+            owners.extend(
+                owner
+                    .filter(|owner| owners.iter().all(|(_, other)| other != owner))
+                    .map(|owner| (service.clone(), owner)),
+            );
         }
-        Ok(())
+        Ok(Ok(owners))
     }
 
     /// Tells an event to a run that was asked for. Nothing of it is durable before it has claimed.
@@ -95,20 +134,7 @@ impl<O: Outside> Instance<O> {
                         self.outside.begin_for(run, work);
                     }
                 },
-                Action::Fence(services) => match self.may_fence(server, run, &services) {
-                    Err(why) => self.advance_asked(server, run, Event::Fenced(Err(why))),
-                    Ok(()) => {
-                        let mut owners: Vec<(ServiceName, ServerName)> = Vec::new();
-                        for service in services {
-                            let Some(owner) = server.owner_of(&service) else { continue };
-                            // A server is fenced once, however many services it had.
-                            if owners.iter().all(|(_, other)| *other != owner) {
-                                owners.push((service, owner));
-                            }
-                        }
-                        self.outside.begin_for(run, RunWork::Fence(owners));
-                    }
-                },
+                Action::Fence(services) => self.fence(server, run, services),
                 Action::Claim { .. } => self.claim_in_turn(server),
                 Action::Over(end) => self.refused(server, run, &end),
                 other => tracing::error!(?other, "a run that has claimed nothing can't do this: {other:?}"),

@@ -88,6 +88,13 @@ impl<O: Outside> Instance<O> {
         configured.is_some_and(|service| service.addresses.iter().any(is_here))
     }
 
+    /// The same of all its addresses.
+    pub(super) fn has_all_addresses_of(&self, server: &Common<O>, service: &ServiceName) -> bool {
+        let configured = server.settings().service(service);
+        let is_here = |address: &std::net::IpAddr| address.is_loopback() || self.outside.is_present(*address);
+        configured.is_some_and(|service| service.addresses.iter().all(is_here))
+    }
+
     /// Whether a generation before this claim is this server's.
     fn was_ours(&self, server: &Common<O>, service: &ServiceName, claim: &Claim) -> Result<bool, StoreError> {
         was_held_by(server.server(), claim, |at_most| {

@@ -9,12 +9,13 @@
 //! | `services.rs`, `acquaintance.rs` | how services come to be held, and whether the store still has all of them |
 //! | `recovery.rs` | the lives of the lock manager, and self-adoption |
 //! | `runs.rs`, `asked.rs`, `meeting.rs`, `claims.rs`, `conveying.rs`, `mend.rs`, `shared.rs`, `elsewhere.rs` | a run, carried out |
-//! | `requests.rs`, `release.rs`, `wishes.rs`, `moves.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
+//! | `requests.rs`, `release.rs`, `bring_back.rs`, `wishes.rs`, `moves.rs`, `left_behind.rs` | the verbs of the control socket, and what follows from them |
 //! | `put_off.rs` | what waits for a slow store |
 //! | `status.rs` | its part of the reports |
 
 mod acquaintance;
 mod asked;
+mod bring_back;
 mod callouts;
 mod capture;
 mod claims;
@@ -67,6 +68,7 @@ use super::put_off::PutOff;
 use super::releases::Releases;
 use super::running::Running;
 use super::shared::Shared;
+use super::taken_away::TakenAddresses;
 use super::wishes::Wishes;
 use super::work::{RunNumber, Work, time_limits};
 use crate::config::{InstanceNumber, InstanceSettings, ServiceSettings};
@@ -110,6 +112,8 @@ pub struct Instance<O: Outside> {
     shared: Shared,
     conveying: Conveying,
     releases: Releases,
+    /// Addresses that releases took away, as far as it is not known that this is over.
+    taken_away: TakenAddresses,
     put_off: PutOff,
     wishes: Wishes,
     moves: Moves,
@@ -156,6 +160,7 @@ impl<O: Outside> Instance<O> {
             shared: Shared::default(),
             conveying: Conveying::default(),
             releases: Releases::default(),
+            taken_away: TakenAddresses::default(),
             put_off: PutOff::default(),
             wishes: Wishes::default(),
             moves: Moves::default(),
@@ -173,6 +178,7 @@ impl<O: Outside> Instance<O> {
         let known = self.known_life(server);
         let recalled = self.grace_note.recall(known.as_ref(), &self.outside, server.clocks());
         self.lives = Lives::new(known, recalled);
+        self.recall_taken_away(server);
     }
 
     /// Takes in what is new, and does at once what follows from it.
@@ -198,6 +204,7 @@ impl<O: Outside> Instance<O> {
             }
             News::Resolved(name, found) => self.resolved(server, now, &name, found),
             News::AddressGone(service, gone) => self.address_gone(server, now, &service, gone),
+            News::AddressBack(service, back) => self.address_back(server, now, &service, &back),
             News::VolumeGone(service, gone) => self.volume_gone(&service, &gone),
             News::HookRan(hook, took, is_done) => server.counts_mut().hooks.of_mut(hook).ended(took, is_done),
             News::Monitor(wanted) => self.wanted(server, now, wanted),
@@ -237,6 +244,7 @@ impl<O: Outside> Instance<O> {
             self.files_due(),
             self.put_off.due(),
             self.releases.due(),
+            self.taken_away.due(),
             self.conveying.due(),
         ];
         due.into_iter().flatten().min()
@@ -247,8 +255,9 @@ impl<O: Outside> Instance<O> {
     /// Ends what has waited for too long, and begins or tries again what waits no more.
     pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
         self.end_messages_put_off_too_long(server, now);
-        self.claim_again(server, now);
+        self.try_again(server, now);
         self.end_releases_that_hang(server, now);
+        self.end_returns_that_hang(now);
         self.begin_releases_that_wait(server, now);
     }
 
@@ -288,6 +297,8 @@ impl<O: Outside> Instance<O> {
     pub(crate) fn follow_beat(&mut self, server: &mut Common<O>, now: Moment) {
         self.look_for_silence(server, now);
         self.answer_wishes(server, now);
+        // After what other servers ask for: what one of them waits for goes on, and is not brought back first.
+        self.bring_addresses_back(server, now);
         self.fulfil_wishes(server, now);
         self.follow_moves(server, now);
         self.say_releases(now);

@@ -7,14 +7,16 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use heirlock_core::planned_move::{MoveEnd, MoveProgress, MoveRequest, may_move};
+use heirlock_core::store::StoreError;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::outside::Outside;
+use crate::agent::put_off::{Later, Tries};
 use crate::agent::running::Waiting;
 use crate::agent::wishes::Why;
-use crate::control::{Answer, AnswerWhen, Failure, Progress, Respond, Responder, Wait};
+use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Responder, Wait};
 use crate::limits;
 
 /// The moves that callers on this server asked other servers for, and those that callers on other servers ask this one for.
@@ -86,7 +88,7 @@ enum Fate {
 }
 
 impl<O: Outside> Instance<O> {
-    /// A caller has a service moved.
+    /// A caller has a service moved. `until`: so long a call of the store that fails is made again for it.
     pub(crate) fn move_service(
         &mut self,
         server: &mut Common<O>,
@@ -94,6 +96,7 @@ impl<O: Outside> Instance<O> {
         service: ServiceName,
         to: ServerName,
         waiting: Waiting,
+        until: Moment,
     ) {
         if let Err(why) = self.check_known(server, &service) {
             return waiting.responder.failed(&why, true);
@@ -103,8 +106,17 @@ impl<O: Outside> Instance<O> {
                 format!("{service} is being moved to {target} already; 'heirlock status' says whose it is");
             return waiting.responder.failed(&why, true);
         }
-        if let Err(why) = may_be_moved(server, now, &service, &to) {
-            return waiting.responder.failed(&why, true);
+        match may_be_moved(server, now, &service, &to) {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return waiting.responder.failed(&why, true),
+            Err(error) => {
+                let Some(tries) = Tries::after(&error, server.now(), until) else {
+                    return waiting.responder.failed(&error.to_string(), true);
+                };
+                let Waiting { responder, until: answer_when, .. } = waiting;
+                let request = Box::new(Request::Move { service, to, answer_when });
+                return self.put_off(Later::Request(request, responder, tries));
+            }
         }
         if to == *server.server() {
             return self.wish_for(server, now, service, Why::Move, waiting);
@@ -161,7 +173,8 @@ impl<O: Outside> Instance<O> {
             self.moves.here.insert(asked, Here { by, service: service.clone(), end });
             let waiting = Waiting { service: service.clone(), responder, until: AnswerWhen::Settled };
             let us = server.server().clone();
-            self.move_service(server, now, service, us, waiting);
+            let until = server.patience_with_the_store();
+            self.move_service(server, now, service, us, waiting, until);
         }
     }
 
@@ -207,17 +220,21 @@ impl<O: Outside> Instance<O> {
     }
 }
 
+/// Whether a service may be moved, or why not.
+///
+/// # Errors
+/// Where that can't be read.
 fn may_be_moved<O: Outside>(
     server: &Common<O>,
     now: Moment,
     service: &ServiceName,
     to: &ServerName,
-) -> Result<(), String> {
-    let newest = server.store().newest_claim(service).map_err(|error| error.to_string())?;
+) -> Result<Result<(), String>, StoreError> {
+    let newest = server.store().newest_claim(service)?;
     let known: Vec<&ServerName> = server.pulse().servers().keys().collect();
     let heart = |of: &ServerName| server.pulse().heart_of(of, now);
     let may = may_move(service, newest.as_ref(), server.server(), to, heart, &known);
-    may.map_err(|refusal| refusal.to_string())
+    Ok(may.map_err(|refusal| refusal.to_string()))
 }
 
 fn fate_of<O: Outside>(server: &Common<O>, now: Moment, asked: &mut Asked) -> Fate {

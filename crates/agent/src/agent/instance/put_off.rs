@@ -6,7 +6,7 @@ use heirlock_core::Moment;
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::outside::Outside;
-use crate::agent::put_off::Later;
+use crate::agent::put_off::{Later, Tries};
 use crate::control::{Progress, Request, Responder, Wait};
 
 impl<O: Outside> Instance<O> {
@@ -25,10 +25,11 @@ impl<O: Outside> Instance<O> {
     ) {
         let is_of_memory = matches!(*request, Request::Report { .. });
         if is_of_memory || !server.store().is_busy() {
-            return self.answer(server, now, *request, responder);
+            let until = server.patience_with_the_store();
+            return self.answer(server, now, *request, responder, until);
         }
-        let until = server.patience_with_the_store();
-        self.put_off(Later::Request(request, responder, until));
+        let tries = Tries::until(server.patience_with_the_store());
+        self.put_off(Later::Request(request, responder, tries));
     }
 
     /// Does what was put off and is of this kind, as long as the store answers.
@@ -45,17 +46,23 @@ impl<O: Outside> Instance<O> {
                     self.commit_arrivals(server, now, heard, batch, arrivals);
                 }
                 Later::Callout(heard, said, answered) => self.called_out(server, now, heard, said, answered),
-                Later::Request(request, responder, _) => self.answer(server, now, *request, responder),
+                Later::Request(request, responder, tries) => {
+                    self.answer(server, now, *request, responder, tries.until);
+                }
+                Later::Adoption(adoption, waiting, tries) => {
+                    self.adopt_again(server, now, *adoption, *waiting, tries);
+                }
+                Later::Fence(run, services, _) => self.fence(server, run, services),
             }
         }
     }
 
-    /// Claims that failed with a call of the store are tried again. While a call goes on still, its end is waited for.
-    pub(crate) fn claim_again(&mut self, server: &mut Common<O>, now: Moment) {
+    /// What failed with a call of the store is tried again. While a call goes on still, its end is waited for.
+    pub(crate) fn try_again(&mut self, server: &mut Common<O>, now: Moment) {
         if server.store().is_busy() {
             self.put_off.await_answer();
         } else if self.put_off.due().is_some_and(|due| now >= due) {
-            self.go_on(server, now, |later| later.is_claimed_again(now));
+            self.go_on(server, now, |later| later.is_tried_again(now));
         }
     }
 
@@ -72,7 +79,12 @@ impl<O: Outside> Instance<O> {
                 Later::GiveUp(service, until) if now >= until => {
                     self.address_gone(server, now, &service, Err(why.clone()));
                 }
-                Later::Request(_, responder, until) if now >= until => responder.failed(&why, false),
+                Later::Request(_, responder, tries) if now >= tries.until => {
+                    responder.failed(&tries.why.unwrap_or_else(|| why.clone()), false);
+                }
+                Later::Adoption(_, waiting, tries) if now >= tries.until => {
+                    waiting.responder.failed(&tries.why.unwrap_or_else(|| why.clone()), true);
+                }
                 later => self.put_off(later),
             }
         }
@@ -81,11 +93,21 @@ impl<O: Outside> Instance<O> {
     /// Tells those whose requests were put off what they wait for. One whose caller is gone is not begun any more.
     pub fn say_messages_put_off(&mut self, now: Moment) {
         self.put_off.retain(|later| match later {
-            Later::Request(_, responder, until) => {
-                let wait = Wait::new("the store to answer", now, Some(*until));
-                responder.progress(&Progress::waiting(wait))
+            Later::Request(_, responder, tries) => responder.progress(&waits_for_the_store(now, tries)),
+            Later::Adoption(adoption, waiting, tries) => {
+                let listens = waiting.responder.progress(&waits_for_the_store(now, tries));
+                // A service that another server has given up comes here all the same.
+                listens || !adoption.before.is_empty()
             }
             _ => true,
         });
     }
+}
+
+fn waits_for_the_store(now: Moment, tries: &Tries) -> Progress {
+    let for_what = match &tries.why {
+        Some(why) => format!("the store to work: {why}"),
+        None => "the store to answer".to_owned(),
+    };
+    Progress::waiting(Wait::new(for_what, now, Some(tries.until)))
 }

@@ -3,6 +3,9 @@
 //! No release waits for ever: work that takes an address or a volume away and does not report in time hangs, and its caller is
 //! told so. The service is left alone until that work reports, for it may go on at any moment.
 //!
+//! Before the address goes it is noted that it does (`bring_back.rs`): where the claim is not given up after that, since the agent is
+//! killed or the store fails, the address is brought back. The note ends with the claim.
+//!
 //! From the moment it begins nothing is forgotten any more (the service is *frozen*: arrivals are still recorded,
 //! departures aren't believed), for an unmonitoring by lockd, while it lets go, says nothing of the clients.
 //!
@@ -53,6 +56,12 @@ impl From<StoreError> for NotGivenUp {
     }
 }
 
+/// Why a release waits.
+const RESTARTS: &str = "the lock manager is being restarted for its adoption";
+
+/// The same.
+const COMES_BACK: &str = "its address is being brought back, for an earlier release did not come to its end";
+
 /// How long it may take until a volume is gone: the lock manager is looked at or worked on, then it lets go of the locks, then
 /// the hook runs.
 fn volume_time_max(settings: &Settings, limits_of_work: TimeLimits) -> Duration {
@@ -70,8 +79,8 @@ impl<O: Outside> Instance<O> {
             Some(release) => return responder.failed(&release.says_that_it_hangs(service), true),
             None => {}
         }
-        if self.waits_for_a_run(service) {
-            return self.release_later(server, service, responder);
+        if let Some(why) = self.begins_after(service) {
+            return self.release_later(server, service, why, responder);
         }
         if self.held.contains_key(service) || service.is_host() {
             return self.release(server, service, vec![responder], None);
@@ -115,18 +124,24 @@ impl<O: Outside> Instance<O> {
         responder.done(Answer::changed(Some(service), text));
     }
 
-    /// Whether a release can't begin yet, and will by itself: the lock manager is being restarted for the service, and is not asked
-    /// to let go of locks meanwhile, or the store has not said in time whether it was claimed.
-    fn waits_for_a_run(&self, service: &ServiceName) -> bool {
+    /// Why a release can't begin yet, though it will by itself, if so. The lock manager that is being restarted for the service is not
+    /// asked to let go of locks meanwhile.
+    fn begins_after(&self, service: &ServiceName) -> Option<&'static str> {
         let restarts = |running: &Running| running.machine.hinders_release(service, running.begins(service));
         let claims =
             |asked: &Running| asked.machine.targets().contains(service) && asked.claim_waits_for.is_some();
-        self.run.as_ref().is_some_and(restarts) || self.asked.iter().any(claims)
+        if self.run.as_ref().is_some_and(restarts) {
+            return Some(RESTARTS);
+        }
+        if self.asked.iter().any(claims) {
+            return Some("the store does not say whether it was claimed");
+        }
+        self.taken_away.is_on(service).then_some(COMES_BACK)
     }
 
-    /// The release begins once the run has come further. A cluster manager's stop that failed would have this server fenced.
-    fn release_later(&mut self, server: &Common<O>, service: &ServiceName, responder: Responder) {
-        tracing::info!(%service, "{service}: its release begins once the lock manager is restarted for its adoption");
+    /// The release begins once what it waits for is over. A cluster manager's stop that failed would have this server fenced.
+    fn release_later(&mut self, server: &Common<O>, service: &ServiceName, why: &str, responder: Responder) {
+        tracing::info!(%service, why, "{service}: its release does not begin yet: {why}");
         let TimeLimits { conveying, recognition, .. } = self.time_limits;
         let begins_by = server.patience_with_the_store() + conveying + recognition;
         self.releases.add(
@@ -149,14 +164,13 @@ impl<O: Outside> Instance<O> {
     /// Begins the releases that have waited for a run.
     pub(crate) fn begin_releases_that_wait(&mut self, server: &mut Common<O>, now: Moment) {
         for (service, begins_by) in self.releases.to_begin() {
-            let waits = self.waits_for_a_run(&service);
-            if waits && now < begins_by {
+            let waits_for = self.begins_after(&service);
+            if waits_for.is_some() && now < begins_by {
                 continue;
             }
             let (responders, _) = self.releases.end(&service);
-            if waits {
-                let why = "the lock manager is still being restarted for it, or the store does not say whether it was claimed; \
-                           'heirlock status' says for what its adoption waits";
+            if let Some(why) = waits_for {
+                let why = format!("it has waited for too long: {why} still; look at 'heirlock status'");
                 tracing::error!(%service, why, "{service} was not released: {why}");
                 let why = format!("{service} was not released: {why}");
                 responders.into_iter().for_each(|responder| responder.failed(&why, false));
@@ -179,7 +193,10 @@ impl<O: Outside> Instance<O> {
         responders: Vec<Responder>,
         asked: Option<u64>,
     ) {
-        if let Err(Unreleasable { text: why, .. }) = self.may_release(server, service) {
+        let may_release = self.may_release(server, service).map_err(|why| why.text);
+        let may_begin =
+            may_release.and_then(|()| self.note_taken_away(server, service).map_err(|why| unnoted(&why)));
+        if let Err(why) = may_begin {
             tracing::warn!(%service, why, "{service}: not released: {why}");
             responders.into_iter().for_each(|responder| responder.failed(&why, true));
             return;
@@ -228,7 +245,7 @@ impl<O: Outside> Instance<O> {
         match release.filter(|release| release.hangs) {
             Some(release) => (release.says_that_it_hangs(service), None),
             None if begins_by.is_some() => {
-                ("the lock manager is being restarted for its adoption".to_owned(), until.map(left_ms))
+                (self.begins_after(service).unwrap_or(RESTARTS).to_owned(), until.map(left_ms))
             }
             None if address_until.is_some() => {
                 ("its address is being taken away".to_owned(), until.map(left_ms))
@@ -290,6 +307,10 @@ impl<O: Outside> Instance<O> {
                 ),
                 passes: Some(running.machine.waits_until()),
             });
+        }
+        if self.taken_away.is_on(service) {
+            let text = format!("{service} is not released yet: {COMES_BACK}; it is released after that");
+            return Err(Unreleasable { text, passes: Some(None) });
         }
         if let Some(error) = server.health().error() {
             let text = format!(
@@ -421,6 +442,7 @@ impl<O: Outside> Instance<O> {
         let claim = Claim { released: true, ..held.claim.clone() };
         self.others.insert(service.clone(), claim);
         self.held.remove(service);
+        self.forget_taken_away(service);
         self.left_by_service(server, service, Event::GivenUp(service.clone()));
         let folder = server.store().place(Place::Generation(service, generation));
         let trouble = |Damaged { path, why, .. }| EntryTrouble { entry: format!("{folder}/{path}"), why };
@@ -466,6 +488,12 @@ impl<O: Outside> Instance<O> {
             }
         }
     }
+}
+
+fn unnoted(why: &str) -> String {
+    format!(
+        "it can't be noted that its address is taken away, so that the next agent would bring it back: {why}"
+    )
 }
 
 fn failed(why: &str) -> NotGivenUp {

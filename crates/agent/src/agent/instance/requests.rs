@@ -11,12 +11,15 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
 use crate::agent::outside::{InstanceOutside, Outside};
+use crate::agent::put_off::{Later, Tries};
 use crate::agent::running::{Commission, Waiting};
 use crate::agent::status;
 use crate::agent::work::RunNumber;
 use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
+use crate::limits;
 
 /// How an adoption was asked for.
+#[derive(Debug)]
 pub struct Adoption {
     pub service: ServiceName,
     pub prepare: bool,
@@ -26,41 +29,56 @@ pub struct Adoption {
     pub before: Vec<(Milestone, Moment)>,
 }
 
+/// Why this server has no authority to claim a service.
+enum NoAuthority {
+    /// It may not claim it.
+    Refused(String),
+    /// Whether it may could not be read.
+    StoreFails(StoreError),
+}
+
+impl From<StoreError> for NoAuthority {
+    fn from(error: StoreError) -> Self {
+        Self::StoreFails(error)
+    }
+}
+
 impl<O: Outside> Instance<O> {
-    /// A caller asks, and the store answers.
+    /// A caller asks, and the store answers. `until`: so long a call of the store that fails is made again for it.
     pub(crate) fn answer(
         &mut self,
         server: &mut Common<O>,
         now: Moment,
         request: Request,
         responder: Responder,
+        until: Moment,
     ) {
         tracing::debug!(?request, "asked");
         match request {
-            Request::Adopt { service, finish: true, answer_when: until, .. } => {
-                let waiting = Waiting { service: service.clone(), responder, until };
+            Request::Adopt { service, finish: true, answer_when, .. } => {
+                let waiting = Waiting { service: service.clone(), responder, until: answer_when };
                 self.finish(server, &service, waiting);
             }
             Request::Adopt { service, prepare, fenced, force, answer_when, .. } => {
-                let until = match answer_when {
+                let answer_when = match answer_when {
                     AnswerWhen::Notified | AnswerWhen::Settled if prepare => AnswerWhen::Prepared,
                     as_asked => as_asked,
                 };
-                let waiting = Waiting { service: service.clone(), responder, until };
+                let waiting = Waiting { service: service.clone(), responder, until: answer_when };
                 let adoption = Adoption { service, prepare, fenced, insisted: force, before: Vec::new() };
-                self.adopt(server, now, adoption, waiting);
+                self.adopt_within(server, now, adoption, waiting, until);
             }
             Request::Release { service } => match self.check_known(server, &service) {
                 Ok(()) => self.asked_to_release(server, &service, responder),
                 Err(why) => responder.failed(&why, true),
             },
-            Request::Failback { service, answer_when: until } => {
-                let waiting = Waiting { service: service.clone(), responder, until };
+            Request::Failback { service, answer_when } => {
+                let waiting = Waiting { service: service.clone(), responder, until: answer_when };
                 self.failback(server, now, service, waiting);
             }
-            Request::Move { service, to, answer_when: until } => {
-                let waiting = Waiting { service: service.clone(), responder, until };
-                self.move_service(server, now, service, to, waiting);
+            Request::Move { service, to, answer_when } => {
+                let waiting = Waiting { service: service.clone(), responder, until: answer_when };
+                self.move_service(server, now, service, to, waiting, until);
             }
             // The server answers these.
             Request::Status | Request::Past | Request::Drill { .. } | Request::Maintenance { .. } => {}
@@ -87,6 +105,36 @@ impl<O: Outside> Instance<O> {
     }
 
     pub fn adopt(&mut self, server: &mut Common<O>, now: Moment, adoption: Adoption, waiting: Waiting) {
+        let until = server.patience_with_the_store();
+        self.adopt_within(server, now, adoption, waiting, until);
+    }
+
+    /// The store failed when it was asked whether this server may claim a service, and is asked once more. What this server holds
+    /// may not be known either until it works.
+    pub(super) fn adopt_again(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        adoption: Adoption,
+        waiting: Waiting,
+        tries: Tries,
+    ) {
+        if self.holdings_known || now >= tries.until {
+            return self.adopt_within(server, now, adoption, waiting, tries.until);
+        }
+        let tries = Tries { again: Some(now + limits::STORE_RETRY), ..tries };
+        self.put_off(Later::Adoption(Box::new(adoption), Box::new(waiting), tries));
+    }
+
+    /// `try_until`: so long a call of the store that fails before the claim is made again. Of the claim itself see `claims.rs`.
+    fn adopt_within(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        adoption: Adoption,
+        waiting: Waiting,
+        try_until: Moment,
+    ) {
         let Waiting { responder, until, .. } = waiting;
         let service = &adoption.service;
         if let Err(why) = self.check_known(server, service) {
@@ -115,7 +163,15 @@ impl<O: Outside> Instance<O> {
         let primary_lost = self.last_sign_of(server, service, now);
         let (authority, starts_first) = match self.authority_for(server, &adoption) {
             Ok(permitted) => permitted,
-            Err(why) => return responder.failed(&why, true),
+            Err(NoAuthority::Refused(why)) => return responder.failed(&why, true),
+            Err(NoAuthority::StoreFails(error)) => {
+                let why = store_refuses(server, &error);
+                let Some(tries) = Tries::after(&error, server.now(), try_until) else {
+                    return responder.failed(&why, true);
+                };
+                let waiting = Waiting { service: service.clone(), responder, until };
+                return self.put_off(Later::Adoption(Box::new(adoption), Box::new(waiting), tries));
+            }
         };
         let waiting = vec![waiting(responder)];
         let commission = Commission {
@@ -172,12 +228,10 @@ impl<O: Outside> Instance<O> {
         &mut self,
         server: &mut Common<O>,
         adoption: &Adoption,
-    ) -> Result<(Authority, bool), String> {
+    ) -> Result<(Authority, bool), NoAuthority> {
         let insists = Authority { insisted: adoption.insisted, ..Authority::default() };
-        let newest = server.newest_or_lost(&adoption.service, &insists);
-        let (newest, _) = newest.map_err(|error| store_refuses(server, &error))?;
-        let heart = server.heart_of_owner(newest.as_ref());
-        let heart = heart.map_err(|error| store_refuses(server, &error))?;
+        let (newest, _) = server.newest_or_lost(&adoption.service, &insists)?;
+        let heart = server.heart_of_owner(newest.as_ref())?;
         // The owner of this moment, and none that becomes it before the claim.
         let owner = newest.as_ref().map(|claim| claim.owner.clone());
         let fenced = adoption.fenced.clone().and_then(|fenced| fenced.server(|| owner));
@@ -195,7 +249,7 @@ impl<O: Outside> Instance<O> {
             server.settings().service(&adoption.service).and_then(|configured| configured.home.as_ref());
         check_first(&adoption.service, newest.as_ref(), us, home, &authority)
             .and_then(|()| next_generation(&adoption.service, newest.as_ref(), us, heart, &authority))
-            .map_err(|refusal| refusal.to_string())?;
+            .map_err(|refusal| NoAuthority::Refused(refusal.to_string()))?;
         Ok((authority, newest.is_none()))
     }
 

@@ -370,6 +370,7 @@ impl<O: Outside> Instance<O> {
         // A recovery begins the next generation while the service is being given away.
         held.frozen = self.held.get(service).is_some_and(|before| before.frozen);
         server.saw_generation(service, generation, Some(generation), Some(held.state));
+        self.release_goes_on_in(service, generation);
         self.others.remove(service);
         self.unread.remove(service);
         self.held.insert(service.clone(), held);

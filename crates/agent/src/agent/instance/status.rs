@@ -143,6 +143,7 @@ impl<O: Outside> Instance<O> {
         let left_behind = self.left_behind_problems();
         problems
             .extend(left_behind.iter().map(|why| Problem::new(ProblemKind::AddressLeftBehind).saying(why)));
+        problems.extend(self.taken_away_problems());
         problems
     }
 

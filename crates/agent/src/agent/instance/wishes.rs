@@ -166,7 +166,7 @@ impl<O: Outside> Instance<O> {
         let claim = match server.store().newest_claim(service) {
             Ok(Some(claim)) if !claim.released && claim.owner != *server.server() => claim,
             Ok(_) => return Fate::Free,
-            Err(error) if error.is_late() && now < request.until => {
+            Err(error) if error.may_pass() && now < request.until => {
                 return Fate::Waits(Wait::new("the store to answer", now, Some(request.until)));
             }
             Err(error) => return Fate::Vain(error.to_string()),
@@ -243,6 +243,10 @@ impl<O: Outside> Instance<O> {
             tracing::info!(%service, "{service}: released, for the server that it is to come to asks for it");
             self.release(server, service, Vec::new(), Some(asked));
             self.capture.look_at(now);
+            if !self.is_releasing(service) {
+                let why = "its release can't begin there; the log of its agent says why".to_owned();
+                return Some(Decline { asked, why, waits: None, releasing_for_ms: None });
+            }
         }
         let (why, at_most_ms) = self.release_waits_for(now, service);
         let releasing_for_ms = self.releases.began_at(service).map(|at| millis(now.since(at)));

@@ -31,6 +31,7 @@ pub fn a_lock_manager_keeps_its_promises<O: InstanceOutside>(
     assert_eq!(outside.node(), outside.node());
     outside = grace_is_noted(outside, &anew);
     outside = registrations_are_noted_for_their_run(outside, &anew);
+    outside = addresses_that_are_taken_away_are_noted(outside, &anew);
     outside = placed_records_are_known_and_taken_for_no_registration(outside, &next, &anew);
     hints_are_forgotten(&mut outside);
     assert!(outside.monitor_standing().is_none() && outside.may_forget(&client(1)));
@@ -78,6 +79,23 @@ fn registrations_are_noted_for_their_run<O: InstanceOutside>(mut outside: O, ane
         assert_eq!(outside.registrations(run), Some(noted));
         assert_eq!(outside.registrations("run-0"), None, "they are another run's");
     }
+    outside
+}
+
+fn addresses_that_are_taken_away_are_noted<O: InstanceOutside>(mut outside: O, anew: &impl Fn(O) -> O) -> O {
+    assert_eq!(outside.taken_away(), Ok(TakenAway::default()), "none ever was");
+    let service = ServiceName::parse("nfs").unwrap();
+    let mut noted = TakenAway::default();
+    for generation in [1, 2] {
+        noted.note(&service, Generation(generation));
+        outside.note_taken_away(&noted).unwrap();
+        outside = anew(outside);
+        assert_eq!(outside.taken_away().as_ref(), Ok(&noted));
+    }
+    noted.forget(&service);
+    outside.note_taken_away(&noted).unwrap();
+    outside = anew(outside);
+    assert_eq!(outside.taken_away(), Ok(noted));
     outside
 }
 

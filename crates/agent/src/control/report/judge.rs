@@ -75,6 +75,8 @@ pub enum ProblemKind {
     RestartsNotTaken,
     /// The address of a service that belongs to another server is on this one still.
     AddressLeftBehind,
+    /// A release took the address of a service away and did not come to its end: no client reaches the service.
+    AddressTakenAway,
     /// Clients were there before the agent, and it is not known whether their locks are gone.
     GraceUnknown,
     /// An entry of a directory is no monitor record.
@@ -122,7 +124,7 @@ pub enum Next {
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoAgent,
         Self::AgentSilent,
         Self::NotCaptured,
@@ -137,6 +139,7 @@ impl ProblemKind {
         Self::ClientFilesBehind,
         Self::RestartsNotTaken,
         Self::AddressLeftBehind,
+        Self::AddressTakenAway,
         Self::GraceUnknown,
         Self::NoRecord,
         Self::Unreadable,
@@ -169,6 +172,7 @@ impl ProblemKind {
             Self::ClientFilesBehind => "client-files-behind",
             Self::RestartsNotTaken => "restarts-not-taken",
             Self::AddressLeftBehind => "address-left-behind",
+            Self::AddressTakenAway => "address-taken-away",
             Self::GraceUnknown => "grace-unknown",
             Self::NoRecord => "no-record",
             Self::Unreadable => "unreadable",
@@ -241,6 +245,7 @@ impl Problem {
             | ProblemKind::ClientsRefused
             | ProblemKind::NoRoom
             | ProblemKind::AddressLeftBehind
+            | ProblemKind::AddressTakenAway
             | ProblemKind::AdoptionFailed
             | ProblemKind::ClientsLost
             | ProblemKind::OwnerSilent => Level::Unprotected,

@@ -140,3 +140,61 @@ fn while_a_claim_is_tried_again_a_claim_of_another_server_is_seen_and_it_is_refu
     assert_eq!((claim.owner.as_str(), claim.generation), ("nfs-b", Generation(10)));
     assert!(told.answer().is_none());
 }
+
+/// A caller says a verb when the store has this fault.
+fn says_with(request: Request, fault: Fault) -> (Faults, Agent<Here>, Told) {
+    let (store, agent) = begun();
+    let (faults, told) = (Faults::default(), Told::default());
+    let mut agent = again(&agent, Box::new(Troubled::new(&store, &faults)));
+    agent.do_what_is_due();
+    faults.add(fault);
+    agent.handle(Message::Request(Box::new(request), Responder::new(told.clone())));
+    (faults, agent, told)
+}
+
+fn adoption() -> Request {
+    Request::Adopt {
+        service: service("new"),
+        prepare: false,
+        finish: false,
+        fenced: None,
+        force: true,
+        answer_when: AnswerWhen::Settled,
+    }
+}
+
+#[test]
+fn a_verb_is_not_refused_for_a_read_of_the_store_that_fails_before_its_claim() {
+    for times in [1, 3] {
+        let (_, mut agent, told) = says_with(adoption(), Fault { times, ..fails(&["newest_claim"]) });
+        assert!(told.answer().is_none(), "{:?}", told.answer());
+        goes_on(&mut agent, GRACE + Duration::from_secs(10));
+        assert!(matches!(told.answer(), Some(Ok(_))), "{times}: {:?}", told.answer());
+    }
+    let to = "nfs-b".parse().unwrap();
+    let moved = Request::Move { service: service("new"), to, answer_when: AnswerWhen::Settled };
+    let (_, mut agent, told) = says_with(moved, Fault { times: 1, ..fails(&["newest_claim"]) });
+    assert!(told.answer().is_none(), "{:?}", told.answer());
+    goes_on(&mut agent, Duration::from_secs(5));
+    let waits = told.waits.lock().unwrap().clone();
+    assert!(told.answer().is_none(), "{:?}", told.answer());
+    assert!(
+        waits.iter().any(|(what, _)| what.contains("nfs-a to give new up")),
+        "its owner is asked: {waits:?}"
+    );
+}
+
+#[test]
+fn a_verb_is_refused_where_the_store_has_failed_for_long_enough_or_will_not_get_better() {
+    let (_, mut agent, told) = says_with(adoption(), fails(&["newest_claim"]));
+    goes_on(&mut agent, Duration::from_secs(29));
+    assert!(told.answer().is_none(), "{:?}", told.answer());
+    let waits = told.waits.lock().unwrap().clone();
+    assert!(waits.iter().any(|(what, _)| what.contains("the store to work: newest_claim")), "{waits:?}");
+    goes_on(&mut agent, Duration::from_secs(3));
+    let failure = told.answer().unwrap().unwrap_err();
+    assert!(failure.refused && failure.message.contains("newest_claim: the store"), "{failure:?}");
+    let wrong = Fault { kind: StoreErrorKind::Wrong, ..fails(&["newest_claim"]) };
+    let (_, _, told) = says_with(adoption(), wrong);
+    assert!(told.answer().is_some_and(|answer| answer.unwrap_err().refused), "at once");
+}

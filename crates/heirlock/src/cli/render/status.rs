@@ -455,7 +455,7 @@ fn sentence(problem: &Problem) -> String {
             format!("the store does not take new clients in: {} refused so far", counted(count, "request"))
         }
         ProblemKind::NoRoom => format!("{service}: {clients} found no room in the store and are unprotected"),
-        ProblemKind::NotReady | ProblemKind::AddressLeftBehind => error,
+        ProblemKind::NotReady | ProblemKind::AddressLeftBehind | ProblemKind::AddressTakenAway => error,
         ProblemKind::RestartsNotTaken => {
             format!(
                 "the lock manager takes no call that {clients} {were} restarted: it may keep locks that no client holds"
