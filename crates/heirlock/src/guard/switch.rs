@@ -6,6 +6,7 @@
 mod callout;
 mod disable;
 mod enable;
+mod further;
 mod idle;
 mod mode;
 mod nfs_conf_file;
