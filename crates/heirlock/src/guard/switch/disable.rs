@@ -8,7 +8,7 @@ use heirlock_nsm::state::StateError;
 
 use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
-use super::{GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
+use super::{DRILLS, GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::files::trusted;
 use crate::host::{Host, Unit};
@@ -43,6 +43,7 @@ impl Run<'_> {
         // The units that would start the agent again go first, then the agent, so that it sends no number any more; then
         // the number, before another program may send.
         all_modes().try_for_each(|mode| mode.stop(self))?;
+        self.stop_drills()?;
         self.stop_agent()?;
         self.raise_states()?;
         all_modes().try_for_each(|mode| mode.hand_back(self))?;
@@ -54,6 +55,23 @@ impl Run<'_> {
         self.reload()?;
         self.drop_store()?;
         self.forget(memory)
+    }
+
+    /// The timer's drills ask the agent, so without it each of them would fail. A person has turned the timer on, and the step
+    /// says how to turn it on again.
+    fn stop_drills(&mut self) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() || !matches!(self.host.unit(DRILLS), Unit::Present(_)) {
+            return Ok(());
+        }
+        // One that was started and not enabled goes on until the next boot. systemctl tells it by its exit code.
+        let is_on = self.is_enabled(DRILLS) || self.systemctl(&["is-active", "--quiet", DRILLS]).is_ok();
+        if !is_on {
+            return Ok(());
+        }
+        let what = format!(
+            "stop and disable {DRILLS}, the weekly drill; 'systemctl enable --now {DRILLS}' turns it on again"
+        );
+        self.act(what, |run| run.systemctl(&["disable", "--now", DRILLS]))
     }
 
     fn stop_agent(&mut self) -> Result<(), GuardError> {

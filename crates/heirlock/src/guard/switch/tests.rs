@@ -13,6 +13,7 @@ use crate::host::nfs_conf::NfsConf;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
+mod drills;
 mod further;
 mod idle;
 mod modes;
