@@ -94,15 +94,15 @@ pub const PACEMAKER_THREE_NODES: Scenario = Scenario {
 };
 
 /// Pacemaker places the service and fences.
-const PLACED: Setup = Setup { home: None, fence: false, ..SETUP };
+pub(super) const PLACED: Setup = Setup { home: None, fence: false, ..SETUP };
 
-const NODES: [Name; 2] = [NFS_A, NFS_B];
+pub(super) const NODES: [Name; 2] = [NFS_A, NFS_B];
 
 /// The code of a resource that is active and needs somebody's attention.
 const DEGRADED: i32 = 190;
 
 /// The last member of the group.
-const LAST: &str = "homes-notify";
+pub(super) const LAST: &str = "homes-notify";
 
 fn crash(lab: &mut Cluster) -> Result<()> {
     lab.with_pacemaker(&NODES, &form_a(Tool::Crmsh)?)?;
@@ -359,12 +359,12 @@ fn taken_by(lab: &Cluster, [one, other]: [Name; 2]) -> Result<(Name, Name)> {
 }
 
 /// The group of the guide in which the NFS server is always on.
-fn form_a(tool: Tool) -> Result<Documented> {
+pub(super) fn form_a(tool: Tool) -> Result<Documented> {
     Documented::listings(tool, &["fence", "homes"])?.for_service(&HOMES)?.with_power_switch(&NODES)
 }
 
 /// All is up, Pacemaker has started the group on nfs-a, and both clients have mounted the service.
-fn begin(lab: &mut Cluster, setup: Option<&Setup>, last: &str) -> Result<()> {
+pub(super) fn begin(lab: &mut Cluster, setup: Option<&Setup>, last: &str) -> Result<()> {
     begin_on(lab, &NODES, setup, last)
 }
 
