@@ -79,6 +79,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::pacemaker::PACEMAKER_FENCE_FAILS,
     scenarios::pacemaker::PACEMAKER_AGENT_DIES,
     scenarios::pacemaker::PACEMAKER_CRASH,
+    scenarios::pacemaker_hundred::PACEMAKER_HUNDRED,
     scenarios::pacemaker::PACEMAKER_CRASH_CONTROL,
     scenarios::pacemaker_doctor::PACEMAKER_DOCTOR,
     scenarios::pacemaker_doctor::DOCUMENTED_CLUSTERS,
@@ -105,6 +106,7 @@ pub const LONG: &[&str] = &[
     "pacemaker-nfsserver",
     "pacemaker-fence-fails",
     "pacemaker-agent-dies",
+    "pacemaker-hundred",
 ];
 
 /// Finds one by name.

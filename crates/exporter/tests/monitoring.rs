@@ -63,6 +63,32 @@ fn every_panel_has_a_title_and_a_query_and_a_place_of_its_own() {
 }
 
 #[test]
+fn one_panel_shows_age_reach_and_time_of_the_last_drill_of_each_service() {
+    let dashboard: Value = serde_json::from_str(&read("dist/grafana/heirlock.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let panel = panels.iter().find(|panel| panel["title"] == "Last drill of each service").unwrap();
+    let shown = &panel["transformations"][1]["options"]["renameByName"];
+    for (of, metric, column) in [
+        ("A", "time() - heirlock_drill_timestamp_seconds{", "Age"),
+        ("B", "heirlock_drill_unreached_clients{", "Clients not reached"),
+        ("C", "heirlock_drill_adoption_seconds{", "Adoption would take"),
+    ] {
+        let target =
+            panel["targets"].as_array().unwrap().iter().find(|target| target["refId"] == of).unwrap();
+        assert!(target["expr"].as_str().unwrap().starts_with(metric), "{target}");
+        // A table that is made of the newest values: each has a column of that name (Grafana, "merge").
+        assert!(target["format"] == "table" && target["instant"] == true, "{target}");
+        assert_eq!(shown[format!("Value #{of}")], column);
+        assert!(names().iter().any(|name| metric.contains(name)), "{metric}");
+    }
+    // The colour of an old drill and the alert for one go by the same time.
+    let red = &panel["fieldConfig"]["overrides"][0]["properties"][1]["value"]["steps"][1]["value"];
+    let days = red.as_u64().unwrap() / 86_400;
+    let old = format!("heirlock_drill_timestamp_seconds > {days} * 86400");
+    assert!(read("dist/prometheus/heirlock.rules.yml").contains(&old), "{old}");
+}
+
+#[test]
 fn every_alert_has_a_paragraph_in_the_guide_and_names_it() {
     let (rules, tests, guide) = (
         read("dist/prometheus/heirlock.rules.yml"),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result};
 
 use super::{AdoptionReport, Cluster, Name, Service};
+use crate::busy;
 
 /// The lines of Pacemaker's log that tell of a resource's action on its own node.
 const ACTIONS: &str = "(do_lrm_rsc_op)\\|(log_executor_event)";
@@ -36,6 +37,7 @@ pub struct Loss {
     at: Instant,
     /// By the clock of the node that takes over: guests have their own.
     there: f64,
+    load: f64,
 }
 
 impl Cluster {
@@ -49,7 +51,7 @@ impl Cluster {
         // The question took as long as its answer.
         let half = asked.elapsed() / 2;
         let at = Instant::now();
-        Ok(Loss { at, there: there + half.as_secs_f64() })
+        Ok(Loss { at, there: there + half.as_secs_f64(), load: busy::load() })
     }
 
     /// The actions of resources on a node, in their order.
@@ -87,6 +89,7 @@ impl Cluster {
             lost_at: loss.there,
             report: self.report(node, service.name)?,
             back: back - loss.at,
+            load: loss.load,
         };
         for line in timeline.lines()? {
             self.say(line);
@@ -103,9 +106,16 @@ pub struct Timeline {
     lost_at: f64,
     report: AdoptionReport,
     back: Duration,
+    load: f64,
 }
 
 impl Timeline {
+    /// The load of this machine when the service was lost, as [`busy::load`] has it.
+    #[must_use]
+    pub fn load(&self) -> f64 {
+        self.load
+    }
+
     /// From the beginning of the adoption to the proof of the grace period, and from `--finish` to the last client told.
     ///
     /// # Errors
@@ -136,11 +146,14 @@ impl Timeline {
         lines.push(format!("  {:6.2}  the lock is back", self.back.as_secs_f64()));
         let (prepare, finish) = self.own_share()?;
         lines.push(format!(
-            "of these {:.2} s heirlock took {:.2}: {:.2} to prepare, {:.2} from --finish to the last client told",
+            "of these {:.2} s heirlock took {:.2} with {} client(s): {:.2} to prepare, {:.2} from --finish to the last client told; \
+             the machine's load was {:.2}",
             self.back.as_secs_f64(),
             (prepare + finish).as_secs_f64(),
+            self.report.clients,
             prepare.as_secs_f64(),
-            finish.as_secs_f64()
+            finish.as_secs_f64(),
+            self.load
         ));
         Ok(lines)
     }

@@ -14,6 +14,7 @@ pub mod own_mounts;
 pub mod own_restart;
 pub mod pacemaker;
 pub mod pacemaker_doctor;
+pub mod pacemaker_hundred;
 pub mod pacemaker_store;
 pub mod package;
 pub mod planned_move;

@@ -124,12 +124,13 @@ pub(super) fn others(
     Ok(servers)
 }
 
-/// The highest number that the store knows was sent for these services or by this server itself.
+/// The highest number that the store knows was sent for these services or by this server itself, for whichever of its lock managers.
 pub(super) fn highest_number(
     store: &dyn Store,
     settings: &Settings,
 ) -> Result<Option<StateNumber>, StoreError> {
-    let own = store.servers()?.get(&settings.server).and_then(|report| report.state).map(StateNumber);
+    let servers = store.servers()?;
+    let own = servers.get(&settings.server).into_iter().flat_map(ServerReport::states).map(StateNumber);
     let kept = kept(store, settings)?.into_iter().collect::<Result<Vec<Kept>, StoreError>>()?;
     Ok(kept.into_iter().filter_map(|kept| kept.state).chain(own).max())
 }

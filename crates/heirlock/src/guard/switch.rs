@@ -6,6 +6,7 @@
 mod callout;
 mod disable;
 mod enable;
+mod further;
 mod idle;
 mod mode;
 mod nfs_conf_file;
@@ -39,6 +40,10 @@ pub(super) use enable::enable;
 
 /// Our unit.
 const UNIT: &str = "heirlock.service";
+
+/// It says a drill each week, where a person has turned it on.
+const DRILLS: &str = "heirlock-drill.timer";
+
 const UNIT_FILE: &str = "/etc/systemd/system/heirlock.service";
 const UNIT_TEXT: &str = include_str!("../../../../dist/systemd/heirlock.service");
 
@@ -235,10 +240,14 @@ impl Run<'_> {
     fn is_known(&self, unit: &str) -> bool {
         self.is_enabled(unit) || self.host.unit(unit) != Unit::Absent
     }
+
     /// Told by the link that enabling makes.
     fn is_enabled(&self, unit: &str) -> bool {
-        let wants =
-            if unit.ends_with(".socket") { "sockets.target.wants" } else { "multi-user.target.wants" };
+        let wants = match unit.rsplit_once('.') {
+            Some((_, "socket")) => "sockets.target.wants",
+            Some((_, "timer")) => "timers.target.wants",
+            _ => "multi-user.target.wants",
+        };
         let link = Path::new("/etc/systemd/system").join(wants).join(unit);
         trusted::stat_of_link(self.host.at(link)).is_ok()
     }

@@ -54,13 +54,16 @@ impl Tree {
         fs::rename(tree.host().at("/proc/4711"), tree.outside.path().join("statd")).unwrap();
         let script = format!(
             "#!/bin/sh\necho \"$*\" >> {log}\ncd {root}/etc/systemd/system || exit 1\n\
-             case $3 in *.socket) wants=sockets.target.wants;; *) wants=multi-user.target.wants;; esac\ncase $1 in\n\
+             case $3 in *.socket) wants=sockets.target.wants;; *.timer) wants=timers.target.wants;;\n\
+             *) wants=multi-user.target.wants;; esac\ncase $1 in\n\
+             is-active) [ -e {root}/run/active/$3 ];;\n\
              mask) [ ! -e $2 ] || exit 1; ln -s /dev/null $2;;\nunmask) rm -f $2;;\n\
              enable) mkdir -p $wants; ln -sf ../$3 $wants;;\n\
              is-enabled) ls -d *.wants/$2 > /dev/null 2>&1 || {{ echo disabled; exit 1; }}; echo enabled;;\n\
              show) if [ -L $4 ]; then echo masked; elif [ -e {root}/lib/systemd/system/$4 ]; then echo loaded;\n\
              else echo not-found; fi;;\n\
-             disable) [ -e $3 ] || exit 1; rm -f $wants/$3; rmdir $wants || true;;\n\
+             disable) [ -e $3 ] || [ -e {root}/lib/systemd/system/$3 ] || exit 1; rm -f $wants/$3 {root}/run/active/$3;\n\
+             rmdir $wants || true;;\n\
              stop) [ $2 != rpc-statd.service ] || rm -rf {statd};;\n\
              start) [ $2 != rpc-statd.service ] || {{ mkdir -p {statd}; cp -a {kept}/. {statd}; }};;\nesac\n",
             statd = tree.root.path().join("proc/4711").display(),

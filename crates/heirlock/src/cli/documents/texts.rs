@@ -428,7 +428,8 @@ capture.mode the verb is said again.",
         synopsis: None,
         description: "\
 Gives this host back as it was before 'heirlock enable': stops the agent, raises the state number of the status monitor above all that was
-sent, hands all registrations back to rpc.statd and starts it, and only then lets sm-notify loose. The records in the store stay.
+sent, hands all registrations back to rpc.statd and starts it, and only then lets sm-notify loose. The records in the store stay. The
+weekly drill (heirlock-drill.timer) is turned off, where a person has turned it on.
 
 A package that is removed says 'heirlock disable --if-idle' first. That refuses, with nothing changed, where clients on record would
 lose what protects their locks: where a service is this server's and has clients, or where a run is on. Release the service, or wait; or

@@ -13,6 +13,12 @@ use crate::files::{self, trusted};
 pub(super) struct Callout;
 
 impl ModeOnHost for Callout {
+    fn is_of_the_first_alone(&self) -> Option<&'static str> {
+        Some(
+            "the callout in this host's nfs.conf speaks to the lock manager of the host's own network namespace",
+        )
+    }
+
     fn check_enter(&self, run: &Run<'_>) -> Result<(), GuardError> {
         let refuse = |what: String| Err(GuardError::Refused { what });
         let named = statd::named_callout(run.host, run.settings);

@@ -8,7 +8,7 @@ use heirlock_nsm::state::StateError;
 
 use super::super::memory::{self, Before, Memory, Remembered};
 use super::super::{records, rivals};
-use super::{GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
+use super::{DRILLS, GuardError, Run, Step, StepOutcome, UNIT, all_modes, boot, failed, nfs_conf_file};
 use crate::config::Settings;
 use crate::files::trusted;
 use crate::host::{Host, Unit};
@@ -43,8 +43,9 @@ impl Run<'_> {
         // The units that would start the agent again go first, then the agent, so that it sends no number any more; then
         // the number, before another program may send.
         all_modes().try_for_each(|mode| mode.stop(self))?;
+        self.stop_drills()?;
         self.stop_agent()?;
-        self.raise_state()?;
+        self.raise_states()?;
         all_modes().try_for_each(|mode| mode.hand_back(self))?;
         for (path, remembered) in self.memory.files.clone() {
             self.give_back(&path, &remembered)?;
@@ -56,6 +57,23 @@ impl Run<'_> {
         self.forget(memory)
     }
 
+    /// The timer's drills ask the agent, so without it each of them would fail. A person has turned the timer on, and the step
+    /// says how to turn it on again.
+    fn stop_drills(&mut self) -> Result<(), GuardError> {
+        if self.host.systemctl.is_none() || !matches!(self.host.unit(DRILLS), Unit::Present(_)) {
+            return Ok(());
+        }
+        // One that was started and not enabled goes on until the next boot. systemctl tells it by its exit code.
+        let is_on = self.is_enabled(DRILLS) || self.systemctl(&["is-active", "--quiet", DRILLS]).is_ok();
+        if !is_on {
+            return Ok(());
+        }
+        let what = format!(
+            "stop and disable {DRILLS}, the weekly drill; 'systemctl enable --now {DRILLS}' turns it on again"
+        );
+        self.act(what, |run| run.systemctl(&["disable", "--now", DRILLS]))
+    }
+
     fn stop_agent(&mut self) -> Result<(), GuardError> {
         // A run that was ended may have removed the unit already, and systemctl refuses to disable what is not there.
         let there = self.is_enabled(UNIT) || self.host.unit(UNIT) != Unit::Absent;
@@ -65,9 +83,11 @@ impl Run<'_> {
         self.act(format!("stop and disable {UNIT}"), |run| run.systemctl(&["disable", "--now", UNIT]))
     }
 
-    /// Clients ignore a number that they saw already, so stock sm-notify must never count up to one of ours.
-    fn raise_state(&mut self) -> Result<(), GuardError> {
-        let path = self.settings.state_directory.join("state");
+    /// Clients ignore a number that they saw already, so stock sm-notify must never count up to one of ours, in the directory of
+    /// whichever lock manager it runs.
+    fn raise_states(&mut self) -> Result<(), GuardError> {
+        let states = self.settings.instances().into_iter().map(|of| of.state_directory.join("state"));
+        let states: Vec<PathBuf> = states.collect();
         let store = records::store(self.host, self.settings);
         let remembered = records::remembered_number(self.host, self.settings);
         let known = store.and_then(|store| records::highest_number(store.as_ref(), self.settings));
@@ -75,9 +95,10 @@ impl Run<'_> {
             Ok(Some(highest)) => highest,
             Ok(None) => return Ok(()),
             Err(error) => {
+                let states: Vec<String> = states.iter().map(|path| path.display().to_string()).collect();
                 let what = format!(
                     "{}: the highest number that was sent is unknown ({error}); where this server's clients were notified, disable again with the store in its place",
-                    path.display()
+                    states.join(", ")
                 );
                 self.say(StepOutcome::Left, what);
                 // The number that this server itself sent is known all the same.
@@ -85,7 +106,11 @@ impl Run<'_> {
                 remembered
             }
         };
-        let before = Before::look(self.host, &path).map_err(failed("read", &path))?;
+        states.iter().try_for_each(|path| self.raise_state(path, highest))
+    }
+
+    fn raise_state(&mut self, path: &Path, highest: StateNumber) -> Result<(), GuardError> {
+        let before = Before::look(self.host, path).map_err(failed("read", path))?;
         let bytes = before.as_ref().map_or(&[][..], |before| before.content.bytes());
         match StateNumber::parse_file(bytes) {
             Ok(number) if number >= highest => {
@@ -102,7 +127,7 @@ impl Run<'_> {
             _ => {}
         }
         self.act(format!("raise {} to {highest}, the highest number that was sent", path.display()), |run| {
-            let at = run.host.at(&path);
+            let at = run.host.at(path);
             let written = match &before {
                 Some(before) => before.with(&highest.render_file()).restore(&at),
                 None => memory::write(&at, &highest.render_file(), 0o644),
@@ -194,7 +219,8 @@ impl Run<'_> {
                 if kept.owner.as_ref() == Some(&self.settings.server) && !kept.service.is_host() {
                     // Its conveyed records lie in the status monitor's directory, under the service's name.
                     let what = format!(
-                        "{} is still this server's, and sm-notify will notify its clients from no particular address: release it, or let another server adopt it",
+                        "{}{} is still this server's, and sm-notify will notify its clients from no particular address: release it, or let another server adopt it",
+                        self.whose(&kept.service),
                         kept.service
                     );
                     self.say(StepOutcome::Left, what);

@@ -31,6 +31,7 @@ impl Run<'_> {
     fn put_under_guard(&mut self, word: Word) -> Result<(), GuardError> {
         self.check_unchanged()?;
         self.mode().check_enter(self)?;
+        self.check_further()?;
         let all = our_files(self.host, self.settings);
         let nfs_conf =
             all.iter().filter(|file| nfs_conf_file::is_nfs_conf(file)).map(|file| file.path.clone());
@@ -54,6 +55,7 @@ impl Run<'_> {
         if behind {
             self.tell_statd("which reads in nfs.conf whether it has a callout when it starts")?;
         }
+        self.say_further();
         if !self.plan {
             self.say_in_force();
             for hazard in rivals::hazards(self.host, self.settings) {

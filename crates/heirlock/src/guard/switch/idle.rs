@@ -46,14 +46,16 @@ impl Run<'_> {
         }
         if let Some(phase) = kept.phase.filter(|phase| !phase.is_over()) {
             return Some(format!(
-                "the clients of {service} are being told (phase {phase}); wait until 'heirlock status' says that it is settled"
+                "{}the clients of {service} are being told (phase {phase}); wait until 'heirlock status' says that it is settled",
+                self.whose(service)
             ));
         }
         // What this server serves under its own name is handed back to the status monitor, with all its clients.
         let clients = kept.clients.len();
         (clients > 0 && !service.is_host()).then(|| {
             format!(
-                "{service} is this server's, with {clients} client(s) on record, which no server would tell of its loss; say 'heirlock release {service}' first, and adopt it on another server"
+                "{}{service} is this server's, with {clients} client(s) on record, which no server would tell of its loss; say 'heirlock release {service}' first, and adopt it on another server",
+                self.whose(service)
             )
         })
     }

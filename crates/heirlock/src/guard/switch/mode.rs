@@ -21,6 +21,11 @@ pub(super) trait ModeOnHost {
         Vec::new()
     }
 
+    /// Why no lock manager but the first one can have this mode, where that is so.
+    fn is_of_the_first_alone(&self) -> Option<&'static str> {
+        None
+    }
+
     /// Refuses what can't become of this host. Nothing was changed yet.
     fn check_enter(&self, _: &Run<'_>) -> Result<(), GuardError> {
         Ok(())

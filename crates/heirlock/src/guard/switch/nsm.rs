@@ -21,6 +21,12 @@ const SOCKET_PORT: &str = ":662\n";
 pub(super) struct Nsm;
 
 impl ModeOnHost for Nsm {
+    fn is_of_the_first_alone(&self) -> Option<&'static str> {
+        Some(
+            "heirlock.socket holds the sockets of one status monitor, that of the host's own network namespace",
+        )
+    }
+
     fn units(&self) -> Units {
         Units { ours: &[SOCKET], masked: &[statd::UNIT] }
     }

@@ -13,6 +13,8 @@ use crate::host::nfs_conf::NfsConf;
 use crate::store::dir::DirStore;
 use crate::store::{Contents, Store};
 
+mod drills;
+mod further;
 mod idle;
 mod modes;
 mod read_only;
