@@ -740,3 +740,4 @@ mod repeated;
 mod several;
 mod troubled;
 mod verbs;
+mod watching;
