@@ -472,11 +472,7 @@ fn sentence(problem: &Problem) -> String {
              doesn't say whether it is in grace: {error}"
         ),
         ProblemKind::NoRecord => format!("{path}: {error}"),
-        ProblemKind::HeartsUnwatched => format!(
-            "the watch of the other servers is {error}; until it comes to its end none of them is taken for dead, no service is adopted \
-             without being asked, and 'adopt' asks for --owner-fenced; 'heirlock doctor' looks at the store, which is slower than its \
-             time limits"
-        ),
+        ProblemKind::HeartsUnwatched => hearts_unwatched(&error),
         ProblemKind::Unreadable => format!("{service}: can't be read: {error}"),
         ProblemKind::AdoptionFailed => format!("{service}: the last adoption failed: {error}"),
         ProblemKind::ClientsLost => {
@@ -503,6 +499,14 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn hearts_unwatched(how: &str) -> String {
+    format!(
+        "the watch of the other servers is {how}; until it comes to its end none of them is taken for dead, no service is adopted \
+         without being asked, and 'adopt' asks for --owner-fenced; 'heirlock doctor' looks at the store, which is slower than its \
+         time limits"
+    )
 }
 
 fn owner_silent(service: &str, owner: &str, left_to: &str) -> String {
