@@ -3,7 +3,7 @@
 
 use anyhow::{Result, ensure};
 
-use super::stage::{RECLAIM_TIME_MAX, expect_both_locks, let_both_go, stand_by, two_locks};
+use super::stage::{expect_both_locks, let_both_go, stand_by, two_locks};
 use crate::capture::{MOSTLY_WATCH, WATCH_ALONE};
 use crate::cluster::{
     CLIENT1, CLIENT2, Cluster, HOMES, NFS_A, NFS_B, NFS_C, Name, Records, SETUP, Setup, Switched,
@@ -138,8 +138,9 @@ fn double(lab: &mut Cluster) -> Result<()> {
     let number = begin_with(lab, &[NFS_B, NFS_C], &IN_ORDER)?;
     lab.wait_until_it_hears(NFS_C, NFS_B)?;
     lab.expect_no_fence()?;
-    // Its client that can't be told holds nfs-b's adoption up for as long as this takes.
-    lab.cable(CLIENT2, false)?;
+    // A client that nobody can find a port of is not told, and holds nfs-b's adoption up for as long as this takes. A cable that is
+    // drawn for so long would have its kernel give the network up.
+    lab.ok(CLIENT2, "kill -STOP $(pidof rpcbind)")?;
     lab.power_loss(NFS_A)?;
     lab.wait_until_it_fences(NFS_B, NFS_A)?;
     lab.wait_for_locks(NFS_B, 1, SILENCE_TIME_MAX)?;
@@ -155,7 +156,7 @@ fn double(lab: &mut Cluster) -> Result<()> {
     })?;
     lab.ok(NFS_B, "sync")?;
     lab.power_loss(NFS_B)?;
-    lab.cable(CLIENT2, true)?;
+    lab.ok(CLIENT2, "kill -CONT $(pidof rpcbind)")?;
 
     expect_adopted_by(lab, NFS_C, NFS_B, midway.generation, &[number, midway.state_number])?;
     expect_confirmed_off(lab, &[NFS_A, NFS_B])?;
