@@ -43,6 +43,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::window::WINDOW,
     scenarios::twice::LATE,
     scenarios::three_servers::THREE_SERVERS,
+    scenarios::etcd::ETCD_DOUBLE,
     scenarios::etcd::PAUSED_OWNER,
     scenarios::etcd::SPLIT,
     scenarios::etcd::ETCD_CRASH,
@@ -96,6 +97,7 @@ pub const ALL: &[Scenario] = &[
 /// be silent and twice for the end of grace. What they show of heirlock is shown in others as well, one thing at a time.
 pub const LONG: &[&str] = &[
     "three-servers",
+    "etcd-double",
     "paused-owner",
     "split",
     "pacemaker-drbd",

@@ -115,12 +115,10 @@ impl HistoryCheck {
     /// Where the store can't be read.
     pub fn look_at(&mut self, store: &dyn Store, service: &ServiceName) -> Result<(), StoreError> {
         let past = store.past(service)?;
-        for claim in past.claims.iter().rev() {
-            self.claimed(service, claim);
-        }
+        let mut accounts = Vec::new();
         for generation in past.generations.iter().rev() {
             match store.account(service, *generation) {
-                Ok(account) => self.account(service, *generation, account),
+                Ok(account) => accounts.push((*generation, account)),
                 // A generation that is no more in a second look was pruned.
                 Err(error) => match store.past(service)?.generations.contains(generation) {
                     true => return Err(error),
@@ -128,7 +126,24 @@ impl HistoryCheck {
                 },
             }
         }
+        self.past(service, &past.claims, accounts);
         Ok(())
+    }
+
+    /// All that one look has shown of a service: its claims, the newest first as a store gives them, and its generations by rising
+    /// number.
+    pub fn past(
+        &mut self,
+        service: &ServiceName,
+        claims: &[Claim],
+        accounts: impl IntoIterator<Item = (Generation, Account)>,
+    ) {
+        for claim in claims.iter().rev() {
+            self.claimed(service, claim);
+        }
+        for (generation, account) in accounts {
+            self.account(service, generation, account);
+        }
     }
 
     /// A claim was seen. Claims are given in the order in which they were made, or all of a look by rising number.

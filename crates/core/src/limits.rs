@@ -30,6 +30,12 @@ pub const SERVICES_MAX: usize = 256;
 /// Bytes of one client's record: all the lines of all its files.
 pub const RECORD_BYTES_MAX: usize = 64 * 1024;
 
+/// For how many times as long as a watch of the other servers takes none has come to its end, before that is named.
+pub const UNWATCHED_AFTER: u32 = 3;
+
+/// How often it was interrupted by then: an outage, and a machine that stands still, is one interruption.
+pub const INTERRUPTIONS_MIN: u32 = 3;
+
 /// Addresses of one client that are tried in turn.
 pub const CLIENT_ADDRESSES_MAX: usize = 8;
 

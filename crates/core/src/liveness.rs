@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::claim::{Claim, OwnerHeart};
+use crate::limits::{INTERRUPTIONS_MIN, UNWATCHED_AFTER};
 use crate::moment::Moment;
 use crate::names::ServerName;
 
@@ -36,6 +37,29 @@ pub struct Hearts {
     seen: BTreeMap<ServerName, Seen>,
     /// Their hearts could not be read in the last round, though the store could be.
     unseen: BTreeSet<ServerName>,
+    /// What has kept this server from watching to the end since it last did.
+    interruptions: Option<Interruptions>,
+}
+
+/// The watch was interrupted, and has not come to its end since.
+#[derive(Debug, Clone, Copy)]
+struct Interruptions {
+    /// The last round before the first one.
+    since: Moment,
+    times: u32,
+    /// How much time counts that servers were watched on end since the last one that had the watch begin anew.
+    counted: Duration,
+}
+
+/// The other servers are not watched to the end: their deaths are not noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unwatched {
+    /// The last round before the first interruption.
+    pub since: Moment,
+    /// How often rounds failed since then that had succeeded before.
+    pub times: u32,
+    /// For how long on end servers must be watched.
+    pub needed: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +90,13 @@ impl Hearts {
             has_missed: false,
             seen: BTreeMap::new(),
             unseen: BTreeSet::new(),
+            interruptions: None,
         }
+    }
+
+    /// How long servers are watched on end before a silence is believed, after a start and after blindness.
+    fn needed(&self) -> Duration {
+        self.dead_after.saturating_mul(2)
     }
 
     /// A round in which our own write and all reads of the store succeeded.
@@ -75,10 +105,14 @@ impl Hearts {
         // In so long a gap this server was to be taken for dead itself: it watched no other one.
         let gap = before.map_or(Duration::ZERO, |at| now.since(at));
         if gap >= self.dead_after {
-            self.blind();
+            self.blind_since(before);
         }
-        if std::mem::take(&mut self.has_missed) {
+        let has_missed = std::mem::take(&mut self.has_missed);
+        if has_missed {
             self.leave_out(gap);
+            self.interrupted(before);
+        } else if self.seeing_since.is_some() {
+            self.watched(gap);
         }
         self.seeing_since.get_or_insert(now);
         self.unseen.clear();
@@ -126,11 +160,50 @@ impl Hearts {
 
     /// The store was away: the time that servers were watched until now proves nothing.
     pub fn blind(&mut self) {
-        self.seeing_since = None;
+        self.blind_since(self.round_at);
+    }
+
+    fn blind_since(&mut self, last_round: Option<Moment>) {
+        // One that does not see yet is not interrupted once more.
+        if self.seeing_since.take().is_some() {
+            self.interrupted(last_round);
+            if let Some(interruptions) = &mut self.interruptions {
+                interruptions.counted = Duration::ZERO;
+            }
+        }
         self.has_missed = false;
         for seen in self.seen.values_mut() {
             seen.was_alive = false;
         }
+    }
+
+    fn interrupted(&mut self, last_round: Option<Moment>) {
+        let Some(since) = last_round else { return };
+        let begun = Interruptions { since, times: 0, counted: Duration::ZERO };
+        self.interruptions.get_or_insert(begun).times += 1;
+    }
+
+    /// Servers were watched for so much longer. Once that is enough to believe a silence, what interrupted it before is past.
+    fn watched(&mut self, time: Duration) {
+        let needed = self.needed();
+        self.interruptions = self.interruptions.take().and_then(|interruptions| {
+            let counted = interruptions.counted.saturating_add(time);
+            (counted < needed).then_some(Interruptions { counted, ..interruptions })
+        });
+    }
+
+    /// Whether the other servers are not watched to the end, since a store that is slower than its limits now and then, or fails now
+    /// and then, interrupts the watch again and again: for [`UNWATCHED_AFTER`] times as long as a watch takes,
+    /// [`INTERRUPTIONS_MIN`] times at least. Of a store that is away all the time its failures speak.
+    #[must_use]
+    pub fn unwatched(&self, now: Moment) -> Option<Unwatched> {
+        let Interruptions { since, times, .. } = self.interruptions?;
+        let needed = self.needed();
+        let long = needed.saturating_mul(UNWATCHED_AFTER);
+        let works_at_times = self.round_at.is_some_and(|at| now.since(at) < long);
+        let watches_any = !self.seen.is_empty() || !self.unseen.is_empty();
+        let is_so = watches_any && works_at_times && times >= INTERRUPTIONS_MIN && now.since(since) >= long;
+        is_so.then_some(Unwatched { since, times, needed })
     }
 
     /// Whether this server was seen to live later than `since`. A server that stopped in order lives no more.
@@ -157,7 +230,7 @@ impl Hearts {
     #[must_use]
     pub fn heart_of(&self, server: &ServerName, now: Moment) -> OwnerHeart {
         let now = self.seen_until(now);
-        let needed = self.dead_after.saturating_mul(2);
+        let needed = self.needed();
         let watched = self.seeing_since.map_or(Duration::ZERO, |since| now.since(since));
         let unknown = OwnerHeart::Unknown { watched, needed };
         if self.unseen.contains(server) {
@@ -316,6 +389,79 @@ mod tests {
         saw(&mut hearts, 25, &a(), 20, false);
         assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(34))));
         assert!(may_adopt_unasked(hearts.heart_of(&a(), at(35))));
+    }
+
+    /// In one of `each` rounds, each a second long, the store is too slow. Gives when it was said first, and what.
+    fn slow_in_one_of(each: u64, rounds: u64, mut hearts: Hearts) -> Option<(u64, Unwatched)> {
+        (21..21 + rounds).find_map(|second| {
+            match second % each {
+                0 => hearts.missed(),
+                _ => saw(&mut hearts, second, &a(), 20, false),
+            }
+            Some((second, hearts.unwatched(at(second))?))
+        })
+    }
+
+    #[test]
+    fn a_store_that_is_slow_in_every_second_round_has_no_death_noticed_and_is_named() {
+        let mut hearts = living();
+        for second in 21..=200 {
+            match second % 2 {
+                0 => hearts.missed(),
+                _ => saw(&mut hearts, second, &a(), 20, false),
+            }
+            assert!(!may_adopt_unasked(hearts.heart_of(&a(), at(second))), "it is dead, and nobody knows");
+        }
+        let needed = DEAD_AFTER * 2;
+        let told = Unwatched { since: at(21), times: 90, needed };
+        assert_eq!(hearts.unwatched(at(500)), None, "the store is away for good");
+        assert_eq!(Hearts::new(DEAD_AFTER).unwatched(at(201)), None);
+        saw(&mut hearts, 201, &a(), 20, false);
+        assert_eq!(hearts.unwatched(at(201)), Some(told));
+        let first = slow_in_one_of(2, 200, living()).map(|(second, unwatched)| (second, unwatched.since));
+        assert_eq!(first, Some((51, at(21))), "three times as long as a watch takes");
+        assert_eq!(slow_in_one_of(10, 2_000, living()), None, "a busy disk makes one wait now and then");
+    }
+
+    #[test]
+    fn a_watch_that_starts_over_again_and_again_is_named_until_it_comes_to_its_end() {
+        let mut hearts = living();
+        // Away for two rounds of eight: a silence that lasts as long as `dead-after` is never seen twice as long.
+        for second in 21..=100 {
+            match second % 8 {
+                0 | 1 => hearts.missed(),
+                _ => saw(&mut hearts, second, &a(), second, false),
+            }
+            let is_said = hearts.unwatched(at(second)).is_some();
+            assert_eq!(is_said, second >= 23 + 30, "{second}");
+        }
+        for second in 101..=120 {
+            saw(&mut hearts, second, &a(), second, false);
+            // Its watch goes on from 98 on.
+            let is_said = hearts.unwatched(at(second)).is_some();
+            assert_eq!(is_said, second < 98 + 10, "{second}");
+        }
+    }
+
+    #[test]
+    fn an_outage_and_a_machine_that_stood_still_are_one_interruption_each() {
+        let mut hearts = living();
+        (21..=1_000).for_each(|_| hearts.missed());
+        for second in 1_001..=1_030 {
+            assert_eq!(hearts.unwatched(at(second)), None, "{second}");
+            saw(&mut hearts, second, &a(), 20, false);
+        }
+        saw(&mut hearts, 5_000, &a(), 21, false);
+        assert_eq!(hearts.unwatched(at(5_000)), None);
+        // A server without any other one watches none.
+        let mut alone = Hearts::new(DEAD_AFTER);
+        for second in 0..=200 {
+            match second % 2 {
+                0 => alone.missed(),
+                _ => alone.saw(at(second), []),
+            }
+            assert_eq!(alone.unwatched(at(second)), None, "{second}");
+        }
     }
 
     /// All servers stood still, as virtual machines do whose host does, and this one goes on first.

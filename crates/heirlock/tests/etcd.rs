@@ -28,6 +28,10 @@ mod namespaces;
 mod network;
 #[path = "etcd/phases.rs"]
 mod phases;
+#[path = "etcd/slow_disk.rs"]
+mod slow_disk;
+#[path = "etcd/split.rs"]
+mod split;
 #[path = "etcd/stage.rs"]
 mod stage;
 

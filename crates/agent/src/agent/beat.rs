@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use heirlock_core::claim::OwnerHeart;
 use heirlock_core::incarnation::Incarnation;
-use heirlock_core::liveness::{Beat, Hearts};
+use heirlock_core::liveness::{Beat, Hearts, Unwatched};
 use heirlock_core::planned_move::{MoveProgress, MoveRequest};
 use heirlock_core::store::{
     Asked, Beaten, Decline, FurtherLockManager, Seen, ServerHearts, ServerReport, Store, StoreError,
@@ -29,6 +29,10 @@ pub struct Pulse {
     written: Option<u64>,
     /// The store did not show that one at the next.
     set_back: bool,
+    /// Since when the others are not watched to the end, in seconds since 1970, as it was found first.
+    unwatched_since_s: Option<u64>,
+    /// The error of the last call that kept this server from watching them.
+    last_error: Option<String>,
 }
 
 /// The trace of another agent under our name.
@@ -85,6 +89,8 @@ impl Pulse {
             namesake: None,
             written: None,
             set_back: false,
+            unwatched_since_s: None,
+            last_error: None,
         }
     }
 
@@ -117,22 +123,59 @@ impl Pulse {
         condition: Condition,
         of: &[Asked],
     ) -> Result<(Option<Namesake>, Option<Vec<Seen>>), StoreError> {
-        match self.try_beat(store, condition, of) {
+        let now_s = condition.written_at_s;
+        let beaten = self.try_beat(store, condition, of);
+        let beaten = match beaten {
             Ok(Shown { namesake, hearts, seen }) => {
                 self.saw(now, hearts);
                 Ok((namesake, seen))
             }
             Err(error) => {
-                self.hearts.missed();
+                self.missed(&error);
                 Err(error)
             }
+        };
+        self.note_unwatched(now, now_s);
+        beaten
+    }
+
+    fn missed(&mut self, error: &StoreError) {
+        self.hearts.missed();
+        self.last_error = Some(error.to_string());
+    }
+
+    /// Says in the log when the others begin to be watched to the end no more, and when they are again.
+    fn note_unwatched(&mut self, now: Moment, now_s: u64) {
+        match (self.hearts.unwatched(now), self.unwatched_since_s) {
+            (Some(Unwatched { since, times, needed }), None) => {
+                self.unwatched_since_s = Some(now_s.saturating_sub(now.since(since).as_secs()));
+                let why = self.last_error.as_deref().unwrap_or("this server stood still");
+                tracing::warn!(
+                    why,
+                    times,
+                    "the watch of the other servers was interrupted {times} times, and none was watched for {} s on end: no server is taken for dead until one is; the last reason: {why}",
+                    needed.as_secs()
+                );
+            }
+            (None, Some(_)) => {
+                self.unwatched_since_s = None;
+                tracing::info!("the other servers are watched again");
+            }
+            _ => {}
         }
+    }
+
+    /// Whether the others are not watched to the end, since when in seconds since 1970, and the last error that kept this server
+    /// from it.
+    pub(crate) fn unwatched(&self, now: Moment) -> Option<(Unwatched, u64, Option<&str>)> {
+        // As long as the log has not said it, nothing does.
+        Some((self.hearts.unwatched(now)?, self.unwatched_since_s?, self.last_error.as_deref()))
     }
 
     /// Reads the others' hearts between two beats: a silence ends at any moment, and a server that claims on its strength must
     /// not be up to a whole interval behind.
     pub fn look(&mut self, now: Moment, store: &dyn Store) -> Result<(), StoreError> {
-        let found = store.hearts().inspect_err(|_| self.hearts.missed())?;
+        let found = store.hearts().inspect_err(|error| self.missed(error))?;
         self.saw(now, found);
         Ok(())
     }

@@ -525,6 +525,7 @@ impl<O: Outside> Server<O> {
         let named = |(of, problem): (Option<&LockManagerName>, Problem)| problem.of_lock_manager(of);
         let of_work = each().flat_map(|(of, it)| it.problems_of_work().into_iter().map(move |p| (of, p)));
         problems.extend(of_work.map(named));
+        problems.extend(status::hearts_unwatched(self.common.pulse(), self.common.now()));
         let acquaintance = self.common.acquaintance().problem();
         problems.extend(acquaintance.map(|why| Problem::new(ProblemKind::Other).saying(&why)));
         let heart = |why: String| Problem::new(ProblemKind::Other).saying(&why);

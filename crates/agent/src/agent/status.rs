@@ -12,6 +12,7 @@ use heirlock_core::takeover::{
 use heirlock_core::{Moment, Outcome, RecordKey, ServiceName};
 use heirlock_nsm::MonName;
 
+use super::beat::Pulse;
 use super::health::Protection;
 use super::holdings::Held;
 use super::outside::Unready;
@@ -430,6 +431,18 @@ pub(super) fn problem_of(ailment: &Ailment) -> Problem {
         Some(error) => Problem::new(kind).saying(error),
         None => Problem::new(kind),
     }
+}
+
+/// The other servers are not watched to the end.
+pub(super) fn hearts_unwatched(pulse: &Pulse, now: Moment) -> Option<Problem> {
+    let (unwatched, since_s, error) = pulse.unwatched(now)?;
+    let needed = unwatched.needed.as_secs();
+    let last = error.map_or_else(String::new, |error| format!("; the last time: {error}"));
+    let why = format!(
+        "interrupted {}, and none of them was watched for {needed} s on end{last}",
+        counted(usize::try_from(unwatched.times).unwrap_or(usize::MAX), "time")
+    );
+    Some(Problem::new(ProblemKind::HeartsUnwatched).saying(&why).since(since_s))
 }
 
 /// The clients of which it is known that they are not on record.

@@ -773,3 +773,4 @@ mod repeated;
 mod several;
 mod troubled;
 mod verbs;
+mod watching;

@@ -129,7 +129,10 @@ pub(super) fn steps(html: &mut Html, status: &StatusReport, known: &Known) {
                 };
                 html.within("li", &[], |html| {
                     html.element("span", &[("class", class)], word);
-                    with_commands(html, &known.words.problem(problem));
+                    let since = problem.since_s.map_or_else(String::new, |at| {
+                        format!("since {}, {}: ", known.now.time(at), known.now.ago(at))
+                    });
+                    with_commands(html, &format!("{since}{}", known.words.problem(problem)));
                 });
             }
         });

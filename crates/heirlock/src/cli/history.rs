@@ -1,8 +1,7 @@
 //! `heirlock history` and `heirlock report`: the past of services, from the store and, while an adoption is on, from the agent.
 
 use heirlock_core::history::{Beginning, Tenure};
-use heirlock_core::history_check::HistoryCheck;
-use heirlock_core::store::StoreError;
+use heirlock_core::history_check::Broken;
 use heirlock_core::{Generation, ServiceName};
 
 use crate::config::Settings;
@@ -33,32 +32,24 @@ pub(super) fn history(
         };
         let mut reports = Vec::new();
         for service in services {
-            let (tenures, unreadable) = match past::history(store, &service) {
+            let judged = match past::judged(store, &service) {
                 Err(error) if error.is_absent() => return Err(error.into()),
                 // It says nothing of the other services.
-                Err(error) => (Vec::new(), vec![error.to_string()]),
-                Ok(told) => told,
+                Err(error) => past::Judged { unreadable: vec![error.to_string()], ..past::Judged::default() },
+                Ok(judged) => judged,
             };
-            // Of entries that can't be read nothing can be judged.
-            let broken = if unreadable.is_empty() { broken(store, &service)? } else { Vec::new() };
+            let in_words = |broken: &Broken| format!("{} ({})", broken.what, broken.rule);
             reports.push(HistoryReport {
                 service: service.to_string(),
-                generations: tenures.iter().map(TenureReport::from).collect(),
-                unreadable,
-                broken,
+                generations: judged.tenures.iter().map(TenureReport::from).collect(),
+                unreadable: judged.unreadable,
+                broken: judged.broken.iter().map(in_words).collect(),
             });
         }
         output.print(&reports, |reports, look| render::history(reports, look))?;
         let is_good = |report: &HistoryReport| report.unreadable.is_empty() && report.broken.is_empty();
         Ok(if reports.iter().all(is_good) { Exit::Done } else { Exit::Failed })
     })
-}
-
-/// How the history of a service breaks the rules that every one keeps.
-fn broken(store: &dyn Store, service: &ServiceName) -> Result<Vec<String>, StoreError> {
-    let mut check = HistoryCheck::default();
-    check.look_at(store, service)?;
-    Ok(check.broken().map(|broken| format!("{} ({})", broken.what, broken.rule)).collect())
 }
 
 /// Tells what became of one adoption: of the one that is on or was the last, or of a generation's.

@@ -14,10 +14,10 @@ use super::stage::Stage;
 use super::{CLIENTS, expect, namespaces, told_once};
 
 /// How long an owner is silent before the automatic standby takes it for dead.
-const DEAD_AFTER: Duration = Duration::from_secs(5);
+pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
 
-/// The stage, where this test runs in namespaces of its own.
-fn staged(test: &str) -> Option<Stage> {
+/// The stage, where this test runs in namespaces of its own. A server that is named is on a switch beside a member of its own.
+fn staged(test: &str, beside: Option<char>) -> Option<Stage> {
     let can = program().is_some();
     if !namespaces::is_inside(test, can, "root and etcd (Debian: etcd-server)") {
         return None;
@@ -25,11 +25,11 @@ fn staged(test: &str) -> Option<Stage> {
     if !super::certificates::can_be_made() {
         return None;
     }
-    Stage::new()
+    Stage::new(beside)
 }
 
 /// Runs something, and says how long it took. No test judges by it.
-fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
+pub(super) fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
     let began = Instant::now();
     let done = run();
     eprintln!("measured: {what}: {} ms", began.elapsed().as_millis());
@@ -37,18 +37,26 @@ fn timed<T>(what: &str, run: impl FnOnce() -> T) -> T {
 }
 
 /// Both servers, of which the second one adopts from the first by itself.
-struct Pair {
-    stage: Stage,
-    a: Server,
-    b: Server,
+pub(super) struct Pair {
+    pub(super) stage: Stage,
+    pub(super) a: Server,
+    pub(super) b: Server,
     at_a: Network,
     at_b: Network,
 }
 
 impl Pair {
     /// Both are up, and the clients of the first are on record.
-    fn new(test: &str) -> Option<Self> {
-        let stage = staged(test)?;
+    pub(super) fn new(test: &str) -> Option<Self> {
+        staged(test, None).map(Self::on)
+    }
+
+    /// The same, where one of them is on a switch beside a member of its own.
+    pub(super) fn with_far(test: &str, beside: char) -> Option<Self> {
+        staged(test, Some(beside)).map(Self::on)
+    }
+
+    fn on(stage: Stage) -> Self {
         let ((a, at_a), (b, at_b)) = (stage.server('a', 11), stage.server('b', 12));
         let mut pair = Self { stage, a, b, at_a, at_b };
         let fence = pair.b.path("fenced").display().to_string();
@@ -66,16 +74,16 @@ impl Pair {
         pair.b.wait_until_it_hears_the_other();
         CLIENTS.iter().for_each(|client| pair.a.register(client));
         pair.wait_for_clients(1, &CLIENTS);
-        Some(pair)
+        pair
     }
 
     /// Waits until these are on record, and no others.
-    fn wait_for_clients(&self, generation: u64, clients: &[&str]) {
+    pub(super) fn wait_for_clients(&self, generation: u64, clients: &[&str]) {
         self.a.wait_for("clients on record", |_| (self.stage.clients(generation) == clients).then_some(()));
     }
 
     /// A client takes its first lock at the first server, and is on record.
-    fn client_is_kept(&self, client: &str) {
+    pub(super) fn client_is_kept(&self, client: &str) {
         self.a.register(client);
         self.a.wait_for("a client on record", |_| {
             self.stage.clients(1).contains(&client.to_owned()).then_some(())
@@ -83,25 +91,25 @@ impl Pair {
     }
 
     /// Waits until a server's heartbeat changes in etcd.
-    fn heart_beats(&self, server: &str) {
+    pub(super) fn heart_beats(&self, server: &str) {
         let before = self.stage.beats(server);
         self.a.wait_for("a heartbeat", |_| (self.stage.beats(server) > before).then_some(()));
     }
 
     /// Whether the second server had the first one switched off.
-    fn was_fenced(&self) -> bool {
+    pub(super) fn was_fenced(&self) -> bool {
         self.b.path("fenced").exists()
     }
 
     /// The first server has its service still, and was never taken for dead.
     #[track_caller]
-    fn assert_nothing_was_adopted(&self) {
+    pub(super) fn assert_nothing_was_adopted(&self) {
         assert_eq!(self.stage.claims(), ["1"], "{}", self.b.log());
         assert!(!self.was_fenced(), "{}", self.b.log());
     }
 
     /// Waits until a server's agent itself says this of its store.
-    fn store_is(server: &Server, well: bool) {
+    pub(super) fn store_is(server: &Server, well: bool) {
         server.wait_for("word of the store", |server| {
             let status = server.try_status()?;
             (status["agent"] != "" && status["store"]["well"] == well).then_some(())
@@ -197,7 +205,7 @@ const OVERTAKEN: &str = "nfs-b has claimed it as generation 2; it is not this se
 
 impl Pair {
     /// The second server has adopted, and told the clients that are there.
-    fn is_adopted(&self) {
+    pub(super) fn is_adopted(&self) {
         self.b.wait_for("clients that are told", |_| {
             CLIENTS.iter().all(|client| !self.at_b.told(client).is_empty()).then_some(())
         });
@@ -208,7 +216,7 @@ impl Pair {
 
     /// The first server, which can reach etcd from now on, says that it has lost the service. It has done nothing for it since.
     /// `before` is how many heartbeats of it etcd had taken.
-    fn gives_way(&mut self, before: u64) {
+    pub(super) fn gives_way(&mut self, before: u64) {
         let beats = timed("a former owner: from its next heartbeat until it says that it is one", || {
             let first = self
                 .a
@@ -238,7 +246,7 @@ impl Pair {
 const BEATS_MAX: u64 = 25;
 
 /// A client that comes to a server that has lost its service, and does not know it.
-const MEANWHILE: &str = "127.2.0.2";
+pub(super) const MEANWHILE: &str = "127.2.0.2";
 
 #[test]
 fn a_server_that_is_cut_off_from_etcd_writes_nothing_once_another_one_has_adopted() {

@@ -1,12 +1,13 @@
 //! What is kept in an etcd of the tests' own, read past the store's own code.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::members::Members;
+use super::members::{Members, post, within};
 
 /// The default of `store.prefix`.
 const PREFIX: &str = "/heirlock/";
@@ -21,11 +22,33 @@ pub(crate) struct Entry {
 
 /// Keys below this one of the store, without it, and what they hold, as a majority knows them. It waits for one.
 pub(crate) fn below(members: &Members, key: &str) -> BTreeMap<String, Entry> {
+    let (from, question) = asking(key);
+    entries(&members.answer("/v3/kv/range", &question.to_string()), &from)
+}
+
+/// The same as a member in that network namespace knows it by itself, which may be out of date: what no store may believe.
+pub(crate) fn known_to(
+    members: &Members,
+    member: usize,
+    namespace: &Path,
+    key: &str,
+) -> BTreeMap<String, Entry> {
+    let (from, mut question) = asking(key);
+    question["serializable"] = true.into();
+    let answer = within(namespace, || post(members.own(member), "/v3/kv/range", &question.to_string()));
+    entries(&answer.unwrap(), &from)
+}
+
+/// The question for all keys below this one, and how they begin.
+fn asking(key: &str) -> (String, Value) {
     let from = format!("{PREFIX}{key}");
     let mut to = from.clone().into_bytes();
     *to.last_mut().unwrap() += 1;
-    let question = json!({"key": STANDARD.encode(&from), "range_end": STANDARD.encode(to)}).to_string();
-    let answer = members.answer("/v3/kv/range", &question);
+    let question = json!({"key": STANDARD.encode(&from), "range_end": STANDARD.encode(to)});
+    (from, question)
+}
+
+fn entries(answer: &str, from: &str) -> BTreeMap<String, Entry> {
     let body = &answer[answer.find('{').unwrap()..=answer.rfind('}').unwrap()];
     let found: Value = serde_json::from_str(body).unwrap();
     let text = |value: &Value| {

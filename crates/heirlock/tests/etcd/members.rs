@@ -3,10 +3,16 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Names the etcd that the tests run, where it is another one than Debian's in the path.
+const PROGRAM: &str = "HEIRLOCK_TEST_ETCD";
 
 /// Long, for a machine that does much else; the awaited event ends the wait.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -17,14 +23,46 @@ const LOG_LINES: usize = 8;
 /// How long a member's answer is waited for. One that has no leader says so after seven seconds.
 const ANSWER_TIME: Duration = Duration::from_secs(20);
 
-/// The program, where it is installed (Debian: etcd-server).
+/// The program that [`PROGRAM`] names, and must be there then; else the one that is installed (Debian: etcd-server).
 pub(crate) fn program() -> Option<PathBuf> {
+    if let Some(named) = env::var_os(PROGRAM).map(PathBuf::from) {
+        assert!(named.is_absolute() && named.is_file(), "{PROGRAM}: expected a program, found {named:?}");
+        return Some(named);
+    }
     let path = env::var_os("PATH")?;
     env::split_paths(&path).map(|folder| folder.join("etcd")).find(|program| program.is_file())
 }
 
 /// The files of secured members: the authority's certificate, and a certificate with its key that serves for all.
 pub(crate) type Tls = [PathBuf; 3];
+
+/// Makes something in a network namespace, named by its file.
+pub(crate) fn within<T: Send>(namespace: &Path, make: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            let namespace = File::open(namespace).unwrap();
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            make()
+        });
+        made.join().unwrap()
+    })
+}
+
+/// Where a member runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    /// For clients and other members.
+    pub(crate) address: IpAddr,
+    /// A network namespace that is not the test's own.
+    pub(crate) namespace: Option<PathBuf>,
+}
+
+impl Place {
+    fn bind(&self, address: IpAddr) -> TcpListener {
+        let bind = || TcpListener::bind((address, 0)).unwrap();
+        self.namespace.as_ref().map_or_else(bind, |namespace| within(namespace, bind))
+    }
+}
 
 /// Members of one cluster.
 pub(crate) struct Members {
@@ -35,34 +73,43 @@ pub(crate) struct Members {
 
 struct Member {
     arguments: Vec<String>,
+    namespace: Option<PathBuf>,
     log: PathBuf,
     url: String,
-    /// For the tests' own questions, unsecured, on the loopback interface.
+    /// For the tests' own questions, unsecured: on the loopback interface, or at its address where it has a namespace of its own.
     own: SocketAddr,
     child: Option<Child>,
     /// By a signal.
     is_stopped: bool,
+    /// By the network: no question of the test gets there.
+    is_cut_off: bool,
 }
 
 impl Members {
     /// One at each of these addresses; nothing where no etcd is installed, which is noted.
     pub(crate) fn start(addresses: &[IpAddr], tls: Option<&Tls>) -> Option<Self> {
+        let place = |address: &IpAddr| Place { address: *address, namespace: None };
+        Self::start_at(&addresses.iter().map(place).collect::<Vec<_>>(), tls)
+    }
+
+    /// The same, where each of them may have a network namespace of its own.
+    pub(crate) fn start_at(places: &[Place], tls: Option<&Tls>) -> Option<Self> {
         let Some(program) = program() else {
             crate::left_out::leave_out("etcd (Debian: etcd-server)");
             return None;
         };
         // The ports are free now, and another program may take one before etcd does.
-        (0..5).find_map(|_| Self::try_start(&program, addresses, tls))
+        (0..5).find_map(|_| Self::try_start(&program, places, tls))
     }
 
-    fn try_start(program: &Path, addresses: &[IpAddr], tls: Option<&Tls>) -> Option<Self> {
+    fn try_start(program: &Path, places: &[Place], tls: Option<&Tls>) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
-        let bind = |address: IpAddr| TcpListener::bind((address, 0)).unwrap();
-        let ports: Vec<[TcpListener; 3]> = addresses
+        let ports: Vec<[TcpListener; 3]> = places
             .iter()
-            .map(|address| {
-                let own = if address.is_loopback() { *address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
-                [*address, *address, own].map(bind)
+            .map(|place| {
+                let is_reached = place.address.is_loopback() || place.namespace.is_some();
+                let own = if is_reached { place.address } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+                [place.address, place.address, own].map(|address| place.bind(address))
             })
             .collect();
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -86,18 +133,37 @@ impl Members {
             .collect();
             arguments.extend(tls.map(of_tls).unwrap_or_default());
             let log = folder.path().join(format!("log-{at}"));
-            Member { arguments, log, url: client, own, child: None, is_stopped: false }
+            let namespace = places[at].namespace.clone();
+            Member {
+                arguments,
+                namespace,
+                log,
+                url: client,
+                own,
+                child: None,
+                is_stopped: false,
+                is_cut_off: false,
+            }
         });
         let mut members = Self { all: members.collect(), _folder: folder };
         drop(ports);
-        (0..addresses.len()).for_each(|member| members.start_member(program, member));
+        (0..places.len()).for_each(|member| members.start_member(program, member));
         members.is_up().then_some(members)
     }
 
     fn start_member(&mut self, program: &Path, member: usize) {
         let member = &mut self.all[member];
         let log = File::options().create(true).append(true).open(&member.log).unwrap();
-        let child = Command::new(program)
+        let mut command = match &member.namespace {
+            Some(namespace) => {
+                // It becomes the member: it has the same process.
+                let mut command = Command::new("/usr/bin/nsenter");
+                command.arg(format!("--net={}", namespace.display())).arg(program);
+                command
+            }
+            None => Command::new(program),
+        };
+        let child = command
             .args(&member.arguments)
             .env_clear()
             .stdin(Stdio::null())
@@ -130,18 +196,42 @@ impl Members {
         member.is_stopped = is_stopped;
     }
 
-    /// Whether it was neither killed nor stopped.
+    /// From now on the network keeps the test from a member, or does no more.
+    pub(crate) fn note_cut_off(&mut self, member: usize, is_cut_off: bool) {
+        self.all[member].is_cut_off = is_cut_off;
+    }
+
+    /// The process of a member that was not killed.
+    pub(crate) fn pid(&self, member: usize) -> u32 {
+        self.all[member].child.as_ref().unwrap().id()
+    }
+
+    /// Whether it was neither killed nor stopped nor cut off.
     pub(crate) fn runs(&self, member: usize) -> bool {
         let member = &self.all[member];
-        member.child.is_some() && !member.is_stopped
+        member.child.is_some() && !member.is_stopped && !member.is_cut_off
+    }
+
+    /// Makes a member the leader.
+    pub(crate) fn make_leader(&self, member: usize) {
+        let began = Instant::now();
+        loop {
+            let leader = self.leader();
+            if leader == member {
+                return;
+            }
+            assert!(began.elapsed() < PATIENCE, "member {member} does not lead: {}", self.logs());
+            let status = post(self.own(member), "/v3/maintenance/status", "{}").unwrap_or_default();
+            if let Some(id) = number(&status, "member_id") {
+                let to = format!("{{\"targetID\":\"{id}\"}}");
+                post(self.own(leader), "/v3/maintenance/transfer-leadership", &to);
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// The leader, as the members that run see it.
     pub(crate) fn leader(&self) -> usize {
-        let number = |text: &str, key: &str| {
-            let rest = text.split_once(&format!("\"{key}\":\""))?.1;
-            Some(rest.split_once('"')?.0.to_owned())
-        };
         let began = Instant::now();
         loop {
             let statuses = (0..self.all.len()).filter(|member| self.runs(*member)).filter_map(|member| {
@@ -231,6 +321,12 @@ impl Drop for Members {
             }
         }
     }
+}
+
+/// A number in an answer, as etcd spells those of 64 bits.
+fn number(answer: &str, key: &str) -> Option<String> {
+    let rest = answer.split_once(&format!("\"{key}\":\""))?.1;
+    Some(rest.split_once('"')?.0.to_owned())
 }
 
 fn of_tls([ca, certificate, key]: &Tls) -> Vec<String> {

@@ -41,6 +41,9 @@ pub struct Problem {
     /// The words of the error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Since when, in seconds since 1970, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_s: Option<u64>,
 }
 
 /// The kinds of problem.
@@ -81,6 +84,9 @@ pub enum ProblemKind {
     GraceUnknown,
     /// An entry of a directory is no monitor record.
     NoRecord,
+    /// The other servers are not watched to the end, since the store is slower than its time limits again and again: none is taken for
+    /// dead.
+    HeartsUnwatched,
     /// Something in the store can't be read.
     Unreadable,
     /// The last adoption of a service failed.
@@ -142,6 +148,7 @@ impl ProblemKind {
         Self::AddressTakenAway,
         Self::GraceUnknown,
         Self::NoRecord,
+        Self::HeartsUnwatched,
         Self::Unreadable,
         Self::AdoptionFailed,
         Self::ClientsLost,
@@ -175,6 +182,7 @@ impl ProblemKind {
             Self::AddressTakenAway => "address-taken-away",
             Self::GraceUnknown => "grace-unknown",
             Self::NoRecord => "no-record",
+            Self::HeartsUnwatched => "hearts-unwatched",
             Self::Unreadable => "unreadable",
             Self::AdoptionFailed => "adoption-failed",
             Self::ClientsLost => "clients-lost",
@@ -192,7 +200,16 @@ impl ProblemKind {
 impl Problem {
     /// Of a kind, and no more.
     pub fn new(kind: ProblemKind) -> Self {
-        Self { kind, service: None, server: None, lock_manager: None, path: None, clients: None, error: None }
+        Self {
+            kind,
+            service: None,
+            server: None,
+            lock_manager: None,
+            path: None,
+            clients: None,
+            error: None,
+            since_s: None,
+        }
     }
 
     /// Of this service.
@@ -232,6 +249,12 @@ impl Problem {
         Self { error: Some(error.to_owned()), ..self }
     }
 
+    /// Since then, in seconds since 1970.
+    #[must_use]
+    pub fn since(self, since_s: u64) -> Self {
+        Self { since_s: Some(since_s), ..self }
+    }
+
     /// How bad it is.
     pub fn level(&self) -> Level {
         match self.kind {
@@ -255,6 +278,7 @@ impl Problem {
             | ProblemKind::RestartsNotTaken
             | ProblemKind::GraceUnknown
             | ProblemKind::NoRecord
+            | ProblemKind::HeartsUnwatched
             | ProblemKind::Unreadable
             | ProblemKind::ClientsUnreachable
             | ProblemKind::AwaitsFinish

@@ -37,7 +37,10 @@ pub(in crate::cli) fn status(report: &StatusReport, look: &Look) -> String {
         // All of them in the order in which they were found, where there are not too many.
         let (worst, more) = worst_first(&report.problems, PROBLEMS_SHOWN_MAX);
         for problem in if more > 0 { worst } else { report.problems.iter().collect() } {
-            text.push_str(&wrapped("  ", &in_words(problem)));
+            let since = problem.since_s.map_or_else(String::new, |since_s| {
+                format!("since {}, {}: ", look.local_time(since_s), look.age(since_s))
+            });
+            text.push_str(&wrapped("  ", &format!("{since}{}", in_words(problem))));
         }
         if more > 0 {
             text.push_str(&wrapped("  ", &format!("and {more} more, which 'heirlock status --json' names")));
@@ -469,6 +472,7 @@ fn sentence(problem: &Problem) -> String {
              doesn't say whether it is in grace: {error}"
         ),
         ProblemKind::NoRecord => format!("{path}: {error}"),
+        ProblemKind::HeartsUnwatched => hearts_unwatched(&error),
         ProblemKind::Unreadable => format!("{service}: can't be read: {error}"),
         ProblemKind::AdoptionFailed => format!("{service}: the last adoption failed: {error}"),
         ProblemKind::ClientsLost => {
@@ -495,6 +499,14 @@ fn sentence(problem: &Problem) -> String {
         ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
     }
+}
+
+fn hearts_unwatched(how: &str) -> String {
+    format!(
+        "the watch of the other servers is {how}; until it comes to its end none of them is taken for dead, no service is adopted \
+         without being asked, and 'adopt' asks for --owner-fenced; 'heirlock doctor' looks at the store, which is slower than its \
+         time limits"
+    )
 }
 
 fn owner_silent(service: &str, owner: &str, left_to: &str) -> String {

@@ -1,11 +1,15 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use heirlock_core::claim::Claim;
 use heirlock_core::history::{Beginning, Tenure};
+use heirlock_core::history_check::{HistoryCheck, Rule};
 use heirlock_core::limits::TENURES_KEPT;
 use heirlock_core::takeover::{Cause, Journal, Milestone, OutcomeLine, Part, Stamp};
 use heirlock_core::{Generation, Outcome, RecordKey, ServerName, ServiceName};
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::store::dir::DirStore;
+use crate::store::steered::Steered;
 use crate::store::{Change, Contents, Store};
 use crate::survey::past::*;
 
@@ -87,6 +91,30 @@ fn the_history_of_a_service_says_from_whom_to_whom_and_why() {
     assert_eq!((told.as_slice(), unreadable), (expected.as_slice(), Vec::new()));
     assert_eq!(tenures[1].gap.until_ready_ms(), Some(10_000), "from the release on");
     assert_eq!((tenures[1].clients.clients, tenures[1].clients.told), (1, 1));
+}
+
+#[test]
+fn a_history_is_told_and_judged_by_one_reading_of_each_generation() {
+    let (_folder, store) = story();
+    // nfs-c uses the number of the others, and says nothing of the client.
+    let journal = Journal { cause: Cause::Asked, ..Journal::quiet("another run", &server("nfs-c"), 400) };
+    begin(&store, 4, "nfs-c", &journal);
+    let read = AtomicUsize::new(0);
+    let before = |method| {
+        read.fetch_add(usize::from(method == "account"), Ordering::Relaxed);
+        Ok(())
+    };
+    let counted = Steered { store, before };
+    let judged = judged(&counted, &service()).unwrap();
+    assert_eq!(read.load(Ordering::Relaxed), 4, "generations, each read once");
+    let rules: Vec<Rule> = judged.broken.iter().map(|broken| broken.rule).collect();
+    assert!(rules.contains(&Rule::NumbersUsedOnce), "{:?}", judged.broken);
+    assert!(judged.unreadable.is_empty());
+    assert_eq!(judged.tenures, history(&counted, &service()).unwrap().0);
+    // As the look of the checker itself finds them.
+    let mut check = HistoryCheck::default();
+    check.look_at(&counted, &service()).unwrap();
+    assert_eq!(judged.broken, check.broken().cloned().collect::<Vec<_>>());
 }
 
 #[test]

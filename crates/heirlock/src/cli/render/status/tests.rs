@@ -73,6 +73,24 @@ nfs-a   beating, last 0.3 s ago
 }
 
 #[test]
+fn a_watch_that_does_not_come_to_its_end_is_told_with_its_time_its_price_and_what_to_do() {
+    let mut report = report();
+    let why = "interrupted 33 times, and none of them was watched for 20 s on end";
+    let since_s = look().now_s - 200;
+    report.problems = vec![Problem::new(ProblemKind::HeartsUnwatched).saying(why).since(since_s)];
+    judge(&mut report);
+    let text = status(&report, &look()).split_whitespace().collect::<Vec<_>>().join(" ");
+    let told = [
+        "1 problem since 2026-11-25 10:26:40, 3 min: the watch of the other servers is interrupted 33 times",
+        "no service is adopted without being asked",
+        "'heirlock doctor' looks at the store",
+    ];
+    assert!(told.iter().all(|part| text.contains(part)), "{text}");
+    let line = checked(&report, crate::control::report::level(&report));
+    assert!(line.starts_with("WARNING - nfs-b: the watch of the other servers"), "{line}");
+}
+
+#[test]
 fn of_a_store_that_could_not_be_read_no_number_is_shown() {
     let mut report = report();
     (report.agent, report.protected_since_s) = (String::new(), None);
