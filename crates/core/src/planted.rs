@@ -41,6 +41,8 @@ bugs! {
     WaitForStore, "wait-for-store", breaks Some(1);
     /// A vanished record is believed to be gone at once.
     BelieveDeletions, "believe-deletions", breaks Some(2);
+    /// A host that says that it was restarted is taken for every client: the locks of all are freed.
+    FreeAll, "free-all", breaks Some(2);
     /// A generation begins without the last client of the one before.
     BeginWithoutOne, "begin-without-one", breaks Some(2);
     /// A client that could not be told is forgotten at once, registered or not. The agent has this bug.

@@ -33,6 +33,11 @@ pub(crate) struct Asking {
 }
 
 impl Asking {
+    /// Whether the lock manager's only thread waits for its status monitor.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.is_some()
+    }
+
     /// Whether a lock was granted with the promise that its holder is on record.
     pub(crate) fn has_promised(&self, file: FileAt, client: usize) -> bool {
         self.promised.contains(&(file, client))
@@ -54,8 +59,8 @@ impl Asking {
 
 impl World {
     /// What happens between lock managers, status monitors and agents.
-    pub(crate) fn happen_to_registrations(&mut self, happening: &Happening) {
-        match *happening {
+    pub(crate) fn happen_to_registrations(&mut self, happening: Happening) {
+        match happening {
             Happening::CallsOut { of, number } => self.calls_out(of, number),
             Happening::CalloutAnswered { of, number, is_durable } => {
                 self.callout_answered(of, number, is_durable);
@@ -69,7 +74,7 @@ impl World {
             Happening::Registered { life, client, granted, acknowledged } => {
                 self.registered(life, client, granted, acknowledged);
             }
-            _ => {}
+            other => self.happen_to_announcements(other),
         }
     }
 

@@ -53,6 +53,12 @@ pub(crate) enum Purpose {
     Repeat,
     /// Which work hangs, and for how long: a server.
     Hang,
+    /// How a client's new boot announces itself: a client.
+    Restart,
+    /// What a stranger announces: a service.
+    Stranger,
+    /// What a status monitor and its lock manager do with an announcement: a server.
+    Announced,
 }
 
 /// All streams of a run.

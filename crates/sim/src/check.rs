@@ -3,7 +3,7 @@
 //! | | holds where |
 //! |---|---|
 //! | I1 | in modes `nsm` and `callout` a lock whose holder was said to be durable is on record, when it is granted and when it is lost; SM_MON is refused in time, and a client that is granted unprotected is listed as at risk; in mode `watch` nothing is promised |
-//! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told |
+//! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told; of clients that were restarted locks are freed, and of no others, and none leaves the records for that while its service is being adopted |
 //! | I3 | no claim over an owner that lives; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
 //! | I5 | a number is odd, and reaches a client under one life alone |
@@ -296,6 +296,7 @@ impl World {
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
                 let of = self.services[at].lock_manager_on(server);
+                self.check_restarted_stays(server, service, client);
                 let it = &self.clients[client];
                 let is_fresh =
                     self.checks.recorded_at.get(&(of, client)).is_some_and(|at| at + 3_000 > self.now);
@@ -316,7 +317,11 @@ impl World {
                     };
                     let was_there = self.checks.recorded_at.contains_key(&(of, client));
                     let came_back = held.loss.as_ref().is_some_and(|loss| {
-                        since > loss.at || loss.unseen || is_over(loss) || (was_there && is_told(loss))
+                        since > loss.at
+                            || loss.unseen
+                            || loss.freed
+                            || is_over(loss)
+                            || (was_there && is_told(loss))
                     });
                     file.0 == at && held.listed && !is_reclaiming && !came_back
                 });
@@ -334,6 +339,23 @@ impl World {
                 self.check_client(server, service, key.client());
             }
             Change::PutState(_) | Change::PutJournal(_) => {}
+        }
+    }
+
+    /// A client that says while a service is being adopted that it was restarted stays on record with the others: that it was told
+    /// is known when the adoption is over, and not before.
+    fn check_restarted_stays(&mut self, server: usize, service: &ServiceName, client: usize) {
+        let Some(claim) = self.store.newest_claim(service) else { return };
+        let claimed = self.claimed_at.get(&(service.clone(), claim.generation)).copied();
+        let journal = self.store.journal(service, claim.generation);
+        let is_on =
+            journal.is_some_and(|journal| !journal.phase.is_over() && journal.phase != Phase::Settling);
+        if is_on && self.clients[client].restarted_at > claimed {
+            let what = format!(
+                "{} forgets client {client}, which was restarted while {service} is being adopted",
+                self.servers[server].name
+            );
+            self.violated(2, what);
         }
     }
 

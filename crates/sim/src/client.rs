@@ -1,10 +1,11 @@
 //! One client: the locks that its processes believe to hold, and how its status monitor and its kernel react.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
+use crate::announcing::Manner;
 use crate::excuse::GrantedBy;
 use crate::lock_manager::{FileAt, Life, client_address};
 
@@ -29,6 +30,12 @@ pub(crate) struct Client {
     pub(crate) kept_off: Vec<Ms>,
     /// Datagrams to and from it that are lost, in percent.
     pub(crate) loss: u8,
+    /// How often its host was restarted, and when last.
+    pub(crate) boots: u32,
+    pub(crate) restarted_at: Option<Ms>,
+    /// How this boot announces itself, and the services at whose addresses it has yet to be answered.
+    pub(crate) manner: Manner,
+    pub(crate) announcing: BTreeSet<usize>,
 }
 
 /// A lock that a process believes to hold.
@@ -52,6 +59,8 @@ pub(crate) struct Loss {
     pub(crate) unseen: bool,
     /// The life that ended with it, until its agent looks.
     pub(crate) ended: Option<Life>,
+    /// It was freed with the locks that its holder had before its host was restarted.
+    pub(crate) freed: bool,
 }
 
 /// A call to a lock manager.
@@ -91,7 +100,22 @@ impl Client {
             away_until: 0,
             kept_off: Vec::new(),
             loss,
+            boots: 0,
+            restarted_at: None,
+            manner: Manner::default(),
+            announcing: BTreeSet::new(),
         }
+    }
+
+    /// Its host is restarted: no process has a lock or waits for one, and its status monitor has seen no number. What calls
+    /// were numbered stays, so that no answer to an earlier boot is taken for one to this.
+    pub(crate) fn restarts(&mut self, now: Ms, manner: Manner) {
+        self.boots += 1;
+        (self.restarted_at, self.manner) = (Some(now), manner);
+        self.locks.clear();
+        self.calls.clear();
+        self.seen.clear();
+        self.announcing = self.mounts.iter().copied().collect();
     }
 
     /// Something stands between it and the servers now.

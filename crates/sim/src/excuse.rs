@@ -37,6 +37,9 @@ pub enum Excuse {
     /// does not know of the loss. Or it failed while a client that was told reclaimed: where heirlock is the status monitor, it refuses
     /// a client that can't be put on record.
     StoreFailed,
+    /// It was freed with the locks that its holder had before its host was restarted. Linux's lockd can't tell one from the other
+    /// (fs/lockd/svcsubs.c), and a client that locks before it was heard loses what it got.
+    Restarted,
     /// Two things failed between the loss and the first outcome. One failure during the recovery from another is made good or
     /// told; of two the second may come before anything is told.
     TwoFailures,
@@ -59,6 +62,7 @@ impl Excuse {
             Excuse::Told => 30,                               // 20.2 to 22.5
             Excuse::StoreFailed => 3,                         // 0.5 to 0.9
             Excuse::TwoFailures => 2,                         // 0.2 to 0.6
+            Excuse::Restarted => 4,                           // 0.2 to 0.5
         }
     }
 }
@@ -72,6 +76,7 @@ impl fmt::Display for Excuse {
             Excuse::Told => "told",
             Excuse::StoreFailed => "while the store failed",
             Excuse::TwoFailures => "of two failures at once",
+            Excuse::Restarted => "freed with those of an earlier boot",
         })
     }
 }
@@ -79,6 +84,8 @@ impl fmt::Display for Excuse {
 /// All that counts for the judgement of one loss.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Evidence {
+    /// It was freed with those that its holder had before its host was restarted.
+    pub(crate) was_freed: bool,
     /// The holder was on record in the store when the lock was lost.
     pub(crate) was_on_record: bool,
     /// Something that can be seen tells that the life which had granted it is over.
@@ -102,6 +109,7 @@ impl Evidence {
             return Some(Excuse::TwoFailures);
         }
         let all = [
+            (self.was_freed, Excuse::Restarted),
             (!self.was_on_record, Excuse::NotOnRecord),
             (!self.has_shown, Excuse::Unseen),
             (self.was_away, Excuse::Away),
@@ -293,6 +301,7 @@ mod tests {
             (Evidence { was_disturbed: true, ..told }, Excuse::Told),
             (Evidence { store_failed: true, ..blamed.clone() }, Excuse::StoreFailed),
             (Evidence { failures: 2, ..blamed.clone() }, Excuse::TwoFailures),
+            (Evidence { was_freed: true, ..blamed.clone() }, Excuse::Restarted),
         ] {
             assert_eq!(evidence.excuse(), Some(expected), "{evidence:?}");
         }

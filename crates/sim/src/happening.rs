@@ -6,10 +6,13 @@ use std::sync::Arc;
 use heirlock_agent::{Basis, Message, RunNumber, RunWork, Work};
 use heirlock_core::grace::Grace;
 use heirlock_core::ledger::Addresses;
+use heirlock_core::monitor::Ticket;
 use heirlock_core::takeover::Part;
 use heirlock_core::{Moment, ServiceName};
+use heirlock_nsm::{MonName, StateNumber};
 
 use crate::Ms;
+use crate::announcing::Announcement;
 use crate::client::Verdict;
 use crate::cluster::Asked;
 use crate::lock_manager::{FileAt, Life, LockManagerAt};
@@ -195,6 +198,45 @@ pub(crate) enum Happening {
         service: usize,
         from: SocketAddr,
         payload: Vec<u8>,
+    },
+    /// A client's new boot announces itself at the address of a service, once more.
+    Announces {
+        client: usize,
+        service: usize,
+        boot: u32,
+        tries: u32,
+    },
+    /// An announcement comes to a service's address.
+    Announced(Box<Announcement>),
+    /// Its answer comes to the client.
+    Acknowledged {
+        client: usize,
+        service: usize,
+        boot: u32,
+    },
+    /// Our own status monitor has looked the name up that was announced.
+    AnnouncedLookedUp {
+        of: LockManagerAt,
+        agent: u64,
+        ticket: Ticket,
+        name: String,
+        state: StateNumber,
+    },
+    /// Our own status monitor tells the lock manager that a client was restarted, and waits for its answer until then.
+    Downcall {
+        of: LockManagerAt,
+        agent: u64,
+        client: MonName,
+        state: StateNumber,
+        until: Ms,
+    },
+    /// rpc.statd does.
+    StatdCalls {
+        of: LockManagerAt,
+        boot: u32,
+        client: usize,
+        state: StateNumber,
+        tries: u32,
     },
     Act(usize),
     Call {

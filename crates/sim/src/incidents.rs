@@ -62,6 +62,8 @@ impl World {
             Incident::Transfer { service, server, by } => self.operator_transfers(service, server, by),
             Incident::Failback { service } => self.operator_brings_home(service),
             Incident::Maintain { server, ms } => self.operator_maintains(server, ms),
+            Incident::RestartClient { client, ms } => self.restart_client(client, ms),
+            Incident::Stranger { service } => self.stranger_announces(service),
         }
     }
 

@@ -16,6 +16,9 @@
 //! - **An agent** is stopped (SIGSTOP) for up to 30 s. Its heart falls silent; messages and datagrams wait for it; then it goes on
 //!   with its old knowledge. All agents are stopped at once, and go on one after the other.
 //! - **Datagrams** are lost, doubled, late, overtaken by others, and cut short; a client is away for up to 30 s.
+//! - **Clients are restarted**, and so lose what they had. The new boot says so at the addresses of all services that it had mounted,
+//!   until it is answered or gives up: under several names, under one that others have as well, from another address. A quarter of
+//!   them lock before they were heard. Strangers say the same, with names that mean harm.
 //! - **Hints** of the status monitor's directory are lost and doubled. Its files are seen half written, and are moved to
 //!   `sm.bak`. Some have texts in them that mean harm.
 //! - **Lock managers** are stopped and started, or killed in place, by others than the agent. An orderly stop unmonitors
@@ -51,9 +54,11 @@
 //! # Limits of the model
 //! It has no disks that lose synced changes, no servers that lie, never more than one agent under one name, and no faults of
 //! kernels. An agent is stopped between two turns of its loop, and not between the look at grace and the datagrams that follow
-//! it. No client is restarted, so that no SM_NOTIFY comes to a server. A look at the directory never hangs. The store's promises are tested where the store is; sockets and files where they are used; real
+//! it. No stranger announces itself by the name or the address of a client: every status monitor believes that, and frees the
+//! client's locks. A look at the directory never hangs. The store's promises are tested where the store is; sockets and files where they are used; real
 //! kernels in the lab.
 
+mod announcing;
 mod asking;
 mod callout;
 mod calls;

@@ -11,7 +11,7 @@ use heirlock_core::incarnation::Observation;
 use heirlock_core::ledger::{Folder, Problem, Scan, ScannedFile};
 use heirlock_core::taken_away::TakenAway;
 use heirlock_nsm::record::{parse_record, render_record};
-use heirlock_nsm::{MonName, MonitorLine, MyName};
+use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::Ms;
 use crate::asking::Asking;
@@ -84,7 +84,7 @@ pub(crate) struct LockManager {
     pub(crate) capture: Capture,
     pub(crate) grants_unprotected: bool,
     /// The boot of its server.
-    boot: u32,
+    pub(crate) boot: u32,
     /// Its wait for the status monitor, where that waits for the agent.
     pub(crate) asking: Asking,
     /// heirlock as the status monitor, in mode `nsm`.
@@ -111,6 +111,9 @@ pub(crate) struct LockManager {
     pub(crate) locks: BTreeMap<FileAt, usize>,
     /// Clients that this life of lockd has registered with the status monitor.
     pub(crate) registered: BTreeSet<usize>,
+    /// The number of each client that lockd was last told in this life, and that rpc.statd has heard since it was started.
+    pub(crate) told: BTreeMap<usize, StateNumber>,
+    pub(crate) heard: BTreeMap<usize, StateNumber>,
     pub(crate) sm: Files,
     pub(crate) sm_bak: Files,
     /// The clients that the status monitor remembers: it writes no file for them.
@@ -172,6 +175,8 @@ impl LockManager {
             stopped_at: 0,
             locks: BTreeMap::new(),
             registered: BTreeSet::new(),
+            told: BTreeMap::new(),
+            heard: BTreeMap::new(),
             sm: Files::new(),
             sm_bak: Files::new(),
             remembered: BTreeSet::new(),
@@ -235,6 +240,7 @@ impl LockManager {
         self.open_grace(now);
         self.lockd_id = format!("{}@{now}", self.starts);
         (self.kill_pends, self.registered) = (false, BTreeSet::new());
+        self.told.clear();
         self.asking.begin_anew();
     }
 
@@ -350,6 +356,7 @@ impl LockManager {
     pub(crate) fn start_status_monitor(&mut self) {
         let own = self.sm.values().flat_map(|bytes| lines(bytes)).filter(|line| self.is_own(line));
         self.remembered = own.filter_map(|line| client_at(line.mon_name.address()?)).collect();
+        self.heard.clear();
     }
 
     /// Something moves all files of the status monitor to `sm.bak`. The clients that lines in them are of.

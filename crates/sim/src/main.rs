@@ -307,7 +307,8 @@ fn list_plants() {
 fn modes_of(bug: heirlock_core::planted::Bug) -> &'static [Capture] {
     use heirlock_core::planted::Bug;
     match bug {
-        Bug::AnswerFirst | Bug::WaitForStore => &[Capture::Nsm],
+        // Elsewhere rpc.statd takes announcements in.
+        Bug::AnswerFirst | Bug::WaitForStore | Bug::FreeAll => &[Capture::Nsm],
         Bug::CalloutFirst => &[Capture::Callout],
         Bug::RegisteredWithAnother => &[Capture::Callout, Capture::Nsm],
         // Elsewhere the commit that a registration waits for brings a client into the store, and no look.

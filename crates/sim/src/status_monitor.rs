@@ -16,6 +16,7 @@ use heirlock_nsm::record::{parse_record, render_record};
 use heirlock_nsm::{MonName, MonitorLine, MyName, StateNumber};
 
 use crate::Ms;
+use crate::announcing::Announcement;
 use crate::chance::Purpose;
 use crate::happening::Happening;
 use crate::lock_manager::{Files, Life, LockManagerAt, client_address, client_at};
@@ -48,6 +49,8 @@ struct Runs {
     started: Ms,
     /// Requests that were read and are not answered yet, and since when.
     open: BTreeMap<Ticket, (Request, Ms)>,
+    /// Announcements that were read and are not answered yet. Where the process dies first, their senders send them again.
+    announced: BTreeMap<Ticket, Announcement>,
     tickets: u64,
     /// Its directory was read.
     is_read: bool,
@@ -63,13 +66,15 @@ struct Book {
     written: Ms,
 }
 
-/// A request of the lock manager.
+/// A request of the lock manager, or of a host that was restarted.
 #[derive(Debug, Clone)]
 pub(crate) enum Request {
     /// SM_MON, by a life of the lock manager: for a client, or for the filer that this server mounts from.
     Mon { client: Option<usize>, line: MonitorLine, life: Life },
     /// SM_UNMON.
     Unmon(MonitorLine),
+    /// SM_NOTIFY, from elsewhere.
+    Notified(Announcement),
 }
 
 impl StatusMonitor {
@@ -82,6 +87,16 @@ impl StatusMonitor {
     /// A program writes a file of its directory now.
     pub(crate) fn wrote(&mut self, file: &MonName, now: Ms) {
         self.written.insert(file.clone(), now);
+    }
+
+    /// An announcement is dealt with, and to be answered by its sender's place in the world.
+    pub(crate) fn takes_announcement(&mut self, ticket: Ticket) -> Option<Announcement> {
+        self.runs.as_mut()?.announced.remove(&ticket)
+    }
+
+    /// Whether it runs, in an agent's process.
+    pub(crate) fn runs(&self) -> bool {
+        self.runs.is_some()
     }
 
     /// The directory is durable as it is.
@@ -134,6 +149,7 @@ impl World {
             machine,
             started: now,
             open: BTreeMap::new(),
+            announced: BTreeMap::new(),
             tickets: 0,
             is_read: false,
             ticks_at: None,
@@ -216,7 +232,7 @@ impl World {
         self.ask_status_monitor(of, Request::Unmon(line));
     }
 
-    fn ask_status_monitor(&mut self, of: LockManagerAt, request: Request) {
+    pub(crate) fn ask_status_monitor(&mut self, of: LockManagerAt, request: Request) {
         let after = self.chance(Purpose::StatusMonitor, of.stream()).u64(1..4);
         let agent = self.servers[of.server].agent;
         self.servers[of].status_monitor.requests.push_back(request);
@@ -243,6 +259,13 @@ impl World {
                     let MonitorLine { mon_name, my_name, prog, vers, proc_, .. } = line.clone();
                     Event::Unmon { mon_name, caller: Caller { my_name, prog, vers, proc_ } }
                 }
+                Request::Notified(announcement) => {
+                    runs.tickets += 1;
+                    let ticket = Ticket(runs.tickets);
+                    runs.announced.insert(ticket, announcement.clone());
+                    let Announcement { name, source, state, .. } = announcement.clone();
+                    Event::Notified { ticket, name, source, state }
+                }
             };
             self.monitor_hears(of, event);
             if self.monitor_dies(of) {
@@ -263,7 +286,7 @@ impl World {
     }
 
     /// A step of the status monitor's thread may be the last one of its process.
-    fn monitor_dies(&mut self, of: LockManagerAt) -> bool {
+    pub(crate) fn monitor_dies(&mut self, of: LockManagerAt) -> bool {
         let death = self.one_step(of.server);
         if let Some(death) = death {
             self.say(|| format!("{}: its status monitor dies right here: {death:?}", self.servers[of].name));
@@ -314,8 +337,7 @@ impl World {
             Action::Commit { batch, arrivals } => Wanted::Commit { batch, arrivals },
             Action::Probe => Wanted::Probe,
             Action::Changed(client) => Wanted::Changed(client),
-            // No client is restarted in this world.
-            _ => return,
+            other => return self.monitor_acts_on_announcements(at, other, wait),
         };
         let after = self.chance(Purpose::StatusMonitor, at.0.stream()).u64(1..3);
         self.tell_agent(at, wait + after, News::Monitor(wanted));

@@ -32,7 +32,7 @@ impl World {
     }
 
     /// When the copies of one datagram arrive: none where it is lost, two where it is doubled.
-    fn deliveries(&mut self, client: usize) -> Vec<Ms> {
+    pub(crate) fn deliveries(&mut self, client: usize) -> Vec<Ms> {
         let now = self.now;
         let (doubled, late) = (self.levels.of(Level::DatagramsDoubled), self.levels.of(Level::DatagramsLate));
         let rng = self.chance(Purpose::Datagram, client);
@@ -110,7 +110,8 @@ impl World {
         self.after(after, Happening::Act(client));
         let it = &self.clients[client];
         let file = (it.mounts[mount], file);
-        if !self.is_busy || it.away_until > self.now || it.calls.contains_key(&file) {
+        if !self.is_busy || it.away_until > self.now || it.waits_to_be_heard() || it.calls.contains_key(&file)
+        {
             return;
         }
         let ask = match it.locks.contains_key(&file) {

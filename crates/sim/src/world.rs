@@ -208,6 +208,8 @@ impl World {
             | Happening::MonitorTicks { of, .. }
             | Happening::DirectoryRead { of, .. }
             | Happening::DirectorySynced { of, .. }
+            | Happening::AnnouncedLookedUp { of, .. }
+            | Happening::Downcall { of, .. }
             | Happening::GoesOnFor { of, .. }
             | Happening::GoesOn { of, .. }
             | Happening::Prove { of, .. }
@@ -285,7 +287,7 @@ impl World {
             Happening::Answer { client, file, number, verdict, life } => {
                 self.answer(client, file, number, verdict, life);
             }
-            other => self.happen_to_registrations(&other),
+            other => self.happen_to_registrations(other),
         }
     }
 
@@ -488,7 +490,13 @@ impl World {
     }
 
     /// These locks of a lock manager are gone, and their holders don't know; with the life that `ended`, where its end can be missed.
-    fn lose(&mut self, of: LockManagerAt, dropped: Vec<(FileAt, usize)>, unseen: bool, ended: Option<Life>) {
+    pub(crate) fn lose(
+        &mut self,
+        of: LockManagerAt,
+        dropped: Vec<(FileAt, usize)>,
+        unseen: bool,
+        ended: Option<Life>,
+    ) {
         for (file, client) in dropped {
             // Locks that were left behind by a service that has moved on are no loss.
             let holder = self.services[file.0].host_of.or(self.addresses[file.0]);
@@ -510,7 +518,7 @@ impl World {
             let (mode, count) = (self.servers[of].capture, self.servers[of.server].lock_managers.len());
             let by = GrantedBy { mode, of: count };
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, by, captured, unseen, ended });
+                held.loss.get_or_insert(Loss { at, by, captured, unseen, ended, freed: false });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }

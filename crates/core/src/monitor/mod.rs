@@ -604,7 +604,10 @@ impl Monitor {
         state: StateNumber,
         step: &mut Step,
     ) {
-        let meant = self.registry.meant(&name, &[source]);
+        let meant = match planted(Bug::FreeAll) {
+            true => self.registry.clients().into_iter().collect(),
+            false => self.registry.meant(&name, &[source]),
+        };
         let is_known = !meant.is_empty() || self.registry.is_empty() || name.parse::<IpAddr>().is_ok();
         if is_known || MonName::parse(&name).is_err() {
             return self.owe(now, ticket, &meant, state, step);

@@ -48,6 +48,7 @@ impl Schedule {
             drawing.transfer(services.len(), servers.len());
         }
         drawing.meet(servers.len());
+        drawing.restart_clients(clients.len(), services.len());
         drawing.incidents.sort_by_key(|(at, _)| *at);
         Self {
             streams: seed,
@@ -300,6 +301,20 @@ impl Drawing {
             let most = if rng.bool() { 60 } else { 3_000 };
             Incident::Meet { server, gap: rng.u64(0..most) }
         });
+    }
+
+    fn restart_clients(&mut self, clients: usize, services: usize) {
+        let restarts = sometimes(self.seed, "restart-client", 4, 20);
+        for client in 0..clients {
+            self.now_and_then("restart-client", client, restarts, |rng| Incident::RestartClient {
+                client,
+                ms: rng.u64(500..8_000),
+            });
+        }
+        let strangers = sometimes(self.seed, "stranger", 6, 40);
+        for service in 0..services {
+            self.now_and_then("stranger", service, strangers, |_| Incident::Stranger { service });
+        }
     }
 
     fn maintain(&mut self, servers: usize) {

@@ -229,6 +229,10 @@ pub(crate) enum Incident {
     Failback { service: usize },
     /// An operator maintains a server for so long.
     Maintain { server: usize, ms: Ms },
+    /// A client's host is restarted, and is off for so long.
+    RestartClient { client: usize, ms: Ms },
+    /// A host that is no client announces at a service's address that it was restarted.
+    Stranger { service: usize },
 }
 
 impl Incident {

@@ -130,6 +130,8 @@ impl fmt::Display for Incident {
             }
             Incident::Failback { service } => write!(f, "failback service={}", floating_name(*service)),
             Incident::Maintain { server, ms } => write!(f, "maintain {} ms={ms}", on(server)),
+            Incident::RestartClient { client, ms } => write!(f, "restart-client client={client} ms={ms}"),
+            Incident::Stranger { service } => write!(f, "stranger service={}", floating_name(*service)),
         }
     }
 }
@@ -293,6 +295,14 @@ impl Schedule {
                 are(&["client", "ms"])?;
                 Incident::ClientAway { client: fields.number("client")?, ms: fields.number("ms")? }
             }
+            "restart-client" => {
+                are(&["client", "ms"])?;
+                Incident::RestartClient { client: fields.number("client")?, ms: fields.number("ms")? }
+            }
+            "stranger" => {
+                are(&["service"])?;
+                Incident::Stranger { service: self.service_at(fields.text("service")?)? }
+            }
             "maintain" => {
                 are(&["server", "ms"])?;
                 Incident::Maintain { server: server()?, ms: fields.number("ms")? }
@@ -384,10 +394,13 @@ impl Schedule {
         }
         for (at, incident) in &self.incidents {
             let is_known = match incident {
-                Incident::ClientAway { client, .. } => *client < self.clients.len(),
+                Incident::ClientAway { client, .. } | Incident::RestartClient { client, .. } => {
+                    *client < self.clients.len()
+                }
                 Incident::Adopt { service, .. }
                 | Incident::Insist { service, .. }
                 | Incident::Failback { service }
+                | Incident::Stranger { service }
                 | Incident::Transfer { service, .. }
                 | Incident::Move { service, .. } => *service < self.services.len(),
                 _ => true,
