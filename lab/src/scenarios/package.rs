@@ -51,12 +51,22 @@ const CLIENTS: usize = 200;
 /// Without what is about other packages; its own log would be on the machine's disk.
 const DPKG: &str = "dpkg --no-triggers --force-unsafe-io --log=/run/lab/dpkg.log";
 
+/// The units of monitoring, which a person turns on.
+const EXPORTER: &str = "heirlock-exporter.service";
+const EXPORTER_LINK: &str = "/etc/systemd/system/multi-user.target.wants/heirlock-exporter.service";
+const DRILLS: &str = "heirlock-drill.timer";
+
+/// The exporter may ask the agent, and tells what it said. Not every guest has a program for HTTP.
+const SCRAPED: &str = "bash -c 'exec 3<>/dev/tcp/127.0.0.1/9842 && printf \"GET /metrics HTTP/1.0\\r\\nHost: localhost\\r\\n\\r\\n\" >&3 && \
+                       cat <&3' 2> /dev/null | grep -qx 'heirlock_up 1'";
+
 /// What 'heirlock enable' changes on a host.
 const HOST: &str = "find /etc/systemd /etc/nfs.conf.d /etc/tmpfiles.d /var/lib/heirlock -printf '%p %y %m %l\\n' -type f -exec md5sum {} ';' 2>/dev/null | sort
     for unit in heirlock.service heirlock.socket rpc-statd.service rpc-statd-notify.service; do systemctl is-active $unit; done; true";
 
 fn upgrade(lab: &mut Cluster) -> Result<()> {
     let mut crowd = installed(lab)?;
+    let exporter = watched(lab)?;
     let mut newcomers = 1..CLIENTS;
     let before = lab.agent_pid(NFS_A)?;
     lab.ok(
@@ -89,8 +99,24 @@ fn upgrade(lab: &mut Cluster) -> Result<()> {
     let program = lab.ok(NFS_A, &format!("readlink /proc/{}/exe", lab.agent_pid(NFS_A)?))?;
     ensure!(program.trim() == "/usr/bin/heirlock", "expected the new program, found {program}");
     lab.wait_for_agent(NFS_A)?;
+    lab.wait_until(NFS_A, SCRAPED)?;
+    ensure!(lab.main_process(NFS_A, EXPORTER)? != exporter, "the exporter of the old program still runs");
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     removed(lab)
+}
+
+/// The exporter and the weekly drill are turned on, as the guide has it. Gives the exporter's process.
+fn watched(lab: &Cluster) -> Result<String> {
+    lab.ok(NFS_A, "groupadd --system monitoring")?;
+    lab.ok(NFS_A, "printf '[control]\nread-group = \"monitoring\"\n' >> /etc/heirlock/heirlock.toml")?;
+    lab.ok(NFS_A, "systemctl restart heirlock.service")?;
+    lab.wait_for_agent(NFS_A)?;
+    lab.ok(NFS_A, &format!("systemctl enable --now {EXPORTER} {DRILLS}"))?;
+    lab.wait_until(NFS_A, SCRAPED)?;
+    let exporter = lab.main_process(NFS_A, EXPORTER)?;
+    lab.ok(NFS_A, &format!("[ \"$(stat -c %u /proc/{exporter})\" != 0 ]")).context("it must not be root")?;
+    lab.say("the exporter tells metrics, as a user of its own");
+    Ok(exporter)
 }
 
 fn control(lab: &mut Cluster) -> Result<()> {
@@ -152,8 +178,13 @@ fn removed(lab: &Cluster) -> Result<()> {
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     lab.say("the package stays as long as clients depend on it");
 
+    lab.ok(NFS_A, &format!("systemctl is-active {DRILLS}"))?;
     lab.heirlock_ok(NFS_A, "disable")?;
+    lab.ok(NFS_A, &format!("! systemctl is-active {DRILLS} && ! systemctl is-enabled {DRILLS}"))
+        .context("the drill's timer must be off")?;
     lab.ok_within(NFS_A, &format!("{DPKG} -P heirlock"), DPKG_TIME_MAX)?;
+    lab.ok(NFS_A, &format!("! systemctl is-active {EXPORTER} && [ ! -e {EXPORTER_LINK} ]"))
+        .context("the exporter must be gone")?;
     lab.ok(NFS_A, "systemctl is-active rpc-statd.service && [ ! -e /usr/bin/heirlock ]")?;
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     lab.say("the package is gone, rpc.statd is back, and the lock is held");
