@@ -17,7 +17,7 @@ use super::{CLIENTS, expect, namespaces, told_once};
 pub(super) const DEAD_AFTER: Duration = Duration::from_secs(5);
 
 /// The stage, where this test runs in namespaces of its own. A server that is named is on a switch beside a member of its own.
-fn staged(test: &str, beside: Option<char>) -> Option<Stage> {
+fn staged(test: &str, beside: Option<char>, options: &[&str]) -> Option<Stage> {
     let can = program().is_some();
     if !namespaces::is_inside(test, can, "root and etcd (Debian: etcd-server)") {
         return None;
@@ -25,7 +25,7 @@ fn staged(test: &str, beside: Option<char>) -> Option<Stage> {
     if !super::certificates::can_be_made() {
         return None;
     }
-    Stage::new(beside)
+    Stage::new(beside, options)
 }
 
 /// Runs something, and says how long it took. No test judges by it.
@@ -48,12 +48,17 @@ pub(super) struct Pair {
 impl Pair {
     /// Both are up, and the clients of the first are on record.
     pub(super) fn new(test: &str) -> Option<Self> {
-        staged(test, None).map(Self::on)
+        staged(test, None, &[]).map(Self::on)
     }
 
     /// The same, where one of them is on a switch beside a member of its own.
     pub(super) fn with_far(test: &str, beside: char) -> Option<Self> {
-        staged(test, Some(beside)).map(Self::on)
+        staged(test, Some(beside), &[]).map(Self::on)
+    }
+
+    /// The same with members that have these options besides.
+    pub(super) fn with_options(test: &str, options: &[&str]) -> Option<Self> {
+        staged(test, None, options).map(Self::on)
     }
 
     fn on(stage: Stage) -> Self {

@@ -89,20 +89,20 @@ impl Members {
     /// One at each of these addresses; nothing where no etcd is installed, which is noted.
     pub(crate) fn start(addresses: &[IpAddr], tls: Option<&Tls>) -> Option<Self> {
         let place = |address: &IpAddr| Place { address: *address, namespace: None };
-        Self::start_at(&addresses.iter().map(place).collect::<Vec<_>>(), tls)
+        Self::start_at(&addresses.iter().map(place).collect::<Vec<_>>(), tls, &[])
     }
 
-    /// The same, where each of them may have a network namespace of its own.
-    pub(crate) fn start_at(places: &[Place], tls: Option<&Tls>) -> Option<Self> {
+    /// The same, where each of them may have a network namespace of its own; with these options besides.
+    pub(crate) fn start_at(places: &[Place], tls: Option<&Tls>, options: &[&str]) -> Option<Self> {
         let Some(program) = program() else {
             crate::left_out::leave_out("etcd (Debian: etcd-server)");
             return None;
         };
         // The ports are free now, and another program may take one before etcd does.
-        (0..5).find_map(|_| Self::try_start(&program, places, tls))
+        (0..5).find_map(|_| Self::try_start(&program, places, tls, options))
     }
 
-    fn try_start(program: &Path, places: &[Place], tls: Option<&Tls>) -> Option<Self> {
+    fn try_start(program: &Path, places: &[Place], tls: Option<&Tls>, options: &[&str]) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let ports: Vec<[TcpListener; 3]> = places
             .iter()
@@ -132,6 +132,7 @@ impl Members {
             .flat_map(|(key, value)| [key.to_owned(), value])
             .collect();
             arguments.extend(tls.map(of_tls).unwrap_or_default());
+            arguments.extend(options.iter().map(|option| (*option).to_owned()));
             let log = folder.path().join(format!("log-{at}"));
             let namespace = places[at].namespace.clone();
             Member {

@@ -11,6 +11,10 @@ use super::cluster::{DEAD_AFTER, Pair, timed};
 /// Longer than a heartbeat is waited for, and shorter than the members wait for their leader.
 const DELAY: &str = "400ms";
 
+/// Members that give their leader more time than usual. A tracer stops them at each call of the kernel: on a busy machine they would
+/// elect another one all the time, which is no slow disk.
+const PATIENT: [&str; 4] = ["--heartbeat-interval", "500", "--election-timeout", "10000"];
+
 /// Holds up the syncs of a member until it is dropped.
 struct SlowDisk {
     tracer: Child,
@@ -56,7 +60,7 @@ fn a_slow_disk_of_the_leader_costs_nothing_and_three_slow_disks_have_nobody_take
     if Command::new("strace").arg("--version").output().is_err() {
         return super::left_out::leave_out("strace");
     }
-    let Some(mut pair) = Pair::new(test) else { return };
+    let Some(mut pair) = Pair::with_options(test, &PATIENT) else { return };
     let folder = tempfile::tempdir().unwrap();
     let leader = pair.stage.etcd.leader();
     let mut slow = vec![SlowDisk::under(&pair, leader, folder.path())];

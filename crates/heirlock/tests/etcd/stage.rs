@@ -29,8 +29,9 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Nothing where no etcd is installed, which is noted. Where a server is named, it is on a switch beside a member of its own.
-    pub(crate) fn new(beside: Option<char>) -> Option<Self> {
+    /// Nothing where no etcd is installed, which is noted. Where a server is named, it is on a switch beside a member of its own. The
+    /// members have these options besides.
+    pub(crate) fn new(beside: Option<char>, options: &[&str]) -> Option<Self> {
         sh(
             "mount -t tmpfs none /run && ip link set lo up && ip link add switch type bridge && ip link set switch up",
         );
@@ -56,7 +57,7 @@ impl Stage {
         let ca = authority(folder.path());
         let (own, key) = certificate(folder.path(), "own", "/O=heirlock");
         let tls: Tls = [ca, own, key];
-        let etcd = Members::start_at(&places, Some(&tls))?;
+        let etcd = Members::start_at(&places, Some(&tls), options)?;
         keys::make_store(&etcd);
         let [ca, own, key] = tls.map(|path| path.display().to_string());
         let site = Site::on(|_| {
