@@ -210,6 +210,12 @@ impl<O: Outside> Agent<O> {
         self.0.instances_mut().iter_mut().for_each(|instance| instance.compare_at_once(portion));
     }
 
+    /// Takes a look at a status monitor's directory for hung after `time_max`, and one that took longer than `believed_max` for too
+    /// old to show who has left; and not after the times that [`limits`] says: for a simulation.
+    pub fn limit_looks(&mut self, time_max: Duration, believed_max: Duration) {
+        self.0.instances_mut().iter_mut().for_each(|instance| instance.limit_looks(time_max, believed_max));
+    }
+
     /// Takes all work of a run for hung after so long, and not after the times that [`limits`] and the settings say: for a
     /// simulation, which lasts some minutes.
     pub fn limit_work(&mut self, limit: Duration) {

@@ -39,6 +39,10 @@ pub const HINTED_LOOK_PAUSE_MAX: Duration = Duration::from_millis(250);
 /// A look at the status monitor's directory that takes longer than this has not ended: new clients may be unprotected.
 pub const LOOK_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// A look that took longer than this shows which clients have come, and not which have left: one that it lacks may have come
+/// back since it was read. Longer than a look at 200,000 records takes on a disk that is well.
+pub const LOOK_BELIEVED_MAX: Duration = Duration::from_secs(10);
+
 /// Clients whose files the agent, as status monitor, writes between two turns of its loop.
 pub const FOLLOWED_AT_ONCE_MAX: usize = 16;
 

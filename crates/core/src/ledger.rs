@@ -173,7 +173,14 @@ impl Ledger {
     /// Begins to compare in portions, so that hundreds of thousands of clients hold nothing up that comes in between.
     pub fn begin_comparison(&mut self) -> Comparison {
         self.refused = 0;
-        Comparison::Arrivals { after: None }
+        Comparison::Arrivals { after: None, alone: false }
+    }
+
+    /// The same with a scan that took so long that a client which it lacks may have come back since: it shows which clients have
+    /// come, and none to have left.
+    pub fn begin_arrivals(&mut self) -> Comparison {
+        self.refused = 0;
+        Comparison::Arrivals { after: None, alone: true }
     }
 
     /// The next portion of [`Ledger::compare`]: the changes that it returns are to be committed before the one after it is
@@ -190,9 +197,13 @@ impl Ledger {
     ) -> Vec<RecordChange> {
         self.follow_life(life);
         let mut changes = Vec::new();
-        if let Comparison::Arrivals { after } = comparison {
+        if let Comparison::Arrivals { after, alone } = comparison {
             *after = self.arrivals(found, roles, life.is_some(), after.as_ref(), portion, &mut changes);
             if after.is_some() {
+                return changes;
+            }
+            if *alone {
+                *comparison = Comparison::Over;
                 return changes;
             }
             self.peers.retain(|peer| found.clients.contains_key(peer));
@@ -433,6 +444,8 @@ pub enum Comparison {
     Arrivals {
         /// the last that was compared
         after: Option<RecordKey>,
+        /// those that are stored are not compared then
+        alone: bool,
     },
     /// Clients that are stored, up to this one.
     Departures {

@@ -59,6 +59,8 @@ pub(crate) enum Purpose {
     Stranger,
     /// What a status monitor and its lock manager do with an announcement: a server.
     Announced,
+    /// Which look hangs, and for how long: a server.
+    HungLook,
 }
 
 /// All streams of a run.

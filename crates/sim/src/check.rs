@@ -4,7 +4,7 @@
 //! |---|---|
 //! | I1 | in modes `nsm` and `callout` a lock whose holder was said to be durable is on record, when it is granted and when it is lost; SM_MON is refused in time, and a client that is granted unprotected is listed as at risk; in mode `watch` nothing is promised |
 //! | I2 | no client that believes to hold a lock is removed from the store; a lock whose holder was on record is there after an adoption, or its loss was told; of clients that were restarted locks are freed, and of no others, and none leaves the records for that while its service is being adopted |
-//! | I3 | no claim over an owner that lives; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
+//! | I3 | no claim over an owner that lives; the heart of a server that goes on beats; no server writes into another's generation, or holds a service and tells its clients long after a higher claim |
 //! | I4 | no notification leaves outside grace or inside its margin |
 //! | I5 | a number is odd, and reaches a client under one life alone |
 //! | I6 | a record in the status monitor's directory is in the store soon, also where hints were lost |
@@ -34,7 +34,7 @@ use crate::lock_manager::{FileAt, GRACE_MS, Life, LockManagerAt, client_at};
 use crate::losses::{Disturbed, Lost, Stored};
 use crate::meetings::Meetings;
 use crate::outside::OutsideOf;
-use crate::schedule::Capture;
+use crate::schedule::{Capture, Level};
 use crate::service::Service;
 use crate::settings::{DEAD_AFTER, FORGET_AFTER, MARGIN};
 use crate::world::{World, millis};
@@ -76,7 +76,7 @@ pub(crate) struct Checks {
 }
 
 /// How long after it lies in the directory a record is to be in the store.
-const CAPTURED_MS_MAX: Ms = 6_000;
+pub(crate) const CAPTURED_MS_MAX: Ms = 6_000;
 /// An interrupted adoption that could be gone on with for so long was forgotten: a run that is refused is begun again after 2 s.
 const TAKEN_UP_MS_MAX: Ms = 6_000;
 /// After which a server has learnt of a higher claim.
@@ -546,7 +546,9 @@ impl World {
             if !self.has_seen_all_since(server, quiet) {
                 continue;
             }
-            if let Some((invariant, what)) = self.neglected(server, quiet) {
+            if let Some((invariant, what)) =
+                self.silent_heart(server, quiet).or_else(|| self.neglected(server, quiet))
+            {
                 return self.violated(invariant, what);
             }
         }
@@ -562,6 +564,17 @@ impl World {
         let was_stopped = self.is_stopped(server) || it.resumed_at >= quiet;
         let is_blind = self.is_cut_off(server) || self.store_is_away();
         it.on && goes_on && !was_stopped && !is_blind
+    }
+
+    /// Such an agent's heart beats, whatever of its work or of its looks may hang, where the store keeps it from nothing.
+    fn silent_heart(&self, server: usize, quiet: Ms) -> Option<(u8, String)> {
+        let of_store = [Level::StoreFails, Level::StoreAnswersLost, Level::StoreLate, Level::StoreSlow];
+        let is_disturbed = self.checks.disturbances.last().is_some_and(|last| last.at > quiet);
+        let beat = self.beat_at[server].unwrap_or_default();
+        let is_silent = beat + millis(DEAD_AFTER) < self.now;
+        (is_silent && !is_disturbed && of_store.iter().all(|level| self.levels.of(*level) == 0)).then(|| {
+            (3, format!("the heart of {} has been silent since {beat} ms", self.servers[server].name))
+        })
     }
 
     /// The duty that such an agent should have done long ago.
@@ -591,6 +604,12 @@ impl World {
                         format!("{} still holds {name}, which {} claimed", it.name, claim.owner),
                     ));
                 }
+                continue;
+            }
+            // Where a look hangs that would have shown a client, only those are known that our own status monitor does not grant
+            // before they are durable.
+            let is_blind = monitor.blind_until >= quiet;
+            if is_blind && (monitor.capture != Capture::Nsm || monitor.grants_unprotected) {
                 continue;
             }
             let monitored = monitor.monitored();

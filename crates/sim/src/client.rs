@@ -61,6 +61,8 @@ pub(crate) struct Loss {
     pub(crate) ended: Option<Life>,
     /// It was freed with the locks that its holder had before its host was restarted.
     pub(crate) freed: bool,
+    /// Its holder was not on record, and a look that would have shown it hung.
+    pub(crate) blind: bool,
 }
 
 /// A call to a lock manager.

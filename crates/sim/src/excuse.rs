@@ -40,6 +40,8 @@ pub enum Excuse {
     /// It was freed with the locks that its holder had before its host was restarted. Linux's lockd can't tell one from the other
     /// (fs/lockd/svcsubs.c), and a client that locks before it was heard loses what it got.
     Restarted,
+    /// The same while a look at the status monitor's directory hung that would have shown its holder.
+    Blind,
     /// Two things failed between the loss and the first outcome. One failure during the recovery from another is made good or
     /// told; of two the second may come before anything is told.
     TwoFailures,
@@ -63,6 +65,8 @@ impl Excuse {
             Excuse::StoreFailed => 3,                         // 0.5 to 0.9
             Excuse::TwoFailures => 2,                         // 0.2 to 0.6
             Excuse::Restarted => 4,                           // 0.2 to 0.5
+            Excuse::Blind if mode == Capture::Nsm => 1,
+            Excuse::Blind => 5,
         }
     }
 }
@@ -76,6 +80,7 @@ impl fmt::Display for Excuse {
             Excuse::Told => "told",
             Excuse::StoreFailed => "while the store failed",
             Excuse::TwoFailures => "of two failures at once",
+            Excuse::Blind => "not on record while a look hung",
             Excuse::Restarted => "freed with those of an earlier boot",
         })
     }
@@ -86,6 +91,8 @@ impl fmt::Display for Excuse {
 pub(crate) struct Evidence {
     /// It was freed with those that its holder had before its host was restarted.
     pub(crate) was_freed: bool,
+    /// It was not, and a look that would have shown it hung.
+    pub(crate) was_blind: bool,
     /// The holder was on record in the store when the lock was lost.
     pub(crate) was_on_record: bool,
     /// Something that can be seen tells that the life which had granted it is over.
@@ -110,6 +117,7 @@ impl Evidence {
         }
         let all = [
             (self.was_freed, Excuse::Restarted),
+            (self.was_blind, Excuse::Blind),
             (!self.was_on_record, Excuse::NotOnRecord),
             (!self.has_shown, Excuse::Unseen),
             (self.was_away, Excuse::Away),
@@ -301,6 +309,7 @@ mod tests {
             (Evidence { was_disturbed: true, ..told }, Excuse::Told),
             (Evidence { store_failed: true, ..blamed.clone() }, Excuse::StoreFailed),
             (Evidence { failures: 2, ..blamed.clone() }, Excuse::TwoFailures),
+            (Evidence { was_on_record: false, was_blind: true, ..blamed.clone() }, Excuse::Blind),
             (Evidence { was_freed: true, ..blamed.clone() }, Excuse::Restarted),
         ] {
             assert_eq!(evidence.excuse(), Some(expected), "{evidence:?}");

@@ -1,5 +1,6 @@
-//! Work of an agent that hangs, with a program, a disk or a thread. It goes on at last, when its run may be over long since: when
-//! everything is repaired at the latest. A hook that hangs is ended by its time limit.
+//! Work and looks of an agent that hang, with a program, a disk or a thread. Work goes on at last, when its run may be over long
+//! since: when everything is repaired at the latest. A hook that hangs is ended by its time limit. A look goes on as well, and may
+//! show then what was true long ago. A name may never be answered for.
 
 use heirlock_agent::{News, RunNumber, RunWork, Work};
 use heirlock_core::takeover::Event;
@@ -7,6 +8,7 @@ use heirlock_core::{ServerName, ServiceName};
 
 use crate::Ms;
 use crate::chance::Purpose;
+use crate::check::CAPTURED_MS_MAX;
 use crate::happening::Happening;
 use crate::lock_manager::LockManagerAt;
 use crate::losses::Disturbance;
@@ -15,7 +17,47 @@ use crate::settings::HOOK_TIME_MAX;
 use crate::work::AgentAt;
 use crate::world::{World, millis};
 
+/// A look that hangs, for so long.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HungLook {
+    pub(crate) ms: Ms,
+    /// With what it has read: what it shows is as old.
+    pub(crate) has_read: bool,
+}
+
 impl World {
+    /// How the next look of a lock manager's agent hangs, if it does.
+    fn look_hangs(&mut self, of: LockManagerAt) -> Option<HungLook> {
+        let level = self.levels.of(Level::LooksHang);
+        if level == 0 {
+            return None;
+        }
+        let rng = self.chance(Purpose::HungLook, of.stream());
+        let (hangs, for_long, ms, has_read) =
+            (rng.u16(0..1_000) < level, rng.u8(0..8) == 0, rng.u64(1_000..60_000), rng.bool());
+        let until_repair = INCIDENTS_END.saturating_sub(self.now) + 100;
+        hangs.then(|| HungLook { ms: if for_long { until_repair } else { ms.min(until_repair) }, has_read })
+    }
+
+    /// The same of a look at the status monitor's directory. It is no failure: all that rests upon no look goes on.
+    pub(crate) fn directory_hangs_for(&mut self, of: LockManagerAt) -> Option<HungLook> {
+        let hung = self.look_hangs(of)?;
+        let until = self.now + hung.ms + CAPTURED_MS_MAX;
+        let it = &mut self.servers[of];
+        it.blind_until = it.blind_until.max(until);
+        self.say(|| format!("{}: a look hangs for {hung:?}", self.servers[of].name));
+        Some(hung)
+    }
+
+    /// For how long the next look for the addresses of a name hangs. `None`: for ever.
+    pub(crate) fn name_is_answered_after(&mut self, of: LockManagerAt) -> Option<Ms> {
+        let hung = self.look_hangs(of);
+        match hung {
+            Some(HungLook { has_read: true, .. }) => None,
+            hung => Some(hung.map_or(0, |hung| hung.ms)),
+        }
+    }
+
     /// For how long the next work for a lock manager hangs, if it does.
     fn hangs_for(&mut self, of: LockManagerAt) -> Option<Ms> {
         let level = self.levels.of(Level::WorkHangs);

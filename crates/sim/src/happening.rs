@@ -47,12 +47,13 @@ pub(crate) enum Happening {
         agent: u64,
         seen: Vec<Message>,
     },
-    /// A look at the status monitor's directory, which was begun before.
+    /// A look at the status monitor's directory, which was begun before. It hangs for so long with what it has read.
     LookAtDirectory {
         of: LockManagerAt,
         agent: u64,
         basis: Box<Basis>,
         addresses: Arc<Addresses>,
+        hangs: Ms,
     },
     /// Something has changed in that directory.
     Hint {

@@ -26,6 +26,8 @@
 //! - **Work hangs** with a program, a disk or a thread: the look at an adoption's needs, the lock manager's recognition, its proof,
 //!   addresses, the conveyor, the notifier, a fence until its time limit ends it, and work for no run. It goes on at last, when its
 //!   run may be over long since.
+//! - **Looks hang** for up to a minute, or until everything is repaired: at the status monitor's directory, before or after it was
+//!   read, and for the addresses of names, which may never be answered for. Late answers come when their askers have moved on.
 //! - **Wall clocks** differ by weeks, and jump.
 //! - **An operator** moves services without need, asks for those whose owner lives, and insists on it; asks a home to bring its
 //!   service back; and maintains servers for a while. Words are said twice.
@@ -55,7 +57,7 @@
 //! It has no disks that lose synced changes, no servers that lie, never more than one agent under one name, and no faults of
 //! kernels. An agent is stopped between two turns of its loop, and not between the look at grace and the datagrams that follow
 //! it. No stranger announces itself by the name or the address of a client: every status monitor believes that, and frees the
-//! client's locks. A look at the directory never hangs. The store's promises are tested where the store is; sockets and files where they are used; real
+//! client's locks. A look at a lock manager, and one that the loop makes itself, never hang. The store's promises are tested where the store is; sockets and files where they are used; real
 //! kernels in the lab.
 
 mod announcing;

@@ -139,6 +139,8 @@ pub(crate) struct LockManager {
     pub(crate) is_hinted: bool,
     /// The services whose clients are being told.
     pub(crate) tellings: Vec<Notification>,
+    /// A look at the status monitor's directory hung, and what it missed may not be in the store until then. For the checker.
+    pub(crate) blind_until: Ms,
     /// Its agent's last look at the status monitor's directory, beside its loop or in it.
     pub(crate) last_look: Option<LastLook>,
     /// A filer that its server mounts from. The first lock manager has it, whose status monitor is the server's own.
@@ -191,6 +193,7 @@ impl LockManager {
             is_worked_on: false,
             is_hinted: false,
             tellings: Vec::new(),
+            blind_until: 0,
             last_look: None,
             peer: at.is_first().then(|| MonName::from_address(peer_address(at.server))),
         }

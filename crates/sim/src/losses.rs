@@ -189,6 +189,7 @@ impl World {
         let away = loss.at.saturating_sub(LINGERS_MS)..may_reclaim_until;
         let evidence = Evidence {
             was_freed: loss.freed,
+            was_blind: loss.blind,
             was_on_record: loss.captured,
             has_shown: !loss.unseen,
             was_away: self.clients[lost.client].kept_off.iter().any(|at| away.contains(at)),

@@ -32,6 +32,10 @@ const COMPARED_AT_ONCE: usize = 2;
 /// After which work of a run hangs. Longer than all work takes that does not.
 const WORK_TIME_MAX: Duration = Duration::from_secs(12);
 
+/// After which a look hangs, and after which it shows no more who has left.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(8);
+const LOOK_BELIEVED_MAX: Duration = Duration::from_secs(2);
+
 /// The world, as its agents and the simulation share it.
 pub(crate) type Shared = Arc<Mutex<World>>;
 
@@ -236,6 +240,7 @@ impl Simulation {
         };
         agent.compare_at_once(COMPARED_AT_ONCE);
         agent.limit_work(WORK_TIME_MAX);
+        agent.limit_looks(LOOK_TIME_MAX, LOOK_BELIEVED_MAX);
         self.begin_capture(server, &mut agent);
         agent.take_up();
         let inbox = VecDeque::new();

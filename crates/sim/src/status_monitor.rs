@@ -157,7 +157,8 @@ impl World {
         let differing = (!resumes).then(|| self.read_directory(of));
         if resumes {
             let after = self.chance(Purpose::StatusMonitor, of.stream()).u64(5..400);
-            self.after(after, Happening::DirectoryRead { of, agent });
+            let hangs = self.directory_hangs_for(of).map_or(0, |hung| hung.ms);
+            self.after(after + hangs, Happening::DirectoryRead { of, agent });
         }
         self.after(1, Happening::MonitorReads { of, agent });
         differing

@@ -116,7 +116,9 @@ impl World {
             }
             Work::LookUp(name) => {
                 let addresses = client_called(&name).into_iter().map(client_address).collect();
-                self.tell_agent(at, 15, News::Resolved(name, Ok(addresses)));
+                if let Some(after) = self.name_is_answered_after(of) {
+                    self.tell_agent(at, 15 + after, News::Resolved(name, Ok(addresses)));
+                }
             }
             Work::TakeAddressAway(service) => {
                 if let Some(at) = self.service(&service) {
@@ -165,13 +167,18 @@ impl World {
 
     /// A look beside the loop sees what is there some milliseconds later.
     pub(crate) fn begin_look(&mut self, (of, agent): AgentAt, basis: Basis, addresses: Arc<Addresses>) {
-        let after = self.chance(Purpose::Look, of.stream()).u64(1..12);
-        self.after(after, Happening::LookAtDirectory { of, agent, basis: Box::new(basis), addresses });
+        let mut after = self.chance(Purpose::Look, of.stream()).u64(1..12);
+        let mut hangs = 1;
+        if let Some(hung) = self.directory_hangs_for(of) {
+            *if hung.has_read { &mut hangs } else { &mut after } += hung.ms;
+        }
+        let basis = Box::new(basis);
+        self.after(after, Happening::LookAtDirectory { of, agent, basis, addresses, hangs });
     }
 
-    pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses) {
+    pub(crate) fn look_beside(&mut self, at: AgentAt, basis: Basis, addresses: &Addresses, hangs: Ms) {
         let found = self.look_at_directory(at.0, &basis.placed, addresses);
-        self.tell_agent(at, 1, News::Looked(Box::new(Looked { basis, found: Ok(found) })));
+        self.tell_agent(at, hangs, News::Looked(Box::new(Looked { basis, found: Ok(found) })));
     }
 
     fn fence(&mut self, at: AgentAt, run: RunNumber, owners: Vec<(ServiceName, ServerName)>) {

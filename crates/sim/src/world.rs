@@ -235,8 +235,8 @@ impl World {
             Happening::StartAgent { server, boot } => self.start_agent(server, boot),
             Happening::Look { server, agent } => self.look(server, agent),
             Happening::Observed { server, agent, seen } => self.hand_all_to_agent(server, agent, seen),
-            Happening::LookAtDirectory { of, agent, basis, addresses } => {
-                self.look_beside((of, agent), *basis, &addresses);
+            Happening::LookAtDirectory { of, agent, basis, addresses, hangs } => {
+                self.look_beside((of, agent), *basis, &addresses, hangs);
             }
             Happening::Hint { of, agent } => self.hinted((of, agent)),
             Happening::ToAgent { server, agent, message } => self.hand_to_agent(server, agent, *message),
@@ -517,8 +517,9 @@ impl World {
             }
             let (mode, count) = (self.servers[of].capture, self.servers[of.server].lock_managers.len());
             let by = GrantedBy { mode, of: count };
+            let blind = !captured && self.servers[of].blind_until > at;
             if let Some(held) = self.clients[client].locks.get_mut(&file) {
-                held.loss.get_or_insert(Loss { at, by, captured, unseen, ended, freed: false });
+                held.loss.get_or_insert(Loss { at, by, captured, unseen, ended, freed: false, blind });
                 self.say(|| format!("client {client} loses {file:?}, captured: {captured}"));
             }
         }

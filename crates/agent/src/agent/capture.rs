@@ -12,8 +12,8 @@ use heirlock_nsm::MonName;
 
 use super::resolve::Resolver;
 use crate::limits::{
-    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, HINTED_LOOK_PAUSE, HINTED_LOOK_PAUSE_MAX, LOOK_PAUSE,
-    LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
+    COMMIT_RECORDS_MAX, COMPARED_AT_ONCE_MAX, HINTED_LOOK_PAUSE, HINTED_LOOK_PAUSE_MAX, LOOK_BELIEVED_MAX,
+    LOOK_PAUSE, LOOK_TIME_MAX, REMOVED_AT_ONCE_MAX,
 };
 
 /// The memory of capturing between looks.
@@ -52,6 +52,11 @@ pub struct Capture {
     hints_wait: Moment,
     /// How many files the last look had to open.
     opened: usize,
+    /// The last look that is over says nothing of clients that have left.
+    is_old: bool,
+    /// See [`LOOK_TIME_MAX`] and [`LOOK_BELIEVED_MAX`].
+    time_max: Duration,
+    believed_max: Duration,
     /// The portion of each service that is compared at one turn of the loop.
     portion: Portion,
 }
@@ -108,6 +113,9 @@ impl Capture {
             pause: Moment::START,
             hints_wait: Moment::START,
             opened: 0,
+            is_old: false,
+            time_max: LOOK_TIME_MAX,
+            believed_max: LOOK_BELIEVED_MAX,
             portion: Portion::of(COMPARED_AT_ONCE_MAX, COMMIT_RECORDS_MAX, REMOVED_AT_ONCE_MAX),
         }
     }
@@ -264,9 +272,9 @@ impl Capture {
 
     /// Says that a look has been on for too long.
     pub(crate) fn say_if_a_look_hangs(&mut self, now: Moment) {
-        let hangs = self.looking.is_some_and(|looking| now >= looking.began + LOOK_TIME_MAX);
+        let hangs = self.looking.is_some_and(|looking| now >= looking.began + self.time_max);
         if hangs && self.blind.is_none() {
-            let why = format!("a look at it has been on for more than {} s", LOOK_TIME_MAX.as_secs());
+            let why = format!("a look at it has been on for more than {} s", self.time_max.as_secs());
             self.say_blind(Some(why));
         }
     }
@@ -297,10 +305,43 @@ impl Capture {
         std::mem::replace(&mut self.found, population)
     }
 
-    /// A look that began then has shown the directory, and had to open so many files.
-    pub(crate) fn saw(&mut self, began_at: Moment, opened: usize) {
+    /// A look that began then and took so long has shown the directory, and had to open so many files.
+    pub(crate) fn saw(&mut self, began_at: Moment, took: Duration, opened: usize) {
         (self.looked, self.opened) = (Some(began_at), opened);
+        self.is_old = took > self.believed_max;
         self.say_blind(None);
+    }
+
+    /// The last look that is over took so long that a client which it lacks may have come back meanwhile.
+    pub(crate) fn is_old(&self) -> bool {
+        self.is_old
+    }
+
+    /// Whether a client that no look has found is not there: the last look is over, did not take too long, and the next one does
+    /// not hang either.
+    pub(crate) fn sees_who_left(&self, now: Moment) -> bool {
+        let hangs = self.looking.is_some_and(|looking| now.since(looking.began) > self.believed_max);
+        self.looked.is_some() && self.blind.is_none() && !self.is_old && !hangs
+    }
+
+    /// Takes a look for hung after so long, and believes none that took longer than that in what it lacks.
+    pub(crate) fn limits_looks(&mut self, time_max: Duration, believed_max: Duration) {
+        (self.time_max, self.believed_max) = (time_max, believed_max);
+    }
+
+    /// Since when the look goes on that is on.
+    pub(crate) fn looking_since(&self) -> Option<Moment> {
+        self.looking.map(|looking| looking.began)
+    }
+
+    /// See [`LOOK_BELIEVED_MAX`].
+    pub(crate) fn believed_max(&self) -> Duration {
+        self.believed_max
+    }
+
+    /// After which a look hangs.
+    pub(crate) fn time_max(&self) -> Duration {
+        self.time_max
     }
 
     /// Each problem is said once, and not before it was seen twice if it may be a record in the making. The user of the status
@@ -381,7 +422,7 @@ impl Capture {
         }
         match self.looking {
             // Also where it never ends, that is seen.
-            Some(looking) => Some(looking.began + LOOK_TIME_MAX).filter(|_| self.blind.is_none()),
+            Some(looking) => Some(looking.began + self.time_max).filter(|_| self.blind.is_none()),
             None if hinted => Some(self.hints_wait),
             None => self.due.or(Some(Moment::START)),
         }

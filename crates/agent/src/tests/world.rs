@@ -59,6 +59,8 @@ pub(super) struct World {
     placed: Placed,
     pub(super) registered: BTreeMap<MonName, Vec<u8>>,
     pub(super) hinted: bool,
+    /// Looks beside the loop hang with what they have read.
+    pub(super) looks_hang: bool,
     /// How long each of the loop's own looks takes, and when each was over.
     pub(super) look_takes: Duration,
     pub(super) looked: Vec<Moment>,
@@ -186,7 +188,8 @@ impl World {
 
     fn begin_look(&mut self, basis: Basis) {
         let found = Ok(self.found());
-        self.said.push_back(News::Looked(Box::new(Looked { basis, found })));
+        let waiting = if self.looks_hang { &mut self.hanging } else { &mut self.said };
+        waiting.push_back(News::Looked(Box::new(Looked { basis, found })));
     }
 
     fn begin_for(&mut self, run: RunNumber, work: RunWork) {

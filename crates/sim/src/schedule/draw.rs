@@ -168,6 +168,7 @@ fn draw_levels(seed: u64) -> Levels {
             Level::HintsLost => (2, 100),
             Level::WordsRepeated => (3, 50),
             Level::WorkHangs => (5, 150),
+            Level::LooksHang => (6, 15),
         };
         levels.set(level, sometimes(seed, level.name(), one_in, most));
     }

@@ -145,10 +145,12 @@ pub(crate) enum Level {
     WordsRepeated,
     /// Work of an agent that hangs. Per 1,000.
     WorkHangs,
+    /// Looks of an agent that hang: at its status monitor's directory, and for the addresses of names. Per 1,000.
+    LooksHang,
 }
 
 impl Level {
-    const ALL: [Level; 10] = [
+    const ALL: [Level; 11] = [
         Level::StoreFails,
         Level::StoreAnswersLost,
         Level::StoreLate,
@@ -159,6 +161,7 @@ impl Level {
         Level::HintsLost,
         Level::WordsRepeated,
         Level::WorkHangs,
+        Level::LooksHang,
     ];
 
     fn name(self) -> &'static str {
@@ -173,6 +176,7 @@ impl Level {
             Level::HintsLost => "hints-lost",
             Level::WordsRepeated => "words-repeated",
             Level::WorkHangs => "work-hangs",
+            Level::LooksHang => "looks-hang",
         }
     }
 }

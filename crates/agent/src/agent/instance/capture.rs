@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use heirlock_core::duty::Owed;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::{Comparison, Portion};
 use heirlock_core::store::{RecordChange, StoreError};
@@ -26,21 +27,37 @@ use crate::words::counted;
 impl<O: Outside> Instance<O> {
     /// Looks at the directory where that is due, and compares what a look found.
     pub fn tend_capture(&mut self, server: &mut Common<O>, now: Moment) {
+        let is_waited_for = self.recovery_waits(now);
         if self.awaits_directory() {
             self.say_if_directory_hangs(now);
-            return; // nothing is compared with what the status monitor knows and its directory may lack
+            if !is_waited_for {
+                return; // nothing is compared with what the status monitor knows and its directory may lack
+            }
         }
         self.compare_a_portion(server, now);
         self.capture.say_if_a_look_hangs(now);
         let anew = self.deletions_due().is_some_and(|at| now >= at) || self.capture.is_due(now);
         let hinted = self.outside.is_hinted();
-        let decides = self.run.is_some() || !self.asked.is_empty() || self.lives.is_reborn();
+        let decides = self.run.is_some() || !self.asked.is_empty() || self.lives.is_reborn() || is_waited_for;
         match (decides, anew) {
             (true, true) => self.scan(server, now),
             (true, false) if hinted && self.capture.heeds_hints(now) => self.look(server, now, false),
             (false, _) if anew || hinted => self.begin_look(server, now, anew),
             _ => {}
         }
+    }
+
+    /// Whether clients are to be told who wait for the first look since the agent began, or for the first reading of its status
+    /// monitor's directory, and that takes too long: grace passes meanwhile, and the loop looks itself, as it does in a run.
+    fn recovery_waits(&self, now: Moment) -> bool {
+        if self.capture.has_looked() {
+            return false;
+        }
+        let since = self.directory_read_since().or_else(|| self.capture.looking_since());
+        let is_late = since.is_some_and(|since| now.since(since) > self.capture.believed_max());
+        let are_to_be_told =
+            |owed: Owed| owed.resume.is_some() || owed.redo.is_some() || !owed.lost.is_empty();
+        is_late && are_to_be_told(self.owed())
     }
 
     /// When there is something to look at or to compare. That a deletion may be believed, where no lock manager serves again
@@ -125,6 +142,9 @@ impl<O: Outside> Instance<O> {
             return;
         }
         self.take_look(server, now, looked);
+        if self.capture.is_old() {
+            self.capture.look_at(now); // who has left since is still to be seen
+        }
     }
 
     /// Knows what a look found, and begins to compare it with the store.
@@ -141,7 +161,7 @@ impl<O: Outside> Instance<O> {
             }
         };
         tracing::debug!(clients = population.clients.len(), opened, "looked");
-        self.capture.saw(basis.began_at, opened);
+        self.capture.saw(basis.began_at, took, opened);
         self.capture.speak_of_problems(problems, || server.outside().may_say("no monitor record"));
         for name in self.capture.ask(&population, now) {
             self.outside.begin(Work::LookUp(name));
@@ -150,8 +170,11 @@ impl<O: Outside> Instance<O> {
         self.outside.begin(Work::Discard(before));
         let remembers = self.held.values().any(|held| held.ledger.remembers_peers());
         let roles = self.outside.roles(&self.nlm_ports, remembers);
-        let begin =
-            |(service, held): (&ServiceName, &mut Held)| (service.clone(), held.ledger.begin_comparison());
+        let is_old = self.capture.is_old();
+        let begin = |(service, held): (&ServiceName, &mut Held)| {
+            let begun = if is_old { held.ledger.begin_arrivals() } else { held.ledger.begin_comparison() };
+            (service.clone(), begun)
+        };
         let services = self.held.iter_mut().map(begin).collect();
         let Basis { began, life, .. } = basis;
         self.capture.compares(Comparing { began, life, roles, services, committed: false, failed: false });

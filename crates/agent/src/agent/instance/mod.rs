@@ -376,6 +376,11 @@ impl<O: Outside> Instance<O> {
         self.time_limits = TimeLimits::each(limit);
     }
 
+    /// Takes a look for hung after so long, and for old after `believed_max`.
+    pub(crate) fn limit_looks(&mut self, time_max: Duration, believed_max: Duration) {
+        self.capture.limits_looks(time_max, believed_max);
+    }
+
     /// Compares so many clients of a service at one turn.
     pub(crate) fn compare_at_once(&mut self, portion: Portion) {
         self.capture.compares_at_once(portion);

@@ -104,7 +104,8 @@ impl<O: Outside> Instance<O> {
     /// Says that the directory takes too long to be read: until it was, no look is made at it.
     pub(crate) fn say_if_directory_hangs(&mut self, now: Moment) {
         let awaited = self.monitoring.as_mut().filter(|monitoring| !monitoring.is_read);
-        let Some(monitoring) = awaited.filter(|m| now.since(m.began) >= limits::LOOK_TIME_MAX) else {
+        let limit = self.capture.time_max();
+        let Some(monitoring) = awaited.filter(|m| now.since(m.began) >= limit) else {
             return;
         };
         if !std::mem::replace(&mut monitoring.hangs, true) {
@@ -114,6 +115,11 @@ impl<O: Outside> Instance<O> {
                 "the status monitor's directory can't be read, and no look is made at it: {why}"
             );
         }
+    }
+
+    /// Since when the status monitor's directory has been read for the first time, where that is not over.
+    pub(crate) fn directory_read_since(&self) -> Option<Moment> {
+        self.monitoring.as_ref().filter(|monitoring| !monitoring.is_read).map(|monitoring| monitoring.began)
     }
 
     /// The status monitor's thread wants something.

@@ -405,7 +405,7 @@ impl<O: Outside> Instance<O> {
         let (forget_after, wall_s) = (self.settings.capture.forget_after, server.wall_s());
         let wall_clock = server.wall_clock();
         // In another life than the one in which they were not told they are owed word once more.
-        let has_seen = self.capture.looked().is_some() && self.capture.blind().is_none();
+        let has_seen = self.capture.sees_who_left(now);
         let life = self.life_that_deletes(server).filter(|_| has_seen);
         let due = |held: &Held| {
             // From when its outcomes were known, and not from when the run began that may have taken long.

@@ -97,3 +97,52 @@ fn a_clock_that_is_set_forward_by_weeks_has_no_client_forgotten() {
     let kept = store.load(&service("new"), Generation(1)).unwrap().records;
     assert!(kept.keys().eq(&clients()), "{:?}", kept.keys());
 }
+
+/// A look has begun that hangs with what it has read: none of its clients is there.
+fn a_look_hangs(agent: &mut Agent<Here>) {
+    agent.outside().world_mut().looks_hang = true;
+    agent.outside().world_mut().hinted = true;
+    go_on(agent, Duration::from_secs(2), |_| {});
+    assert!(!agent.outside().world().hanging.is_empty());
+}
+
+/// It goes on.
+fn the_look_goes_on(agent: &mut Agent<Here>) {
+    let mut world = agent.outside().world_mut();
+    world.looks_hang = false;
+    let late = std::mem::take(&mut world.hanging);
+    world.said.extend(late);
+}
+
+#[test]
+fn a_client_that_came_back_while_a_look_hung_is_not_gone_because_that_look_lacks_it() {
+    let (store, world) = adopted(Duration::from_secs(60));
+    let mut agent = taken_up(&store, world);
+    let kept = || store.load(&service("new"), Generation(1)).unwrap().records.contains_key(&clients()[0]);
+    go_on(&mut agent, Duration::from_secs(5), |_| {});
+    let registered = std::mem::take(&mut agent.outside().world_mut().registered);
+    agent.outside().world_mut().hinted = true;
+    let delay = CaptureSettings::default().tombstone_delay;
+    go_on(&mut agent, delay - Duration::from_secs(1), |_| assert!(kept()));
+    a_look_hangs(&mut agent);
+    agent.outside().world_mut().registered = registered;
+    go_on(&mut agent, Duration::from_secs(15), |_| assert!(kept()));
+    the_look_goes_on(&mut agent);
+    go_on(&mut agent, Duration::from_secs(20), |_| assert!(kept()));
+    assert_eq!(agent.ledger_of(&service("new")).unwrap().tombstones(), 0, "the next look has seen it");
+}
+
+#[test]
+fn a_client_that_was_lost_long_ago_and_comes_back_while_a_look_hangs_is_kept() {
+    let (store, world) = adopted_long_ago();
+    let mut agent = taken_up(&store, world);
+    let [_, came_late] = clients();
+    let kept = || store.load(&service("new"), Generation(1)).unwrap().records.contains_key(&clients()[1]);
+    let delay = CaptureSettings::default().tombstone_delay;
+    go_on(&mut agent, delay - Duration::from_secs(20), |_| assert!(kept()));
+    a_look_hangs(&mut agent);
+    agent.outside().world_mut().registered.insert(came_late.clone(), record(&came_late));
+    go_on(&mut agent, delay + Duration::from_secs(20), |_| assert!(kept()));
+    the_look_goes_on(&mut agent);
+    go_on(&mut agent, delay + Duration::from_secs(20), |_| assert!(kept()));
+}

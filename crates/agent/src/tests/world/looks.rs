@@ -72,3 +72,15 @@ fn no_address_is_looked_for_on_this_server_where_a_clients_line_repeats_its_name
     let is_clients = |asked: &IpAddr| clients().iter().any(|client| client.address() == Some(*asked));
     assert!(!agent.outside().world().asked_for.iter().any(is_clients));
 }
+
+#[test]
+fn an_adoption_that_was_interrupted_goes_on_in_its_grace_period_though_the_first_look_hangs() {
+    let (store, mut agent) = begun_in(World { restarts_nfs: true, ..World::default() });
+    ask(&mut agent);
+    until(&mut agent, "it is recognised", |agent| phase(agent) >= Some(Phase::Recognised));
+    assert_eq!(agent.outside().world().told, [], "no client is told yet");
+    let world = World { looks_hang: true, ..agent.outside().take() };
+    let mut agent = taken_up(&store, world);
+    goes_on(&mut agent, Duration::from_secs(30));
+    assert_eq!(agent.outside().world().told, clients());
+}
