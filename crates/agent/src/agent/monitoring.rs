@@ -25,6 +25,8 @@ pub(crate) struct Monitoring {
     pub(super) changed_since: Moment,
     /// When the status monitor last wanted something.
     pub(super) wanted_at: Moment,
+    /// The log has said that clients are refused since no service is held.
+    pub(super) said_it_holds_nothing: bool,
     /// Clients that the log has named, since their files could not be written.
     pub(super) said: BTreeSet<MonName>,
     /// Clients whose files could not be written, and why.

@@ -109,6 +109,12 @@ pub enum Event {
         /// everything of it is durable in every service that this server holds
         durable: bool,
     },
+    /// A commit is over: this lock manager holds no service, so there is none as whose client a client could be on record. The store
+    /// has not failed.
+    HoldsNothing {
+        /// which
+        batch: u64,
+    },
     /// The store was tried.
     Probed(bool),
     /// These and no other clients are durable in every service that this server holds.
@@ -222,6 +228,8 @@ pub struct Standing {
     pub refusals: Refusals,
     /// Clients are refused at once.
     pub failing: bool,
+    /// And not because the store fails, but because no service is held.
+    pub holds_nothing: bool,
     /// Clients of which the lock manager is still to be told that they were restarted.
     pub owed: usize,
     /// As many of them were not taken in several tries.
@@ -241,6 +249,8 @@ pub struct Refusals {
     pub late: u64,
     /// Refused: too many clients waited.
     pub busy: u64,
+    /// Refused: the lock manager holds no service.
+    pub no_service: u64,
     /// Granted for any of these reasons, since that is the rule or it is a peer.
     pub granted_all_the_same: u64,
 }
@@ -249,8 +259,8 @@ impl Refusals {
     /// All that were refused.
     #[must_use]
     pub fn refused(&self) -> u64 {
-        let Self { no_room, store_fails, late, busy, granted_all_the_same: _ } = self;
-        no_room + store_fails + late + busy
+        let Self { no_room, store_fails, late, busy, no_service, granted_all_the_same: _ } = self;
+        no_room + store_fails + late + busy + no_service
     }
 }
 
@@ -291,6 +301,8 @@ pub struct Monitor {
     gathering: Option<Moment>,
     /// When the store is to be tried next, where it failed: no client waits for it until it works again.
     failing: Option<Moment>,
+    /// And not because it fails: the lock manager holds no service.
+    holds_nothing: bool,
     probing: bool,
     at_risk: BTreeSet<MonName>,
     refusals: Refusals,
@@ -301,6 +313,9 @@ pub struct Monitor {
     looked_up: Option<Moment>,
     left_unanswered: u64,
 }
+
+/// Why a client is refused: the count of such refusals.
+type Reason = fn(&mut Refusals) -> &mut u64;
 
 /// The batch that a step returns.
 type Step = Batch<Persist, Action>;
@@ -337,6 +352,7 @@ impl Monitor {
             shared_by: 0,
             gathering: None,
             failing: None,
+            holds_nothing: false,
             probing: false,
             at_risk: BTreeSet::new(),
             refusals: Refusals::default(),
@@ -377,8 +393,13 @@ impl Monitor {
             }
             Event::Called { client, how } => self.called(now, &key(&client), how, &mut step),
             Event::Committed { batch, durable } => self.committed(now, batch, durable, &mut step),
+            Event::HoldsNothing { batch } => {
+                self.holds_nothing = true;
+                self.failed(now, batch, &mut step);
+            }
             Event::Probed(works) => {
                 self.probing = false;
+                self.holds_nothing &= !works;
                 self.failing = if works { None } else { Some(now + limits::MON_PROBE_INTERVAL) };
             }
             Event::Durable(clients) => {
@@ -448,6 +469,7 @@ impl Monitor {
             refused: self.refusals.refused(),
             refusals: self.refusals,
             failing: self.failing.is_some(),
+            holds_nothing: self.failing.is_some() && self.holds_nothing,
             owed: self.downcalls.len(),
             untaken: self.downcalls.untaken(),
             left_unanswered: self.left_unanswered,
@@ -468,7 +490,11 @@ impl Monitor {
         } else if self.durable.contains(&client) || planted(Bug::AnswerFirst) {
             self.grant(ticket, line, step);
         } else if self.failing.is_some() {
-            self.unprotected(ticket, line, peer, |refusals| &mut refusals.store_fails, step);
+            let reason: Reason = match self.holds_nothing {
+                true => |refusals| &mut refusals.no_service,
+                false => |refusals| &mut refusals.store_fails,
+            };
+            self.unprotected(ticket, line, peer, reason, step);
         } else if self.waiting.len() >= limits::MON_WAITING_MAX {
             self.unprotected(ticket, line, peer, |refusals| &mut refusals.busy, step);
         } else {
@@ -517,7 +543,7 @@ impl Monitor {
         ticket: Ticket,
         line: MonitorLine,
         peer: bool,
-        reason: fn(&mut Refusals) -> &mut u64,
+        reason: Reason,
         step: &mut Step,
     ) {
         if peer || self.rules.when_unprotected == WhenUnprotected::Grant {
@@ -551,13 +577,19 @@ impl Monitor {
     }
 
     fn committed(&mut self, now: Moment, batch: u64, durable: bool, step: &mut Step) {
+        self.holds_nothing = false;
+        if !durable {
+            return self.failed(now, batch, step);
+        }
         let Some(flight) = self.in_flight.take_if(|flight| flight.batch == batch) else { return };
-        if durable {
-            self.failing = None;
-            self.durable.extend(flight.clients);
-            self.take_in_durable(step);
-            self.begin_commit(now, step);
-        } else {
+        self.failing = None;
+        self.durable.extend(flight.clients);
+        self.take_in_durable(step);
+        self.begin_commit(now, step);
+    }
+
+    fn failed(&mut self, now: Moment, batch: u64, step: &mut Step) {
+        if self.in_flight.take_if(|flight| flight.batch == batch).is_some() {
             self.failing = Some(now + limits::MON_PROBE_INTERVAL);
             self.give_up(step);
         }
@@ -686,8 +718,12 @@ impl Monitor {
     /// Refuses all that wait, or grants them at risk.
     fn give_up(&mut self, step: &mut Step) {
         self.gathering = None;
+        let reason: Reason = match self.holds_nothing {
+            true => |refusals| &mut refusals.no_service,
+            false => |refusals| &mut refusals.late,
+        };
         for Waiting { ticket, line, peer, .. } in std::mem::take(&mut self.waiting) {
-            self.unprotected(ticket, line, peer, |refusals| &mut refusals.late, step);
+            self.unprotected(ticket, line, peer, reason, step);
         }
     }
 }

@@ -163,6 +163,28 @@ fn after_one_time_out_clients_are_refused_at_once_until_a_probe_succeeds() {
 }
 
 #[test]
+fn a_lock_manager_that_holds_no_service_refuses_for_that_reason_until_it_holds_one() {
+    let mut monitor = registered(REFUSE, &[]);
+    monitor.step(at(0), mon(1, "10.0.0.1"));
+    assert_eq!(answers(&monitor.step(at(2), Event::HoldsNothing { batch: 1 })), [(1, false)]);
+    assert_eq!(answers(&monitor.step(at(3), mon(2, "10.0.0.2"))), [(2, false)], "at once");
+    monitor.step(at(300), Event::Tick);
+    monitor.step(at(301), Event::Probed(false));
+    assert_eq!(answers(&monitor.step(at(302), mon(3, "10.0.0.2"))), [(3, false)]);
+    let standing = monitor.standing();
+    assert_eq!(standing.refusals, Refusals { no_service: 3, ..Refusals::default() });
+    assert!(standing.failing && standing.holds_nothing && standing.refused == 3);
+    // It holds one now, and the store fails.
+    monitor.step(at(600), Event::Tick);
+    monitor.step(at(601), Event::Probed(true));
+    monitor.step(at(602), mon(4, "10.0.0.2"));
+    monitor.step(at(603), Event::Committed { batch: 2, durable: false });
+    monitor.step(at(604), mon(5, "10.0.0.2"));
+    let refusals = Refusals { no_service: 3, late: 1, store_fails: 1, ..Refusals::default() };
+    assert_eq!((monitor.standing().refusals, monitor.standing().holds_nothing), (refusals, false));
+}
+
+#[test]
 fn a_commit_that_succeeds_too_late_ends_the_refusals() {
     let mut monitor = registered(REFUSE, &[]);
     monitor.step(at(0), mon(1, "10.0.0.1"));

@@ -108,6 +108,7 @@ fn of_monitor(observed: Option<&Observed>) -> Vec<Family> {
             ("store-fails", monitor.refused_store_fails_total),
             ("late", monitor.refused_late_total),
             ("busy", monitor.refused_busy_total),
+            ("no-service", monitor.refused_no_service_total),
         ] {
             refusals = refusals.with(&[("reason", reason)], number(count));
         }

@@ -31,9 +31,13 @@ struct Newcomer {
     peer: bool,
 }
 
+/// Why a client is refused though the store is well.
+const HOLDS_NOTHING: &str = "this lock manager holds no service as whose client a client could be on record ('heirlock status' says whose the services are)";
+
 /// Why clients were not made durable.
 enum NotDurable {
     NothingHeld,
+    NothingKnown,
     NotRead(ServiceName),
     NotBegun(ServiceName),
     Full(ServiceName),
@@ -43,7 +47,8 @@ enum NotDurable {
 impl fmt::Display for NotDurable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NothingHeld => f.write_str("this server holds nothing yet: its store could not be read"),
+            Self::NothingHeld => f.write_str(HOLDS_NOTHING),
+            Self::NothingKnown => f.write_str("the store has not shown yet which services this server holds"),
             Self::NotRead(service) => {
                 write!(
                     f,
@@ -164,8 +169,16 @@ impl<O: Outside> Instance<O> {
         }
         server.answered_registrations(heard, arrivals.len(), durable);
         let arrived = self.arrived();
+        let holds_nothing = !durable && self.holds_nothing();
         if let Some(monitoring) = &mut self.monitoring {
-            self.outside.tell_monitor(MonitorEvent::Committed { batch, durable });
+            if holds_nothing && !std::mem::replace(&mut monitoring.said_it_holds_nothing, true) {
+                tracing::warn!("clients that register are refused: {HOLDS_NOTHING}");
+            }
+            monitoring.said_it_holds_nothing &= holds_nothing;
+            self.outside.tell_monitor(match holds_nothing {
+                true => MonitorEvent::HoldsNothing { batch },
+                false => MonitorEvent::Committed { batch, durable },
+            });
             // It knows of these already: to tell it of all for each one would grow with their number. Of those that a commit which
             // failed has stored all the same it does not.
             if in_step && durable {
@@ -335,6 +348,10 @@ impl<O: Outside> Instance<O> {
         .into_iter()
         .filter(|(_, _, is_wrong)| *is_wrong)
         .map(|(kind, count, _)| Problem::new(kind).with(count))
+        .map(|problem| match problem.kind == ProblemKind::ClientsRefused && standing.holds_nothing {
+            true => problem.saying(HOLDS_NOTHING),
+            false => problem,
+        })
         .collect();
         if monitoring.hangs && !monitoring.is_read {
             problems.push(Problem::new(ProblemKind::MonitorDirectoryUnreadable).saying(&directory_hangs()));
@@ -464,7 +481,11 @@ impl<O: Outside> Instance<O> {
             return Err(unread);
         }
         if self.held.is_empty() {
-            return Err(NotDurable::NothingHeld);
+            return Err(if self.holds_nothing() {
+                NotDurable::NothingHeld
+            } else {
+                NotDurable::NothingKnown
+            });
         }
         // The next generation begins with the records of the claim, and a client that came into the one before would be lost.
         let begins =
@@ -498,6 +519,11 @@ impl<O: Outside> Instance<O> {
             Err(not_now) => server.fails(now, &not_now),
         }
         done
+    }
+
+    /// The last look has shown that no service is this lock manager's.
+    fn holds_nothing(&self) -> bool {
+        self.held.is_empty() && self.holdings_known
     }
 
     /// Clients that every service knows.

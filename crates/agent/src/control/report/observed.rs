@@ -107,6 +107,8 @@ pub struct Monitored {
     pub refused_late_total: u64,
     /// SM_MON refused: too many clients waited.
     pub refused_busy_total: u64,
+    /// SM_MON refused: the lock manager holds no service, as whose client a client could be on record.
+    pub refused_no_service_total: u64,
     /// SM_MON granted to a client that the store did not know.
     pub granted_at_risk_total: u64,
     /// SM_NOTIFY that was left unanswered, for want of room.
@@ -373,6 +375,7 @@ impl Monitored {
         self.refused_store_fails_total += refusals.store_fails;
         self.refused_late_total += refusals.late;
         self.refused_busy_total += refusals.busy;
+        self.refused_no_service_total += refusals.no_service;
         self.granted_at_risk_total += refusals.granted_all_the_same;
         self.left_unanswered_total += left_unanswered;
     }

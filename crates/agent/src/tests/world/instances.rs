@@ -3,10 +3,12 @@
 use heirlock_core::LockManagerName;
 use heirlock_core::incarnation::Incarnation;
 use heirlock_core::ledger::Ledger;
+use heirlock_core::monitor::Arrival;
 use heirlock_core::takeover::Journal;
 
 use super::*;
 use crate::control::report::ProblemKind;
+use crate::status_monitor::Wanted;
 
 const SECOND: InstanceNumber = InstanceNumber::at(1);
 
@@ -359,4 +361,24 @@ fn an_agent_does_not_begin_without_one_of_its_lock_managers_and_leaves_messages_
     let mut pair = pair();
     pair.agent.handle(Message::Of(InstanceNumber::at(2), News::Changed));
     pair.adopt_both();
+}
+
+#[test]
+fn a_lock_manager_that_holds_no_service_says_so_and_blames_no_store() {
+    let mut pair = pair();
+    pair.agent.monitors(SECOND, Some(BTreeSet::new()));
+    let commits = |pair: &mut Pair, batch| {
+        let line = MonitorLine::generated(client_of("one"), MyName::parse("nfs-b-two").unwrap());
+        let wanted = Wanted::Commit { batch, arrivals: vec![Arrival { line, peer: false }] };
+        pair.agent.handle(Message::Of(SECOND, News::Monitor(wanted)));
+        pair.here[1].world().told_monitor.take()
+    };
+    pair.until("it knows what it holds", |pair| pair.agent.knows_its_holdings());
+    pair.here[1].world().told_monitor.take();
+    assert_eq!(commits(&mut pair, 2), [MonitorEvent::HoldsNothing { batch: 2 }]);
+    assert_eq!(pair.agent.status().store.error, None, "the store is well");
+    pair.ask_for("two");
+    pair.until("it is settled", |pair| pair.is_settled("two"));
+    pair.here[1].world().told_monitor.take();
+    assert_eq!(commits(&mut pair, 3)[0], MonitorEvent::Committed { batch: 3, durable: true });
 }

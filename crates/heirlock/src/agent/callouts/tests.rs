@@ -27,7 +27,7 @@ fn a_callout_is_answered_once_its_client_is_on_record_and_told_why_it_is_not() {
     };
     place.agent.held_mut().clear();
     let why = call_out(&mut place).unwrap_err();
-    assert!(why.starts_with("this server holds nothing yet"), "{why}");
+    assert!(why.starts_with("this lock manager holds no service"), "{why}");
     let us = place.agent.settings().server.clone();
     let (claim, journal) = (Claim::new(Generation::FIRST, &us, "agent", 0), Journal::quiet("run", &us, 0));
     let store = place.agent.store();

@@ -454,6 +454,9 @@ fn sentence(problem: &Problem) -> String {
             "no lock manager runs, though a service that is held here needs one".to_owned()
         }
         ProblemKind::ClientsAtRisk => format!("{clients} got locks that the store does not know of"),
+        ProblemKind::ClientsRefused if !error.is_empty() => {
+            format!("new clients get no locks: {error}; {} refused so far", counted(count, "request"))
+        }
         ProblemKind::ClientsRefused => {
             format!("the store does not take new clients in: {} refused so far", counted(count, "request"))
         }
