@@ -99,9 +99,9 @@ fn a_clock_that_is_set_forward_by_weeks_has_no_client_forgotten() {
 }
 
 /// A look has begun that hangs with what it has read: none of its clients is there.
-fn a_look_hangs(agent: &mut Agent<Here>) {
+fn a_look_hangs(agent: &mut Agent<Here>, is_hinted: bool) {
     agent.outside().world_mut().looks_hang = true;
-    agent.outside().world_mut().hinted = true;
+    agent.outside().world_mut().hinted |= is_hinted;
     go_on(agent, Duration::from_secs(2), |_| {});
     assert!(!agent.outside().world().hanging.is_empty());
 }
@@ -119,12 +119,16 @@ fn a_client_that_came_back_while_a_look_hung_is_not_gone_because_that_look_lacks
     let (store, world) = adopted(Duration::from_secs(60));
     let mut agent = taken_up(&store, world);
     let kept = || store.load(&service("new"), Generation(1)).unwrap().records.contains_key(&clients()[0]);
-    go_on(&mut agent, Duration::from_secs(5), |_| {});
+    go_on(&mut agent, Duration::from_secs(25), |_| {});
     let registered = std::mem::take(&mut agent.outside().world_mut().registered);
     agent.outside().world_mut().hinted = true;
     let delay = CaptureSettings::default().tombstone_delay;
-    go_on(&mut agent, delay - Duration::from_secs(1), |_| assert!(kept()));
-    a_look_hangs(&mut agent);
+    go_on(&mut agent, delay / 2, |_| assert!(kept()));
+    let due = agent.ledger_of(&service("new")).unwrap().next_tombstone_due().unwrap();
+    let left = due.since(agent.outside().now()) - Duration::from_millis(1);
+    go_on(&mut agent, left, |_| assert!(kept()));
+    // The look in which the deletion is believed.
+    a_look_hangs(&mut agent, false);
     agent.outside().world_mut().registered = registered;
     go_on(&mut agent, Duration::from_secs(15), |_| assert!(kept()));
     the_look_goes_on(&mut agent);
@@ -140,7 +144,7 @@ fn a_client_that_was_lost_long_ago_and_comes_back_while_a_look_hangs_is_kept() {
     let kept = || store.load(&service("new"), Generation(1)).unwrap().records.contains_key(&clients()[1]);
     let delay = CaptureSettings::default().tombstone_delay;
     go_on(&mut agent, delay - Duration::from_secs(20), |_| assert!(kept()));
-    a_look_hangs(&mut agent);
+    a_look_hangs(&mut agent, true);
     agent.outside().world_mut().registered.insert(came_late.clone(), record(&came_late));
     go_on(&mut agent, delay + Duration::from_secs(20), |_| assert!(kept()));
     the_look_goes_on(&mut agent);
