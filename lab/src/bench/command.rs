@@ -27,7 +27,7 @@ pub struct Arguments {
     /// For how many seconds clients come and leave in "churn".
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     seconds: u64,
-    /// Where heirlock keeps its records; "mon" and "adopt" take "etcd", and measure both then.
+    /// Where heirlock keeps its records; "mon", "adopt" and "scale" take "etcd", and measure both then.
     #[arg(long, value_enum, default_value_t)]
     store: StoreKind,
     /// The heirlock binary to measure, heirlock-callout beside it, instead of those that cargo builds.
@@ -72,8 +72,8 @@ enum Name {
 /// When one can't be run, or its report can't be written.
 pub fn run(arguments: Arguments, build: impl FnOnce(&[&str]) -> Result<PathBuf>) -> Result<()> {
     let in_etcd = arguments.store == StoreKind::Etcd;
-    if in_etcd && !matches!(arguments.name, Name::Mon | Name::Adopt) {
-        bail!("--store etcd is a way of \"mon\" and \"adopt\"");
+    if in_etcd && !matches!(arguments.name, Name::Mon | Name::Adopt | Name::Scale) {
+        bail!("--store etcd is a way of \"mon\", \"adopt\" and \"scale\"");
     }
     let features: &[&str] = if in_etcd { &["--features", "etcd"] } else { &[] };
     let all = arguments.name == Name::All;

@@ -6,16 +6,24 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::thread;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
+use super::clients::{address, record};
 use super::site::{Running, Site, wait_for};
 
 /// Where it answers clients, and other members.
 const PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
+
+/// Puts of one transaction: etcd takes 128 operations.
+const PUTS_MAX: usize = 127;
+
+/// Connections over which records are put.
+const PUTTERS: usize = 16;
 
 /// The prefix of the store.
 const PREFIX: &str = "/heirlock/";
@@ -52,6 +60,28 @@ impl Etcd {
             Putter::connect().is_ok_and(|mut putter| putter.put(&format).is_ok())
         })?;
         Ok(Self { _member: member })
+    }
+
+    /// Puts so many records into the first generation of a service, which an agent has begun. Transactions that come at the same
+    /// time share a sync.
+    pub(super) fn put_records(&self, service: &str, count: usize) -> Result<()> {
+        let all: Vec<usize> = (0..count).collect();
+        let put = |some: &[usize]| -> Result<()> {
+            let mut putter = Putter::connect()?;
+            for some in some.chunks(PUTS_MAX) {
+                let entry = |index: &usize| {
+                    let client = address(*index).to_string();
+                    (format!("{PREFIX}generations/{service}/{:020}/sm/{client}", 1), record(&client))
+                };
+                putter.put(&some.iter().map(entry).collect::<Vec<_>>())?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let shares = all.chunks(count.div_ceil(PUTTERS).max(1));
+            let putting: Vec<_> = shares.map(|share| scope.spawn(move || put(share))).collect();
+            putting.into_iter().try_for_each(|one| one.join().map_err(|_| anyhow!("a put broke"))?)
+        })
     }
 
     /// The store in a server's configuration.

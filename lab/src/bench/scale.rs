@@ -1,4 +1,5 @@
-//! `bench scale`: how much memory an agent needs, and how long it takes to be ready, with many records.
+//! `bench scale`: how much memory an agent needs, and how long it takes to be ready, with many records. With the store in etcd the same
+//! is measured beside a folder, and an agent without records on each: what others take longer is the reading.
 
 use std::fs;
 use std::path::Path;
@@ -7,19 +8,31 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-use super::Options;
 use super::adopt::write_records;
 use super::agent::{SERVICE, Server, Store};
+use super::etcd::Etcd;
 use super::plot::{Series, log_log};
 use super::report::{Goal, Machine, Report, Table, count, number, short};
 use super::site::{Site, wait_for};
+use super::{Options, StoreKind};
 
 /// Numbers of records.
 const RECORDS: [usize; 3] = [1_000, 10_000, 100_000];
 
+/// The services that the agent holds, each with all records.
+const SERVICES: [&str; 2] = [SERVICE, "host.nfs-a"];
+
+/// How long the records of one service may be read from etcd, in milliseconds, by their number.
+const READ_MS_MAX: [(usize, f64); 2] = [(RECORDS[1], 1_000.0), (RECORDS[2], 8_000.0)];
+
+/// Memory of an agent with the most records, in MiB.
+const MEMORY_MIB_MAX: u64 = 130;
+
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
+    /// Where they are: `dir` or `etcd`.
+    pub store: &'static str,
     /// Records of each of two services.
     pub records: usize,
     /// Milliseconds from the agent's start until it serves all of them.
@@ -39,41 +52,55 @@ pub struct Row {
 pub fn run(options: &Options) -> Result<Report> {
     let (machine, began) = (Machine::this(), Instant::now());
     let mut rows = Vec::new();
-    for records in options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()) {
-        let row = measure(options, records)?;
-        eprintln!(
-            "scale: {records}: ready after {:.0} ms, {:.0} ms of processor time, {} KiB, at most {} KiB",
-            row.ready_ms, row.processor_ms, row.memory_kib, row.most_kib
-        );
-        rows.push(row);
+    let in_etcd = options.store == StoreKind::Etcd;
+    let none = in_etcd.then_some(0);
+    let counts = none.into_iter().chain(options.clients.clone().unwrap_or_else(|| RECORDS.to_vec()));
+    // etcd first: what a folder of very many files leaves for the disk to do would count for it.
+    let stores: &[StoreKind] = if in_etcd { &[StoreKind::Etcd, StoreKind::Dir] } else { &[StoreKind::Dir] };
+    for records in counts {
+        for store in stores {
+            let row = measure(options, *store, records)?;
+            eprintln!(
+                "scale: {}, {records}: ready after {:.0} ms, {:.0} ms of processor time, {} KiB, at most {} KiB",
+                row.store, row.ready_ms, row.processor_ms, row.memory_kib, row.most_kib
+            );
+            rows.push(row);
+        }
+    }
+    let mut head = vec!["records", "ready, ms", "memory, MiB", "at most, MiB", "ready, µs each"];
+    if in_etcd {
+        head.insert(0, "store");
     }
     Ok(Report {
-        bench: "scale",
+        bench: if in_etcd { "scale-etcd" } else { "scale" },
         machine,
         seconds: began.elapsed().as_secs_f64(),
         rows: rows.iter().map(serde_json::to_value).collect::<Result<_, _>>()?,
-        goals: goals(&rows),
-        table: Table {
-            head: vec!["records", "ready, ms", "memory, MiB", "at most, MiB", "ready, µs each"],
-            rows: rows.iter().map(Row::cells).collect(),
-        },
+        goals: if in_etcd { goals_in_etcd(&rows) } else { goals(&rows) },
+        table: Table { head, rows: rows.iter().map(|row| row.cells(in_etcd)).collect() },
         plot: plot(&rows),
         caption: "Memory and start-up".to_owned(),
     })
 }
 
 /// The store and the status monitor's directory hold the same, as after a restart of the agent.
-fn measure(options: &Options, records: usize) -> Result<Row> {
+fn measure(options: &Options, kind: StoreKind, records: usize) -> Result<Row> {
     let site = Site::new()?;
-    let store = Store::new(&site)?;
+    let etcd = if kind == StoreKind::Etcd { Some(Etcd::start(&site)?) } else { None };
+    let store = etcd.as_ref().map_or_else(|| Store::new(&site), |etcd| Ok(Store::in_etcd(etcd)))?;
     let server = Server::new(&site, &store, &options.heirlock, "nfs-a", "nsm")?;
     drop(server.start()?);
     write_records(&server.host.folder.join("nfs/sm"), records)?;
-    let [first, second] =
-        [SERVICE, "host.nfs-a"].map(|service| store.records(service).context("a service has no records"));
-    let (first, second) = (first?, second?);
-    write_records(&first, records)?;
-    link_records(&first, &second)?;
+    match &etcd {
+        Some(etcd) => SERVICES.iter().try_for_each(|service| etcd.put_records(service, records))?,
+        None => {
+            let [first, second] =
+                SERVICES.map(|service| store.records(service).context("a service has no records"));
+            let (first, second) = (first?, second?);
+            write_records(&first, records)?;
+            link_records(&first, &second)?;
+        }
+    }
     let began = Instant::now();
     let agent = server.start()?;
     wait_for("an agent that knows all records", || server.knows(records))?;
@@ -84,7 +111,9 @@ fn measure(options: &Options, records: usize) -> Result<Row> {
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
         line.and_then(|kib| kib.parse().ok()).with_context(|| format!("no {key} in /proc"))
     };
-    Ok(Row { records, ready_ms, processor_ms, memory_kib: kib("VmRSS:")?, most_kib: kib("VmHWM:")? })
+    let (memory_kib, most_kib) = (kib("VmRSS:")?, kib("VmHWM:")?);
+    let store = if etcd.is_some() { "etcd" } else { "dir" };
+    Ok(Row { store, records, ready_ms, processor_ms, memory_kib, most_kib })
 }
 
 /// A record that is committed for several services at once is one file with several names.
@@ -114,15 +143,16 @@ fn processor_ms(process: u32) -> Result<f64> {
 }
 
 impl Row {
-    fn cells(&self) -> Vec<String> {
+    fn cells(&self, names_store: bool) -> Vec<String> {
         let mib = |kib: u64| (kib / 1024).to_string();
-        vec![
-            count(self.records),
-            short(self.ready_ms),
-            mib(self.memory_kib),
-            mib(self.most_kib),
-            short(self.ready_ms * 1e3 / number(self.records)),
-        ]
+        let each = match self.records {
+            0 => String::new(),
+            some => short(self.ready_ms * 1e3 / number(some)),
+        };
+        let store = names_store.then(|| self.store.to_owned());
+        let cells =
+            [count(self.records), short(self.ready_ms), mib(self.memory_kib), mib(self.most_kib), each];
+        store.into_iter().chain(cells).collect()
     }
 }
 
@@ -139,17 +169,52 @@ fn goals(rows: &[Row]) -> Vec<Goal> {
     }]
 }
 
+/// The times and the memory of an agent on etcd. The rows are in order of their numbers, and those of etcd have one without records.
+fn goals_in_etcd(rows: &[Row]) -> Vec<Goal> {
+    let find = |records| rows.iter().find(|row| row.store == "etcd" && row.records == records);
+    let read = |(records, most_ms): (usize, f64)| {
+        let read_ms = find(0)
+            .zip(find(records))
+            .map(|(none, some)| (some.ready_ms - none.ready_ms) / number(SERVICES.len()));
+        Goal {
+            goal: format!(
+                "{} records of a service are read from etcd within {} s: each of two in half of the time that both take",
+                count(records),
+                most_ms / 1e3
+            ),
+            measured: read_ms.map_or_else(String::new, |ms| format!("{} ms", short(ms))),
+            met: read_ms.map(|ms| ms <= most_ms),
+        }
+    };
+    let most = find(RECORDS[2]).map(|row| row.most_kib / 1024);
+    let memory = Goal {
+        goal: format!("{MEMORY_MIB_MAX} MiB with {} records", count(RECORDS[2])),
+        measured: most.map_or_else(String::new, |mib| format!("{mib} MiB at most")),
+        met: most.map(|mib| mib <= MEMORY_MIB_MAX),
+    };
+    READ_MS_MAX.into_iter().map(read).chain([memory]).collect()
+}
+
 fn plot(rows: &[Row]) -> String {
-    let points =
-        |value: fn(&Row) -> f64| rows.iter().map(|row| (number(row.records), value(row), true)).collect();
-    let series = [
-        Series { name: "ready, ms".into(), colour: "#0a6", points: points(|row| row.ready_ms) },
-        Series {
-            name: "memory, MiB".into(),
-            colour: "#06c",
-            points: points(|row| number(usize::try_from(row.memory_kib).unwrap_or(0)) / 1024.0),
-        },
-    ];
+    let series_of = |store: &'static str, [time, memory]: [&'static str; 2]| {
+        let of = || rows.iter().filter(move |row| row.store == store && row.records > 0);
+        let points =
+            |value: fn(&Row) -> f64| of().map(|row| (number(row.records), value(row), true)).collect();
+        let named = |what: &str| if store == "dir" { what.to_owned() } else { format!("{what}, in {store}") };
+        [
+            Series { name: named("ready, ms"), colour: time, points: points(|row| row.ready_ms) },
+            Series {
+                name: named("memory, MiB"),
+                colour: memory,
+                points: points(|row| number(usize::try_from(row.memory_kib).unwrap_or(0)) / 1024.0),
+            },
+        ]
+    };
+    let in_etcd = rows.iter().any(|row| row.store == "etcd");
+    let mut series = Vec::from(series_of("dir", ["#0a6", "#06c"]));
+    if in_etcd {
+        series.extend(series_of("etcd", ["#6c9", "#6af"]));
+    }
     log_log(
         "An agent's start with many records",
         "records of each of two services",
