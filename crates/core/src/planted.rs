@@ -48,7 +48,7 @@ bugs! {
     /// A client that could not be told is forgotten at once, registered or not. The agent has this bug.
     ForgetUntold, "forget-untold", breaks Some(2);
     /// A client that could not be told is forgotten after `forget-after`, although it came back.
-    ForgetReturned, "forget-returned", breaks Some(6);
+    ForgetReturned, "forget-returned", breaks Some(2);
     /// Clients that registered again are retired with those that did not.
     RetireAll, "retire-all", breaks Some(2);
     /// A service is claimed although its owner's heart beats.

@@ -130,7 +130,7 @@ pub enum Next {
 
 impl ProblemKind {
     /// All kinds.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoAgent,
         Self::AgentSilent,
         Self::NotCaptured,

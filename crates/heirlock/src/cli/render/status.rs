@@ -454,12 +454,7 @@ fn sentence(problem: &Problem) -> String {
             "no lock manager runs, though a service that is held here needs one".to_owned()
         }
         ProblemKind::ClientsAtRisk => format!("{clients} got locks that the store does not know of"),
-        ProblemKind::ClientsRefused if !error.is_empty() => {
-            format!("new clients get no locks: {error}; {} refused so far", counted(count, "request"))
-        }
-        ProblemKind::ClientsRefused => {
-            format!("the store does not take new clients in: {} refused so far", counted(count, "request"))
-        }
+        ProblemKind::ClientsRefused => clients_refused(count, &error),
         ProblemKind::NoRoom => format!("{service}: {clients} found no room in the store and are unprotected"),
         ProblemKind::NotReady | ProblemKind::AddressLeftBehind | ProblemKind::AddressTakenAway => error,
         ProblemKind::RestartsNotTaken => {
@@ -501,6 +496,14 @@ fn sentence(problem: &Problem) -> String {
         ),
         ProblemKind::DrillFails => drill_fails(&service, &error),
         ProblemKind::Other => error,
+    }
+}
+
+fn clients_refused(requests: usize, error: &str) -> String {
+    let requests = counted(requests, "request");
+    match error {
+        "" => format!("the store does not take new clients in: {requests} refused so far"),
+        error => format!("new clients get no locks: {error}; {requests} refused so far"),
     }
 }
 
