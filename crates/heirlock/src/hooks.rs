@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use heirlock_core::{ServerName, ServiceName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use thiserror::Error;
 
 use crate::config::{Command, Settings};
@@ -26,7 +27,7 @@ use crate::threads;
 /// Of what a command prints, the last bytes are kept: errors come last.
 const OUTPUT_BYTES_MAX: usize = 4 * 1024;
 
-/// How often a running command is looked at.
+/// How often a running command is looked at where the kernel does not tell when it ends.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How long after its end a command's output may still be held open by something it left running.
@@ -201,16 +202,41 @@ fn is_program(path: &Path) -> bool {
 
 /// Waits until it ends; `None` where it had to be ended.
 fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus>> {
-    let end = Instant::now() + limit;
+    let ended = wait_until(child, Instant::now() + limit)?;
+    if ended.is_none() {
+        end_now(child)?;
+    }
+    Ok(ended)
+}
+
+/// The same, and leaves it running where it has not ended by then.
+fn wait_until(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
+    let end = end_of(child);
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        let left = until.saturating_duration_since(Instant::now());
+        let ended = child.try_wait()?;
+        if ended.is_some() || left.is_zero() {
+            return Ok(ended);
         }
-        if Instant::now() >= end {
-            end_now(child)?;
-            return Ok(None);
+        match &end {
+            Some(end) => wait_for(end, left),
+            None => thread::sleep(LOOK_INTERVAL.min(left)),
         }
-        thread::sleep(LOOK_INTERVAL);
+    }
+}
+
+/// A descriptor that tells of the end of a child, which was not waited for yet: so its number is no other process's (pidfd_open(2)).
+/// None where the kernel is older than 5.3, or has no room for one.
+fn end_of(child: &Child) -> Option<OwnedFd> {
+    pidfd_open(Pid::from_raw(i32::try_from(child.id()).ok()?)?, PidfdFlags::empty()).ok()
+}
+
+/// Waits until there is something to read, no longer than this. It may return sooner.
+fn wait_for(what: &impl AsFd, patience: Duration) {
+    let left = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+    let mut one = [PollFd::new(what, PollFlags::IN)];
+    if poll(&mut one, Some(&left)).is_err_and(|error| error != Errno::INTR) {
+        thread::sleep(LOOK_INTERVAL.min(patience));
     }
 }
 
@@ -222,11 +248,7 @@ fn end_now(child: &mut Child) -> std::io::Result<()> {
         // Its group is its own, so no other process is hit.
         let _ = kill_process_group(group, Signal::KILL);
     }
-    let end = Instant::now() + limits::KILLED_TIME_MAX;
-    while child.try_wait()?.is_none() && Instant::now() < end {
-        thread::sleep(LOOK_INTERVAL);
-    }
-    Ok(())
+    wait_until(child, Instant::now() + limits::KILLED_TIME_MAX).map(drop)
 }
 
 fn how_it_ended(status: ExitStatus) -> String {

@@ -86,9 +86,9 @@ impl World {
     /// SIGSTOP. Threads and loop stand still; hearts fall silent; messages for the agent wait in its queue and its sockets.
     fn stop_agent(&mut self, server: usize, ms: Ms) {
         let Some(agent) = self.agents[server].as_ref().map(|agent| agent.id) else { return };
-        self.disturbed(Disturbance::Failure);
         // The work of its threads waits until then, and so can't go on sooner.
         let until = (self.now + ms).min(INCIDENTS_END);
+        self.disturbed_until(Disturbance::Failure, until);
         let it = &mut self.servers[server];
         it.stopped_until = it.stopped_until.max(until);
         self.after(until - self.now, Happening::Resume { server, agent });

@@ -27,6 +27,8 @@ pub(crate) enum Disturbance {
 #[derive(Debug)]
 pub(crate) struct Disturbed {
     pub(crate) at: Ms,
+    /// When it is over; the same where it takes no time.
+    pub(crate) until: Ms,
     pub(crate) how: Disturbance,
     /// The lock manager that it happened to, where it happened to one alone.
     pub(crate) to: Option<LockManagerAt>,
@@ -57,14 +59,19 @@ const LINGERS_MS: Ms = 3_000;
 impl World {
     /// Something went wrong on the side of the servers.
     pub(crate) fn disturbed(&mut self, how: Disturbance) {
+        self.disturbed_until(how, self.now);
+    }
+
+    /// The same where that lasts.
+    pub(crate) fn disturbed_until(&mut self, how: Disturbance, until: Ms) {
         let at = self.now;
-        self.checks.disturbances.push(Disturbed { at, how, to: None });
+        self.checks.disturbances.push(Disturbed { at, until, how, to: None });
     }
 
     /// The same where it concerns this lock manager alone: it excuses nothing at another one.
     pub(crate) fn disturbed_at(&mut self, to: LockManagerAt, how: Disturbance) {
         let at = self.now;
-        self.checks.disturbances.push(Disturbed { at, how, to: Some(to) });
+        self.checks.disturbances.push(Disturbed { at, until: at, how, to: Some(to) });
     }
 
     /// Whether something went wrong that may be felt by a service: not at a lock manager that is another one's on its server.
@@ -174,7 +181,12 @@ impl World {
         let claimed_at = self.claimed_before(name, loss.at);
         let until = told.first().map_or(Ms::MAX, |stored| stored.at);
         let disturbances = self.checks.disturbances.iter();
-        let disturbances = disturbances.filter(|disturbed| (loss.at + 1..until).contains(&disturbed.at));
+        // An agent that stood still when the lock was lost, and until grace had ended, found what could not be made good any more.
+        let is_between = |disturbed: &&Disturbed| {
+            (loss.at + 1..until).contains(&disturbed.at)
+                || (disturbed.at <= loss.at && disturbed.until > loss.at + GRACE_MS)
+        };
+        let disturbances = disturbances.filter(is_between);
         let disturbances = disturbances.filter(|disturbed| self.concerns(lost.file.0, disturbed));
         let between: Vec<Disturbance> = disturbances.map(|disturbed| disturbed.how).collect();
         // A client that is away has its outcome as well, and can reclaim until grace has ended for it.
