@@ -352,7 +352,7 @@ impl<S: Read + AsFd> Read for WhileWanted<S> {
         while self.wanted.strong_count() > 0 {
             let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
             match poll(&mut ready, Some(&patience)) {
-                Ok(0) | Err(rustix::io::Errno::INTR) => {}
+                Ok(0) | Err(Errno::INTR) => {}
                 Ok(_) => return self.stream.read(buffer),
                 Err(error) => return Err(error.into()),
             }
