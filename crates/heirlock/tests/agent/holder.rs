@@ -15,17 +15,32 @@ pub(super) struct Holder(Child);
 impl Holder {
     /// `kinds` as strace names them: `?fsync,?fdatasync`.
     pub(super) fn of(server: &Server, thread: &str, kinds: &str) -> Self {
+        loop {
+            let of_that_name = server.wait_for("a thread", |server| thread_of(server.pid(), thread));
+            if let Some(holder) = Self::of_one(server, &of_that_name, kinds) {
+                return holder;
+            }
+        }
+    }
+
+    /// The same of the thread of this number. `None` where it ended meanwhile: another one may have its name now.
+    fn of_one(server: &Server, thread: &str, kinds: &str) -> Option<Self> {
         let inject = format!("inject={kinds}:delay_enter={HANGS_S}s:when=1");
-        let (trace, thread) = (format!("trace={kinds}"), thread_of(server.pid(), thread));
+        let trace = format!("trace={kinds}");
         let seen = fs::File::create(server.path("held-up")).unwrap();
-        let words = ["-qq", "-p", &thread, "-e", &trace, "-e", &inject];
-        let tracer = Command::new("strace").args(words).stdin(Stdio::null()).stderr(seen).spawn().unwrap();
+        let words = ["-qq", "-p", thread, "-e", &trace, "-e", &inject];
+        let mut tracer =
+            Command::new("strace").args(words).stdin(Stdio::null()).stderr(seen).spawn().unwrap();
         let status = format!("/proc/{}/task/{thread}/status", server.pid());
-        server.wait_for("a tracer", |_| {
-            let status = fs::read_to_string(&status).unwrap();
-            (!status.lines().any(|line| line == "TracerPid:\t0")).then_some(())
+        let is_held = server.wait_for("a tracer", |_| {
+            let Ok(status) = fs::read_to_string(&status) else { return Some(false) };
+            (!status.lines().any(|line| line == "TracerPid:\t0")).then_some(true)
         });
-        Self(tracer)
+        if is_held {
+            return Some(Self(tracer));
+        }
+        tracer.wait().unwrap();
+        None
     }
 }
 
@@ -39,12 +54,12 @@ impl Drop for Holder {
 }
 
 /// The youngest of that name.
-fn thread_of(process: u32, name: &str) -> String {
+fn thread_of(process: u32, name: &str) -> Option<String> {
     let threads = format!("/proc/{process}/task");
     let is_it = |thread: &String| {
         let called = fs::read_to_string(format!("{threads}/{thread}/comm")).unwrap_or_default();
         called.trim() == name
     };
     let of_it = names(Path::new(&threads)).into_iter().filter(is_it);
-    of_it.max_by_key(|thread| thread.parse::<u64>().unwrap()).unwrap()
+    of_it.max_by_key(|thread| thread.parse::<u64>().unwrap())
 }
