@@ -231,18 +231,21 @@ impl World {
             self.violated(5, format!("{name} announces the even number {state}"));
         }
         let before = self.clients[client].heard.insert((service, state.0), life);
-        // Between two looks at its own lock manager a server can't know; the next run's number follows soon. A server that tells
-        // knows that another one took over.
-        let began = self.servers[life.of].grace_until.saturating_sub(GRACE_MS);
-        // Nor can an agent that stood still, until it has looked.
-        let resumed = self.servers[life.of.server].resumed_at + LOOKED_MS_MAX;
+        // The next run's number follows soon. A server that tells knows that another one took over.
         let is_known =
-            self.now > self.servers[life.of].unseen_until.max(began + REPEATED_MS_MAX).max(resumed);
+            self.knows_of_life(life.of, self.servers[life.of].grace_until.saturating_sub(GRACE_MS));
         if let Some(before) = before.filter(|before| *before != life && (is_known || before.of != life.of)) {
             let what =
                 format!("{name} tells client {client} number {state} in {life:?}, and did in {before:?}");
             self.violated(5, what);
         }
+    }
+
+    /// Whether the agent has had the time to see a life of its lock manager that began then: between two looks it can't, nor can one
+    /// that stood still, until it has looked.
+    fn knows_of_life(&self, of: LockManagerAt, began: Ms) -> bool {
+        let resumed = self.servers[of.server].resumed_at + LOOKED_MS_MAX;
+        self.now > self.servers[of].unseen_until.max(began + REPEATED_MS_MAX).max(resumed)
     }
 
     // I2, I8
@@ -262,8 +265,7 @@ impl World {
         let began =
             lives.iter().find(|began| **began >= claimed).or(lives.last()).copied().unwrap_or_default();
         // It registered in the life before, whose end its server has yet to see: then it did so for this adoption.
-        let is_seen = self.now > self.servers[of].unseen_until.max(began + REPEATED_MS_MAX);
-        let since = if is_seen { began } else { began.min(claimed) };
+        let since = if self.knows_of_life(of, began) { began } else { began.min(claimed) };
         let Checks { registered_at, recorded_at, .. } = &self.checks;
         let last = [registered_at, recorded_at].into_iter().filter_map(|seen| seen.get(&(of, number))).max();
         if last.is_none_or(|last| *last < since) {
