@@ -1,6 +1,6 @@
 //! The services that are to come to this server from another one that lives: home, or by a move.
 
-use heirlock_core::{Moment, ServiceName};
+use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::running::Waiting;
 
@@ -70,6 +70,8 @@ pub(super) struct Wish {
     pub(super) why: Why,
     /// When its owner was asked; none while it is being looked for whether the service could be adopted here.
     pub(super) asked_at: Option<Moment>,
+    /// The owner that was asked: the wish is for no other one's service.
+    pub(super) asked_of: Option<ServerName>,
     /// The last moment at which its owner had it and was not seen to give it up.
     pub(super) had_it_at: Option<Moment>,
     /// When its owner began to give it up, as it says.
@@ -89,6 +91,7 @@ impl Wish {
             service,
             why,
             asked_at: None,
+            asked_of: None,
             had_it_at: None,
             giving_up_at: None,
             until,

@@ -172,6 +172,13 @@ impl<O: Outside> Instance<O> {
             Err(error) => return Fate::Vain(error.to_string()),
         };
         let owner = &claim.owner;
+        let asked_of = request.asked_of.get_or_insert_with(|| owner.clone());
+        if asked_of != owner {
+            // A cluster manager may place it there each time that it is given up: to ask that server too would have it go to and fro.
+            return Fate::Vain(format!(
+                "it was {asked_of}'s when it was asked for, and {owner} has adopted it meanwhile; where it is still to come here, say the                  same again"
+            ));
+        }
         if let OwnerHeart::Silent { .. } = server.pulse().heart_of(owner, now) {
             return Fate::Vain(format!(
                 "{owner}, which has {service}, does not live, so it can't give it up; make sure that it is off, and say \

@@ -159,6 +159,31 @@ fn a_server_that_dies_before_it_takes_a_move_up_is_not_waited_for_and_the_servic
     assert!(hearts.reports.values().all(|report| report.moves.is_empty()), "it is asked for no more");
 }
 
+#[test]
+fn a_service_that_another_server_takes_while_it_is_asked_for_is_not_asked_of_that_one_too() {
+    let mut several = on_three();
+    several.beating.insert("nfs-d", 0);
+    let heard = asks(&mut several, 1, "nfs-b", AnswerWhen::Settled);
+    several.until("nfs-b asks for it", |several| {
+        let hearts = several.store.hearts().unwrap();
+        hearts.reports.values().any(|report| report.wants.contains(&service("new")))
+    });
+    several.until("nfs-a gives it up", |several| several.agents[0].is_releasing(&service("new")));
+    // As a cluster manager would have it, before nfs-b sees that it is free.
+    let generation = several.store.newest_claim(&service("new")).unwrap().unwrap().generation.next();
+    let claim = Claim::new(generation, &"nfs-d".parse().unwrap(), "run", 0);
+    several.store.claim(&service("new"), &claim).unwrap();
+    let failure = answered(&mut several, &heard).unwrap_err();
+    assert!(failure.message.contains("nfs-d has adopted it meanwhile"), "{failure:?}");
+    several.goes_on(Duration::from_secs(3));
+    let hearts = several.store.hearts().unwrap();
+    assert!(
+        hearts.reports.values().all(|report| report.wants.is_empty()),
+        "no server is asked for it any more"
+    );
+    assert_eq!(several.owner_of("new").as_deref(), Some("nfs-d"));
+}
+
 /// nfs-b dies at every message of its move, and begins again: the same word goes on.
 #[test]
 fn a_move_that_is_interrupted_goes_on_by_the_same_word() {
