@@ -176,7 +176,8 @@ impl<O: Outside> Instance<O> {
         if asked_of != owner {
             // A cluster manager may place it there each time that it is given up: to ask that server too would have it go to and fro.
             return Fate::Vain(format!(
-                "it was {asked_of}'s when it was asked for, and {owner} has adopted it meanwhile; where it is still to come here, say the                  same again"
+                "it was {asked_of}'s when it was asked for, and {owner} has adopted it meanwhile; where it is still to come here, say \
+                 the same again"
             ));
         }
         if let OwnerHeart::Silent { .. } = server.pulse().heart_of(owner, now) {
