@@ -639,16 +639,20 @@ impl Respond for Waits {
 }
 
 /// An operator insists on the adoption of `new`.
-pub(super) fn ask(agent: &mut Agent<Here>) {
-    let request = Request::Adopt {
+fn insisting() -> Request {
+    Request::Adopt {
         service: service("new"),
         prepare: false,
         finish: false,
         fenced: None,
         force: true,
         answer_when: AnswerWhen::Settled,
-    };
-    agent.handle(Message::Request(Box::new(request), Responder::new(Waits)));
+    }
+}
+
+/// The same, said to an agent.
+pub(super) fn ask(agent: &mut Agent<Here>) {
+    agent.handle(Message::Request(Box::new(insisting()), Responder::new(Waits)));
 }
 
 /// Has `new` adopted, by an agent that is killed after so many messages of its runs, and by the next one then. Says how many

@@ -42,15 +42,7 @@ fn asked_for_with(faults: &[Fault]) -> (InMemory, Faults, Agent<Here>, Told) {
     let mut agent = again(&agent, Box::new(Troubled::new(&store, &made)));
     agent.do_what_is_due();
     let told = Told::default();
-    let request = Request::Adopt {
-        service: service("new"),
-        prepare: false,
-        finish: false,
-        fenced: None,
-        force: true,
-        answer_when: AnswerWhen::Settled,
-    };
-    agent.handle(Message::Request(Box::new(request), Responder::new(told.clone())));
+    agent.handle(Message::Request(Box::new(insisting()), Responder::new(told.clone())));
     faults.iter().for_each(|fault| made.add(fault.clone()));
     (store, made, agent, told)
 }
@@ -152,21 +144,10 @@ fn says_with(request: Request, fault: Fault) -> (Faults, Agent<Here>, Told) {
     (faults, agent, told)
 }
 
-fn adoption() -> Request {
-    Request::Adopt {
-        service: service("new"),
-        prepare: false,
-        finish: false,
-        fenced: None,
-        force: true,
-        answer_when: AnswerWhen::Settled,
-    }
-}
-
 #[test]
 fn a_verb_is_not_refused_for_a_read_of_the_store_that_fails_before_its_claim() {
     for times in [1, 3] {
-        let (_, mut agent, told) = says_with(adoption(), Fault { times, ..fails(&["newest_claim"]) });
+        let (_, mut agent, told) = says_with(insisting(), Fault { times, ..fails(&["newest_claim"]) });
         assert!(told.answer().is_none(), "{:?}", told.answer());
         goes_on(&mut agent, GRACE + Duration::from_secs(10));
         assert!(matches!(told.answer(), Some(Ok(_))), "{times}: {:?}", told.answer());
@@ -186,7 +167,7 @@ fn a_verb_is_not_refused_for_a_read_of_the_store_that_fails_before_its_claim() {
 
 #[test]
 fn a_verb_is_refused_where_the_store_has_failed_for_long_enough_or_will_not_get_better() {
-    let (_, mut agent, told) = says_with(adoption(), fails(&["newest_claim"]));
+    let (_, mut agent, told) = says_with(insisting(), fails(&["newest_claim"]));
     goes_on(&mut agent, Duration::from_secs(29));
     assert!(told.answer().is_none(), "{:?}", told.answer());
     let waits = told.waits.lock().unwrap().clone();
@@ -195,6 +176,6 @@ fn a_verb_is_refused_where_the_store_has_failed_for_long_enough_or_will_not_get_
     let failure = told.answer().unwrap().unwrap_err();
     assert!(failure.refused && failure.message.contains("newest_claim: the store"), "{failure:?}");
     let wrong = Fault { kind: StoreErrorKind::Wrong, ..fails(&["newest_claim"]) };
-    let (_, _, told) = says_with(adoption(), wrong);
+    let (_, _, told) = says_with(insisting(), wrong);
     assert!(told.answer().is_some_and(|answer| answer.unwrap_err().refused), "at once");
 }

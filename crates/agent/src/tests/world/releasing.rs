@@ -94,15 +94,7 @@ fn turn(agent: &mut Agent<Here>) {
 fn adopting(until: Phase) -> (InMemory, Agent<Here>, Heard) {
     let (store, mut agent) = begun();
     agent.do_what_is_due();
-    let request = Request::Adopt {
-        service: service("new"),
-        prepare: false,
-        finish: false,
-        fenced: None,
-        force: true,
-        answer_when: AnswerWhen::Settled,
-    };
-    let adoption = asked(&mut agent, request);
+    let adoption = asked(&mut agent, insisting());
     for _ in 0..1_000 {
         if phase(&agent) == Some(until) {
             return (store, agent, adoption);
