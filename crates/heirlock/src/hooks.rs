@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
@@ -15,12 +15,13 @@ use std::time::{Duration, Instant};
 use heirlock_core::{ServerName, ServiceName};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process_group};
 use thiserror::Error;
 
 use crate::config::{Command, Settings};
 use crate::files::trusted;
 use crate::host::descendants::kill_with_descendants;
+use crate::host::process;
 use crate::limits;
 use crate::threads;
 
@@ -33,8 +34,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// How long after its end a command's output may still be held open by something it left running.
 const OUTPUT_PATIENCE: Duration = Duration::from_millis(500);
 
-/// Seconds after which a silent stream is looked at again: whether its output is still wanted.
-const WANTED_INTERVAL_S: i64 = 1;
+/// How often a silent stream is looked at: whether its output is still wanted.
+const WANTED_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The output of a command, both streams mixed, cut to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -211,32 +212,28 @@ fn wait(child: &mut Child, limit: Duration) -> std::io::Result<Option<ExitStatus
 
 /// The same, and leaves it running where it has not ended by then.
 fn wait_until(child: &mut Child, until: Instant) -> std::io::Result<Option<ExitStatus>> {
-    let end = end_of(child);
+    // It was not waited for yet, so its number is no other process's.
+    let end = process::handle_of(child.id());
     loop {
         let left = until.saturating_duration_since(Instant::now());
         let ended = child.try_wait()?;
         if ended.is_some() || left.is_zero() {
             return Ok(ended);
         }
-        match &end {
-            Some(end) => wait_for(end, left),
-            None => thread::sleep(LOOK_INTERVAL.min(left)),
+        let is_told = end.as_ref().is_some_and(|end| is_readable(end, left).is_ok());
+        if !is_told {
+            thread::sleep(LOOK_INTERVAL.min(left));
         }
     }
 }
 
-/// A descriptor that tells of the end of a child, which was not waited for yet: so its number is no other process's (pidfd_open(2)).
-/// None where the kernel is older than 5.3, or has no room for one.
-fn end_of(child: &Child) -> Option<OwnedFd> {
-    pidfd_open(Pid::from_raw(i32::try_from(child.id()).ok()?)?, PidfdFlags::empty()).ok()
-}
-
-/// Waits until there is something to read, no longer than this. It may return sooner.
-fn wait_for(what: &impl AsFd, patience: Duration) {
+/// Waits until there is something to read, no longer than this, and says whether there is. A signal ends the waiting sooner.
+fn is_readable(what: &impl AsFd, patience: Duration) -> std::io::Result<bool> {
     let left = Timespec::try_from(patience).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
-    let mut one = [PollFd::new(what, PollFlags::IN)];
-    if poll(&mut one, Some(&left)).is_err_and(|error| error != Errno::INTR) {
-        thread::sleep(LOOK_INTERVAL.min(patience));
+    match poll(&mut [PollFd::new(what, PollFlags::IN)], Some(&left)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -348,13 +345,9 @@ fn while_wanted(
 
 impl<S: Read + AsFd> Read for WhileWanted<S> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        let patience = Timespec { tv_sec: WANTED_INTERVAL_S, tv_nsec: 0 };
         while self.wanted.strong_count() > 0 {
-            let mut ready = [PollFd::new(&self.stream, PollFlags::IN)];
-            match poll(&mut ready, Some(&patience)) {
-                Ok(0) | Err(Errno::INTR) => {}
-                Ok(_) => return self.stream.read(buffer),
-                Err(error) => return Err(error.into()),
+            if is_readable(&self.stream, WANTED_INTERVAL)? {
+                return self.stream.read(buffer);
             }
         }
         Ok(0)

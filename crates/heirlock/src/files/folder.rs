@@ -15,7 +15,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{expect_at_most, expect_file, if_present, read_whole};
+use super::{expect_at_most, expect_file, if_present, read_whole, unless_absent};
 
 /// The beginning of a temporary name. Every status monitor ignores hidden files.
 const TEMPORARY: &str = ".heirlock.";
@@ -171,9 +171,14 @@ impl Folder {
     ) -> io::Result<(File, Stat)> {
         let name = component(name.as_ref())?;
         if listed.kind != FileType::RegularFile {
-            expect_file(&statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW)?)?;
+            self.expect_file(name)?;
         }
         self.open_seen(name, OFlags::RDONLY, links)
+    }
+
+    /// Refuses an entry that is no file.
+    fn expect_file(&self, name: &OsStr) -> io::Result<()> {
+        expect_file(&statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW)?)
     }
 
     /// Opens an entry that was a file a moment ago.
@@ -212,9 +217,8 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 made => return made,
             }
-            let opened = statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW)
-                .map_err(io::Error::from)
-                .and_then(|stat| expect_file(&stat))
+            let opened = self
+                .expect_file(name)
                 .and_then(|()| self.open_seen(name, OFlags::WRONLY | OFlags::APPEND, Links::One));
             match opened {
                 // It was taken away between the two.
@@ -373,11 +377,7 @@ impl Folder {
     /// Gives a temporary file its name. It goes in the place of a file, and of nothing else.
     pub(crate) fn put(&self, temporary: &Temporary, name: impl AsRef<OsStr>) -> io::Result<()> {
         let put = component(name.as_ref()).and_then(|name| {
-            match statat(&self.at, name, AtFlags::SYMLINK_NOFOLLOW) {
-                Ok(stat) => expect_file(&stat)?,
-                Err(Errno::NOENT) => {}
-                Err(error) => return Err(error.into()),
-            }
+            unless_absent(self.expect_file(name))?;
             Ok(renameat(&self.at, &temporary.0, &self.at, name)?)
         });
         if put.is_err() {
@@ -450,7 +450,7 @@ impl Folder {
         name: impl AsRef<OsStr>,
     ) -> io::Result<()> {
         let (from, name) = (component(from.as_ref())?, component(name.as_ref())?);
-        expect_file(&statat(&self.at, from, AtFlags::SYMLINK_NOFOLLOW)?)?;
+        self.expect_file(from)?;
         Ok(linkat(&self.at, from, &to.at, name, AtFlags::empty())?)
     }
 

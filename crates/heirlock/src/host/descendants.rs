@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 
+use super::process;
 use crate::files::trusted;
 use crate::limits::{DESCENDANTS_ROUNDS_MAX, PROCESSES_MAX};
 
@@ -28,7 +29,9 @@ pub(crate) fn kill_with_descendants(root: u32) {
             found.into_iter().chain([root]).filter(|pid| !stopped.contains_key(pid)).collect::<Vec<_>>()
         {
             // Where its parent is the same after it was opened, it is the one that was found.
-            let Some(process) = open(pid).filter(|_| parent_of(pid) == parents.get(&pid).copied()) else {
+            let Some(process) =
+                process::handle_of(pid).filter(|_| parent_of(pid) == parents.get(&pid).copied())
+            else {
                 continue;
             };
             let _ = pidfd_send_signal(&process, Signal::STOP);
@@ -41,11 +44,6 @@ pub(crate) fn kill_with_descendants(root: u32) {
     for process in stopped.values() {
         let _ = pidfd_send_signal(process, Signal::KILL);
     }
-}
-
-fn open(pid: u32) -> Option<OwnedFd> {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
-    pidfd_open(pid, PidfdFlags::empty()).ok()
 }
 
 /// Each process with its parent.

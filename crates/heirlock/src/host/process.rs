@@ -7,11 +7,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 use super::Host;
 use crate::files::trusted;
+
+/// A descriptor of a process, which stays that process's and tells of its end (pidfd_open(2)). None where there is no process of that
+/// number, where the kernel is older than 5.3, or has no room for one.
+pub(crate) fn handle_of(pid: u32) -> Option<OwnedFd> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw)?;
+    pidfd_open(pid, PidfdFlags::empty()).ok()
+}
 
 /// The mark that the kernel adds to the path of a program that was replaced while it runs (proc(5)).
 const REPLACED: &str = " (deleted)";

@@ -14,12 +14,12 @@ use std::time::{Duration, Instant};
 use heirlock_core::incarnation::Observation;
 use heirlock_core::takeover::Strategy;
 use heirlock_nsm::rpcbind::Transport;
-use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{EXPORT, Fsids, Lack, LockManager, LockManagerError, Nlm, Recognised, facts, missing_commands};
 use crate::config::{Command, LockManagerSettings, Settings};
 use crate::files::trusted;
-use crate::host::Host;
+use crate::host::{Host, process};
 use crate::{hooks, limits, mounts, probe, rpc_client};
 use exports::Exports;
 
@@ -347,7 +347,7 @@ impl LockManager for Kernel {
     /// lockd is a thread of the kernel, and a pidfd tells of its end as of any process's (pidfd_open(2)).
     fn end_of_life(&self, start: &str) -> Option<OwnedFd> {
         let pid = self.last_seen.load(Ordering::Relaxed);
-        let end = pidfd_open(Pid::from_raw(i32::try_from(pid).ok()?)?, PidfdFlags::empty()).ok()?;
+        let end = process::handle_of(pid)?;
         // Else the number may be another process's since then.
         self.lockd_at(pid).filter(|lockd| lockd.start() == start).map(|_| end)
     }
