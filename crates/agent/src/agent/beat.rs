@@ -124,17 +124,11 @@ impl Pulse {
         of: &[Asked],
     ) -> Result<(Option<Namesake>, Option<Vec<Seen>>), StoreError> {
         let now_s = condition.written_at_s;
-        let beaten = self.try_beat(store, condition, of);
-        let beaten = match beaten {
-            Ok(Shown { namesake, hearts, seen }) => {
-                self.saw(now, hearts);
-                Ok((namesake, seen))
-            }
-            Err(error) => {
-                self.missed(&error);
-                Err(error)
-            }
-        };
+        let shown = self.try_beat(store, condition, of).inspect_err(|error| self.missed(error));
+        let beaten = shown.map(|Shown { namesake, hearts, seen }| {
+            self.saw(now, hearts);
+            (namesake, seen)
+        });
         self.note_unwatched(now, now_s);
         beaten
     }

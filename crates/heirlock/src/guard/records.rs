@@ -124,7 +124,7 @@ pub(super) fn others(
     Ok(servers)
 }
 
-/// The highest number that the store knows was sent for these services or by this server itself, for whichever of its lock managers.
+/// The highest number that the store knows was sent for these services or by this server itself, for any of its lock managers.
 pub(super) fn highest_number(
     store: &dyn Store,
     settings: &Settings,

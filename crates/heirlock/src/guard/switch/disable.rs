@@ -84,7 +84,7 @@ impl Run<'_> {
     }
 
     /// Clients ignore a number that they saw already, so stock sm-notify must never count up to one of ours, in the directory of
-    /// whichever lock manager it runs.
+    /// any lock manager.
     fn raise_states(&mut self) -> Result<(), GuardError> {
         let states = self.settings.instances().into_iter().map(|of| of.state_directory.join("state"));
         let states: Vec<PathBuf> = states.collect();
