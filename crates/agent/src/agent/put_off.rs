@@ -29,8 +29,8 @@ pub enum Later {
         /// when it tries again; where a call goes on still, its end is waited for
         again: Option<Moment>,
     },
-    /// A service is given up whose address is gone, until this moment.
-    GiveUp(ServiceName, Moment),
+    /// A service is given up whose address is gone.
+    GiveUp(ServiceName, Tries),
     /// Clients of our own status monitor are to be made durable, and have been since that moment. It refuses them by itself
     /// where they wait too long.
     Commit(Moment, u64, Vec<Arrival>),
@@ -82,8 +82,9 @@ impl Later {
         match self {
             Self::Claim { again, .. } | Self::Fence(.., again) => *again,
             Self::Commit(..) | Self::Callout(..) => None,
-            Self::GiveUp(_, until) => Some(*until),
-            Self::Request(.., tries) | Self::Adoption(.., tries) => Some(tries.due()),
+            Self::GiveUp(_, tries) | Self::Request(.., tries) | Self::Adoption(.., tries) => {
+                Some(tries.due())
+            }
         }
     }
 
@@ -101,8 +102,8 @@ impl Later {
     fn again(&self) -> Option<Moment> {
         match self {
             Self::Claim { again, .. } | Self::Fence(.., again) => *again,
-            Self::Request(.., tries) | Self::Adoption(.., tries) => tries.again,
-            Self::GiveUp(..) | Self::Commit(..) | Self::Callout(..) => None,
+            Self::GiveUp(_, tries) | Self::Request(.., tries) | Self::Adoption(.., tries) => tries.again,
+            Self::Commit(..) | Self::Callout(..) => None,
         }
     }
 
@@ -110,8 +111,10 @@ impl Later {
     fn await_answer(&mut self) {
         match self {
             Self::Claim { again, .. } | Self::Fence(.., again) => *again = None,
-            Self::Request(.., tries) | Self::Adoption(.., tries) => tries.again = None,
-            Self::GiveUp(..) | Self::Commit(..) | Self::Callout(..) => {}
+            Self::GiveUp(_, tries) | Self::Request(.., tries) | Self::Adoption(.., tries) => {
+                tries.again = None
+            }
+            Self::Commit(..) | Self::Callout(..) => {}
         }
     }
 }

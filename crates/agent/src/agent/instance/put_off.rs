@@ -76,8 +76,8 @@ impl<O: Outside> Instance<O> {
             error.map_or_else(|| "the store did not answer in time".to_owned(), |error| error.to_string());
         for later in self.put_off.take() {
             match later {
-                Later::GiveUp(service, until) if now >= until => {
-                    self.address_gone(server, now, &service, Err(why.clone()));
+                Later::GiveUp(service, tries) if now >= tries.until => {
+                    self.address_gone(server, now, &service, Err(tries.why.unwrap_or_else(|| why.clone())));
                 }
                 Later::Request(_, responder, tries) if now >= tries.until => {
                     responder.failed(&tries.why.unwrap_or_else(|| why.clone()), false);

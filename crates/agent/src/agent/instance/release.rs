@@ -25,7 +25,7 @@ use super::meeting::answer_each_of;
 use crate::agent::common::Common;
 use crate::agent::common::Whose;
 use crate::agent::outside::{InstanceOutside, Outside};
-use crate::agent::put_off::Later;
+use crate::agent::put_off::{Later, Tries};
 use crate::agent::releases::Release;
 use crate::agent::running::Running;
 use crate::agent::work::Work;
@@ -44,15 +44,17 @@ pub(crate) struct Unreleasable {
 
 /// Why the claim of a service was not given up.
 enum NotGivenUp {
-    /// The store did not answer in time: the claim may be given up all the same, or be of an earlier generation by now.
-    NotYet,
-    /// It can't be, or the store fails.
+    /// A run may have claimed the next generation: the store has yet to say so, or that generation to begin.
+    ClaimedAnew,
+    /// A call of the store failed. The claim may be given up all the same.
+    Store(StoreError),
+    /// It can't be.
     Failed(String),
 }
 
 impl From<StoreError> for NotGivenUp {
     fn from(error: StoreError) -> Self {
-        if error.is_late() { Self::NotYet } else { Self::Failed(error.to_string()) }
+        Self::Store(error)
     }
 }
 
@@ -338,7 +340,8 @@ impl<O: Outside> Instance<O> {
         }
         let given_up = gone.map_err(NotGivenUp::Failed).and_then(|()| self.give_up(server, now, service));
         match given_up {
-            Err(NotGivenUp::NotYet) => self.give_up_later(server, service),
+            Err(NotGivenUp::ClaimedAnew) => self.give_up_later(server, now, service, None),
+            Err(NotGivenUp::Store(error)) => self.give_up_later(server, now, service, Some(&error)),
             Ok(troubles) => {
                 let report_until = Some(server.now() + volume_time_max(server.settings(), self.time_limits));
                 if let Some(release) = self.releases.of_mut(service) {
@@ -347,11 +350,13 @@ impl<O: Outside> Instance<O> {
                 }
                 self.outside.begin(Work::TakeVolumeAway(service.clone()));
             }
-            Err(NotGivenUp::Failed(why)) => {
-                self.stays(server, now, service, &why);
-                self.releases.end(service);
-            }
+            Err(NotGivenUp::Failed(why)) => self.is_not_given_up(server, now, service, &why),
         }
+    }
+
+    fn is_not_given_up(&mut self, server: &mut Common<O>, now: Moment, service: &ServiceName, why: &str) {
+        self.stays(server, now, service, why);
+        self.releases.end(service);
     }
 
     /// A release has failed, and all its callers are told.
@@ -390,12 +395,26 @@ impl<O: Outside> Instance<O> {
         }
     }
 
-    /// The claim is given up as soon as the store answers. Until when that is waited for is said once.
-    fn give_up_later(&mut self, server: &Common<O>, service: &ServiceName) {
+    /// The claim is given up as soon as the store answers. Until when that is waited for is said once. A call that failed is made
+    /// again until then, unless its failure can't pass: the address is gone already, so a release that ended here would cost the
+    /// clients more than one that waits.
+    fn give_up_later(
+        &mut self,
+        server: &mut Common<O>,
+        now: Moment,
+        service: &ServiceName,
+        failed: Option<&StoreError>,
+    ) {
         let patience = server.patience_with_the_store();
         let Some(release) = self.releases.of_mut(service) else { return };
         let until = *release.store_until.get_or_insert(patience);
-        self.put_off(Later::GiveUp(service.clone(), until));
+        let Some(error) = failed else {
+            return self.put_off(Later::GiveUp(service.clone(), Tries::until(until)));
+        };
+        match Tries::after(error, now, until) {
+            Some(tries) => self.put_off(Later::GiveUp(service.clone(), tries)),
+            None => self.is_not_given_up(server, now, service, &error.to_string()),
+        }
     }
 
     /// No client can reach the service any more: the known records are final. The copy is checked and the records that it lacks
@@ -414,7 +433,7 @@ impl<O: Outside> Instance<O> {
         }
         self.scan(server, now);
         if self.is_claimed_anew(service) {
-            return Err(NotGivenUp::NotYet);
+            return Err(NotGivenUp::ClaimedAnew);
         }
         let contents = self.complete(server, service)?;
         let ours = self.held.get(service).zip(contents);

@@ -142,10 +142,14 @@ fn an_address_stays_away_where_a_release_that_had_failed_came_about_all_the_same
     let is_done = Fault { is_done: true, times: 1, ..Fault::of(&service("new"), &["release"]) };
     faults.add(is_done);
     let heard = release(&mut agent);
+    let is_released = || store.newest_claim(&service("new")).unwrap().unwrap().released;
+    until(&mut agent, "the claim is given up", |_| is_released());
+    faults.add(Fault::of(&service("new"), &["load"]));
     until(&mut agent, "it fails", |_| heard.answer().is_some());
     assert!(heard.answer().unwrap().is_err());
+    faults.mend();
     goes_on(&mut agent, Duration::from_secs(60));
-    assert!(store.newest_claim(&service("new")).unwrap().unwrap().released);
+    assert!(is_released());
     assert!(!has_address(&agent) && noted(&agent).is_empty());
     assert!(!begun_in(&agent).contains(&"bring address back".to_owned()));
 }

@@ -238,3 +238,54 @@ fn a_release_after_grace_says_of_clients_that_a_hanging_notifier_did_not_tell_th
     assert_eq!(told, records.clients().cloned().collect(), "{outcomes:?}");
     assert_eq!((told.len(), outcomes.len()), (2, 2));
 }
+
+/// A release whose address is gone, on a store that meets this fault from then on.
+fn released_with(fault: Fault) -> (InMemory, Faults, Agent<Here>, Heard) {
+    let (store, agent) = holder_of_new();
+    let faults = Faults::default();
+    let mut agent = again(&agent, Box::new(Troubled::new(&store, &faults)));
+    goes_on(&mut agent, Duration::from_millis(2_500));
+    let heard = release(&mut agent);
+    faults.add(fault);
+    agent.outside().world_mut().keeps_services = false;
+    reports(&mut agent);
+    (store, faults, agent, heard)
+}
+
+#[test]
+fn a_claim_whose_giving_up_fails_with_a_call_of_the_store_is_given_up_once_the_store_works_again() {
+    for (call, is_done) in
+        [(&["load"] as &[&str], false), (&["commit"], false), (&["release"], false), (&["release"], true)]
+    {
+        let what = format!("{call:?}, done: {is_done}");
+        let fault = Fault { is_done, ..Fault::of(&service("new"), call) };
+        let (store, faults, mut agent, heard) = released_with(fault);
+        goes_on(&mut agent, Duration::from_secs(20));
+        assert!(heard.answer().is_none(), "{what}: {:?}", heard.answer());
+        faults.mend();
+        goes_on(&mut agent, Duration::from_secs(2));
+        let answer = heard.answer();
+        assert!(matches!(answer, Some(Ok(Answer::Verb { changed: true, .. }))), "{what}: {answer:?}");
+        assert!(store.newest_claim(&service("new")).unwrap().unwrap().released, "{what}");
+        assert!(!agent.held().any(|held| *held == service("new")), "{what}");
+    }
+}
+
+#[test]
+fn a_release_fails_with_the_error_of_a_store_that_fails_for_too_long_or_for_good() {
+    for (kind, at_once) in [(StoreErrorKind::Unavailable, false), (StoreErrorKind::Unexpected, true)] {
+        let fault = Fault { kind, ..Fault::of(&service("new"), &["release"]) };
+        let (store, _, mut agent, heard) = released_with(fault);
+        assert_eq!(heard.answer().is_some(), at_once, "{:?}", heard.answer());
+        goes_on(&mut agent, Duration::from_secs(29));
+        assert_eq!(heard.answer().is_some(), at_once, "{:?}", heard.answer());
+        goes_on(&mut agent, Duration::from_secs(3));
+        let why = heard.answer().unwrap().unwrap_err().message;
+        assert!(
+            why.contains("new was not released: ") && why.contains("the store of the test fails"),
+            "{why}"
+        );
+        assert!(agent.held().any(|held| *held == service("new")), "it stays here");
+        assert!(!store.newest_claim(&service("new")).unwrap().unwrap().released);
+    }
+}
