@@ -231,6 +231,7 @@ impl World {
                 if !work.iter().any(gave_way) {
                     for Commit { service, by, changes } in &work {
                         self.note_act(server, service, by.generation);
+                        self.check_restarted_stay(server, service, changes);
                         for change in changes {
                             self.check_change(server, service, change);
                         }

@@ -298,7 +298,6 @@ impl World {
                 let Some(client) = name.address().and_then(client_at) else { return };
                 let Some(at) = self.service(service) else { return };
                 let of = self.services[at].lock_manager_on(server);
-                self.check_restarted_stays(server, service, client);
                 let it = &self.clients[client];
                 let is_fresh =
                     self.checks.recorded_at.get(&(of, client)).is_some_and(|at| at + 3_000 > self.now);
@@ -345,19 +344,29 @@ impl World {
     }
 
     /// A client that says while a service is being adopted that it was restarted stays on record with the others: that it was told
-    /// is known when the adoption is over, and not before.
-    fn check_restarted_stays(&mut self, server: usize, service: &ServiceName, client: usize) {
+    /// is known when the adoption is over, and not before. How far it is stands in the journal that is written with the removal:
+    /// the one in the store may be older, where the store has failed since.
+    pub(crate) fn check_restarted_stay(&mut self, server: usize, service: &ServiceName, changes: &[Change]) {
         let Some(claim) = self.store.newest_claim(service) else { return };
         let claimed = self.claimed_at.get(&(service.clone(), claim.generation)).copied();
-        let journal = self.store.journal(service, claim.generation);
-        let is_on =
-            journal.is_some_and(|journal| !journal.phase.is_over() && journal.phase != Phase::Settling);
-        if is_on && self.clients[client].restarted_at > claimed {
-            let what = format!(
-                "{} forgets client {client}, which was restarted while {service} is being adopted",
-                self.servers[server].name
-            );
-            self.violated(2, what);
+        let written = changes.iter().rev().find_map(|change| match change {
+            Change::PutJournal(journal) => Some((**journal).clone()),
+            _ => None,
+        });
+        let journal = written.or_else(|| self.store.journal(service, claim.generation));
+        if journal.is_none_or(|journal| journal.phase.is_over() || journal.phase == Phase::Settling) {
+            return;
+        }
+        for change in changes {
+            let Change::Record(RecordChange::Remove(key)) = change else { continue };
+            let Some(client) = key.client().address().and_then(client_at) else { continue };
+            if self.clients[client].restarted_at > claimed {
+                let what = format!(
+                    "{} forgets client {client}, which was restarted while {service} is being adopted",
+                    self.servers[server].name
+                );
+                self.violated(2, what);
+            }
         }
     }
 
