@@ -61,6 +61,23 @@ impl Opening {
     }
 }
 
+/// This moment by the clock of a process, and by that of this boot: the next process of the boot has another clock.
+#[derive(Debug, Clone, Copy)]
+pub struct Clocks {
+    /// By the process's own.
+    pub now: Moment,
+    /// How long after the boot.
+    pub since_boot: Duration,
+}
+
+impl Clocks {
+    /// How long after the boot it was at an earlier moment of this process.
+    #[must_use]
+    pub fn since_boot_at(&self, earlier: Moment) -> Duration {
+        self.since_boot.saturating_sub(self.now.since(earlier))
+    }
+}
+
 /// One process's observation of the grace period of a life, as it leaves it to the next one.
 ///
 /// Since when grace has been open: not every lock manager can tell. A lock manager that is known by commands alone never
@@ -101,31 +118,32 @@ impl Remembered {
         Self { life, opened_ms: None, closed_ms: None }
     }
 
-    /// Grace of this life did not open before `opened`; now is both `now` and so long after the boot.
+    /// Grace of this life did not open before `opened`.
     #[must_use]
-    pub fn opened(life: Incarnation, opened: Moment, now: Moment, since_boot: Duration) -> Self {
-        let opened = since_boot.saturating_sub(now.since(opened));
-        Self { opened_ms: Some(millis(opened)), ..Self::of(life) }
+    pub fn opened(life: Incarnation, opened: Moment, clocks: Clocks) -> Self {
+        Self { opened_ms: Some(millis(clocks.since_boot_at(opened))), ..Self::of(life) }
     }
 
-    /// Grace of the life that runs is closed now, so long after the boot. Answers whether this is to be kept: it was not known,
-    /// or it is a while ago that it was noted ([`limits::GRACE_NOTED_INTERVAL`]).
-    pub fn sees_closed(&mut self, life: &Incarnation, since_boot: Duration) -> bool {
+    /// Grace of the life that ran at `looked` was closed then. That look may be long ago where the process stood still after it,
+    /// and grace may have opened since. Answers whether this is to be kept: it was not known, or it is a while ago that it was
+    /// noted ([`limits::GRACE_NOTED_INTERVAL`]).
+    pub fn sees_closed(&mut self, life: &Incarnation, looked: Moment, clocks: Clocks) -> bool {
         if self.life != *life {
             *self = Self::of(life.clone());
         }
-        let is_new = |closed_ms| since_boot < Duration::from_millis(closed_ms) + limits::GRACE_NOTED_INTERVAL;
+        let closed = clocks.since_boot_at(looked);
+        let is_new = |closed_ms| closed < Duration::from_millis(closed_ms) + limits::GRACE_NOTED_INTERVAL;
         if self.closed_ms.is_some_and(is_new) {
             return false;
         }
-        self.closed_ms = Some(millis(since_boot));
+        self.closed_ms = Some(millis(closed));
         true
     }
 
     /// The memory, where this is the life that is known; nothing where it is of another one, save one that followed it in
     /// place.
     #[must_use]
-    pub fn recall(&self, known: &Incarnation, now: Moment, since_boot: Duration) -> Recalled {
+    pub fn recall(&self, known: &Incarnation, Clocks { now, since_boot }: Clocks) -> Recalled {
         let is_later = self.life.followed_in_place(known);
         if self.life != *known && !is_later {
             return Recalled::default();
@@ -256,30 +274,32 @@ mod tests {
     fn the_memory_of_a_grace_period_is_for_the_same_life_alone() {
         let life = Incarnation { boot: "b".into(), start: "90@5".into(), reopened: 1 };
         let seconds = Duration::from_secs;
-        let mut remembered = Remembered::opened(life.clone(), at(96), at(100), seconds(5_000));
+        let clocks = |now, since_boot| Clocks { now: at(now), since_boot: seconds(since_boot) };
+        let mut remembered = Remembered::opened(life.clone(), at(96), clocks(100, 5_000));
         // The process ends, and another begins, whose time has another origin.
         let recalled = Recalled { opened: Some(at(993)), ..Recalled::default() };
-        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_006)), recalled, "10 s ago");
+        assert_eq!(remembered.recall(&life, clocks(1_003, 5_006)), recalled, "10 s ago");
         let next = Incarnation { reopened: 2, ..life.clone() };
-        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_006)), Recalled::default());
-        assert_eq!(
-            remembered.recall(&life, at(1_003), seconds(7)),
-            Recalled::default(),
-            "another boot's clock"
-        );
+        assert_eq!(remembered.recall(&next, clocks(1_003, 5_006)), Recalled::default());
+        assert_eq!(remembered.recall(&life, clocks(1_003, 7)), Recalled::default(), "another boot's clock");
         // It is seen closed, again and again.
         assert!(
-            remembered.sees_closed(&life, seconds(5_100)) && !remembered.sees_closed(&life, seconds(5_101))
+            remembered.sees_closed(&life, at(100), clocks(100, 5_100))
+                && !remembered.sees_closed(&life, at(101), clocks(101, 5_101))
         );
-        assert!(remembered.sees_closed(&life, seconds(5_102)));
+        assert!(remembered.sees_closed(&life, at(102), clocks(102, 5_102)));
         let recalled = Recalled { opened: Some(at(888)), closed: Some(at(994)), later: None };
-        assert_eq!(remembered.recall(&life, at(1_003), seconds(5_111)), recalled);
-        assert!(remembered.sees_closed(&next, seconds(5_106)));
-        assert_eq!(remembered.recall(&next, at(1_003), seconds(5_111)).opened, None, "of the life before");
-        let later = remembered.recall(&life, at(1_003), seconds(5_111));
+        assert_eq!(remembered.recall(&life, clocks(1_003, 5_111)), recalled);
+        assert!(remembered.sees_closed(&next, at(106), clocks(106, 5_106)));
+        assert_eq!(remembered.recall(&next, clocks(1_003, 5_111)).opened, None, "of the life before");
+        let later = remembered.recall(&life, clocks(1_003, 5_111));
         assert_eq!(later, Recalled { later: Some(next.clone()), closed: Some(at(998)), opened: None });
+        // A look that is taken in late shows what was so when it was made.
+        assert!(remembered.sees_closed(&next, at(120), clocks(160, 5_160)));
+        let late = remembered.recall(&next, clocks(1_003, 5_161)).closed;
+        assert_eq!(late, Some(at(962)), "41 s ago");
         let restarted = Incarnation { start: "91@6".into(), reopened: 0, ..life };
-        assert_eq!(remembered.recall(&restarted, at(1_003), seconds(5_111)), Recalled::default());
+        assert_eq!(remembered.recall(&restarted, clocks(1_003, 5_111)), Recalled::default());
     }
 
     #[test]

@@ -1,20 +1,11 @@
 //! What was seen of grace in the life that runs: noted where the agent's next start finds it, and asked where it isn't known.
 
-use std::time::Duration;
-
 use heirlock_core::Moment;
-use heirlock_core::grace::{Recalled, Remembered};
+use heirlock_core::grace::{Clocks, Recalled, Remembered};
 use heirlock_core::incarnation::Incarnation;
 
 use super::outside::InstanceOutside;
 use crate::limits;
-
-/// This moment, by the clock of the agent and by that of this boot.
-#[derive(Debug, Clone, Copy)]
-pub struct Clocks {
-    pub now: Moment,
-    pub since_boot: Duration,
-}
 
 /// Since when grace has been open, and when it was last seen closed.
 #[derive(Debug, Default)]
@@ -33,7 +24,7 @@ impl GraceNote {
     ) -> Recalled {
         self.noted = outside.grace_note();
         let recalled = self.noted.as_ref().zip(known);
-        recalled.map(|(noted, life)| noted.recall(life, at.now, at.since_boot)).unwrap_or_default()
+        recalled.map(|(noted, life)| noted.recall(life, at)).unwrap_or_default()
     }
 
     /// Grace of this life did not open before `since`.
@@ -44,14 +35,20 @@ impl GraceNote {
         outside: &mut impl InstanceOutside,
         at: Clocks,
     ) {
-        let noted = Remembered::opened(life.clone(), since, at.now, at.since_boot);
+        let noted = Remembered::opened(life.clone(), since, at);
         outside.note_grace(self.noted.insert(noted));
     }
 
-    /// Grace of this life is closed now.
-    pub fn closed(&mut self, life: &Incarnation, outside: &mut impl InstanceOutside, at: Clocks) {
+    /// Grace of this life was closed when the lock manager was looked at.
+    pub fn closed(
+        &mut self,
+        life: &Incarnation,
+        looked: Moment,
+        outside: &mut impl InstanceOutside,
+        at: Clocks,
+    ) {
         let noted = self.noted.get_or_insert_with(|| Remembered::of(life.clone()));
-        if noted.sees_closed(life, at.since_boot) {
+        if noted.sees_closed(life, looked, at) {
             outside.note_grace(noted);
         }
     }

@@ -37,7 +37,7 @@ impl<O: Outside> Instance<O> {
             self.life_began(server, &begun);
         }
         if let Some(life) = self.lives.seen_closed(&look.observation) {
-            self.grace_note.closed(life, &mut self.outside, server.clocks());
+            self.grace_note.closed(life, look.at, &mut self.outside, server.clocks());
         }
     }
 

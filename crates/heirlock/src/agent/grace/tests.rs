@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use heirlock_agent::Outside;
 use heirlock_agent::agent::grace::*;
-use heirlock_core::grace::Recalled;
+use heirlock_core::grace::{Clocks, Recalled};
 use heirlock_core::incarnation::Incarnation;
 
 use crate::agent::testing::{Place, place};
@@ -31,12 +31,12 @@ fn the_next_agent_of_this_boot_knows_it_and_one_that_meets_another_life_does_not
     assert!(open_for >= Duration::from_millis(3_999) && open_for < Duration::from_secs(60), "{open_for:?}");
     assert_eq!(recalled.closed, None);
 
-    next.closed(&life, outside, clocks);
+    next.closed(&life, clocks.now, outside, clocks);
     let recalled = GraceNote::default().recall(Some(&life), outside, clocks);
     assert!(recalled.opened.is_some() && recalled.closed.unwrap() <= clocks.now);
     let another = Incarnation { start: "3@4".into(), ..life.clone() };
     assert_eq!(note.recall(Some(&another), outside, clocks), Recalled::default());
     assert_eq!(note.recall(None, outside, clocks), Recalled::default());
-    next.closed(&another, outside, clocks);
+    next.closed(&another, clocks.now, outside, clocks);
     assert_eq!(note.recall(Some(&life), outside, clocks), Recalled::default(), "it is the other one's");
 }
