@@ -265,14 +265,16 @@ impl<O: Outside> Instance<O> {
         entries.into_iter().filter(may).collect()
     }
 
-    /// A client that has registered in the very moment in which it is to be retired stays. So does every client of a service that
-    /// is being given away: it may have been on its way back when the address went.
+    /// A client that has registered since the run decided to retire it stays: by the status monitor's word, by rpc.statd's callout
+    /// or in its directory. The store may fail for long between the decision and this. So does every client of a service that is
+    /// being given away: it may have been on its way back when the address went.
     pub(crate) fn spare_the_living(&self, portion: Vec<Persist>) -> Vec<Persist> {
         let is_frozen = |service: &ServiceName| self.held.get(service).is_some_and(|held| held.frozen);
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
                 let stays = is_frozen(&service);
-                clients.retain(|client| !stays && self.may_forget(client.client()));
+                let is_back = |client: &RecordKey| self.capture.found().clients.contains_key(client);
+                clients.retain(|client| !stays && !is_back(client) && self.may_forget(client.client()));
                 Persist::Retire { service, generation, clients }
             }
             other => other,
