@@ -22,7 +22,7 @@ use heirlock_core::history_check::HistoryCheck;
 use heirlock_core::incarnation::Observation;
 use heirlock_core::notify::Transmit;
 use heirlock_core::store::{Change, Contents, RecordChange};
-use heirlock_core::takeover::{End, Hindrance, Part, Phase, Takeover};
+use heirlock_core::takeover::{Cause, End, Hindrance, Part, Phase, Takeover};
 use heirlock_core::{Generation, Outcome, ServiceName, limits};
 use heirlock_nsm::rpc::Call as RpcCall;
 use heirlock_nsm::{MonName, StateNumber, sm};
@@ -71,6 +71,8 @@ pub(crate) struct Checks {
     pub(crate) meetings: Meetings,
     datagrams: BTreeMap<usize, VecDeque<Ms>>,
     runs: BTreeMap<(LockManagerAt, u64), (Ms, u64)>,
+    /// How many runs that were asked for each agent has refused, by its number.
+    refused: BTreeMap<(LockManagerAt, u64), u64>,
     /// Since when an adoption that was interrupted could be gone on with, by server, and how many runs had been begun.
     left_interrupted: BTreeMap<(usize, ServiceName), (Ms, u64)>,
 }
@@ -413,6 +415,10 @@ impl World {
             let what = format!("a run of {} tells clients of {}", self.servers[of].name, service.name);
             self.violated(7, what);
         }
+        if machine.cause() == Cause::Asked && matches!(end, End::Refused(_)) {
+            let agent = self.servers[of.server].agent;
+            *self.checks.refused.entry((of, agent)).or_default() += 1;
+        }
         let (End::Settled(summaries) | End::Failed { summaries, .. }) = end else { return };
         // A run that is done anew, or by another server, says nothing of its clients. Any other one does.
         let is_final = match end {
@@ -468,14 +474,16 @@ impl World {
 
     // I10
 
-    /// `begun`: how many runs its agent has begun for this lock manager.
+    /// `begun`: how many runs its agent has begun for this lock manager. Those that were asked for and refused do nothing; how
+    /// often its caller asks is the caller's matter.
     pub(crate) fn check_bounds(&mut self, of: LockManagerAt, begun: u64) {
         let (now, agent) = (self.now, self.servers[of.server].agent);
+        let begun = begun - self.checks.refused.get(&(of, agent)).copied().unwrap_or_default();
         let entry = self.checks.runs.entry((of, agent)).or_insert((now, begun));
         if now > entry.0 + 60_000 {
             *entry = (now, begun);
         }
-        let runs = begun - entry.1;
+        let runs = begun.saturating_sub(entry.1);
         if runs > RUNS_MAX {
             self.violated(10, format!("{} began {runs} runs within a minute", self.servers[of].name));
         }
