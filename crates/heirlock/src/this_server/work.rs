@@ -92,6 +92,13 @@ impl notifier::Principal for Notification<'_> {
         self.names.found()
     }
 
+    fn announce(&mut self, address: IpAddr) {
+        // An address that was taken away meanwhile can't be announced, and no client is told from it.
+        if let Err(error) = arp::announce(address) {
+            tracing::debug!(%address, %error, "{address} could not be announced again: {error}");
+        }
+    }
+
     fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
         match self.shop.settings.service(self.service) {
             Some(_) => self.readiness.of(self.service, address),
