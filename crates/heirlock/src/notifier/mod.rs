@@ -67,7 +67,7 @@ pub(crate) trait Principal {
     }
 
     /// A client that is called from this address of the service is silent. It may answer to the server that had the address
-    /// before, so the address is to be announced to the network again.
+    /// before, so the address is to be announced to the network again. Not where a client is only asked whether it can be reached.
     fn announce(&mut self, _address: IpAddr) {}
 
     /// Whether clients can be told from this address of the service now, or else what is missing. Asked again and again

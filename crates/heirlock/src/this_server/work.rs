@@ -93,10 +93,7 @@ impl notifier::Principal for Notification<'_> {
     }
 
     fn announce(&mut self, address: IpAddr) {
-        // An address that was taken away meanwhile can't be announced, and no client is told from it.
-        if let Err(error) = arp::announce(address) {
-            tracing::debug!(%address, %error, "{address} could not be announced again: {error}");
-        }
+        arp::announce_again(address);
     }
 
     fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
