@@ -16,8 +16,8 @@ pub const DISK_MIB: u64 = 64;
 /// `get_lockd_grace_period`): it lasts 20 s.
 pub const GRACE_SECONDS: u64 = 15;
 
-/// The same where Pacemaker brings the address: the kernel's own. In a guest the resource agent of the address takes 3 s, and
-/// 20 s and more where this machine does much else.
+/// The same where Pacemaker brings the address, or a client is cut off for a while: the kernel's own. In a guest the resource agent
+/// of the address takes 3 s, and 20 s and more where this machine does much else.
 pub const NODE_GRACE_SECONDS: u64 = 90;
 
 /// How long corosync waits for a node that is silent, where this machine does little else. Guests that wait for a busy machine

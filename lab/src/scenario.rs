@@ -50,6 +50,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::two_services::TWO_SERVICES,
     scenarios::join::JOIN_WHILE_TOLD,
     scenarios::join::JOIN,
+    scenarios::missed_announcement::MISSED_ANNOUNCEMENT,
     scenarios::home_again::FAILBACK,
     scenarios::planned_move::MOVE,
     scenarios::twice::DOUBLE,

@@ -88,6 +88,10 @@ pub const NOTIFY_RETRY_MS_MIN: u64 = 400;
 /// should still be reached.
 pub const NOTIFY_RETRY_MS_MAX: u64 = 3_000;
 
+/// Between two announcements of an address from which a client was called that is silent. One is repeated by the kernel for as
+/// long (three requests, a second apart: `mcast_solicit` and `retrans_time_ms` of its neighbour table).
+pub const NOTIFY_ANNOUNCE_INTERVAL: Duration = Duration::from_secs(3);
+
 /// Calls that came to nothing after which a client has had its first round of tries; one to whom there are more routes than
 /// this has had as many calls as routes.
 pub const NOTIFY_ROUND_CALLS: u32 = 3;

@@ -34,6 +34,14 @@ pub(crate) fn announce(address: IpAddr) -> io::Result<()> {
     sent
 }
 
+/// Announces it once more, for a client that does not answer. An address that was taken away meanwhile can't be announced, and no
+/// client is told from it.
+pub(crate) fn announce_again(address: IpAddr) {
+    if let Err(error) = announce(address) {
+        tracing::debug!(%address, %error, "{address} could not be announced again: {error}");
+    }
+}
+
 /// Addresses of the same /24, from its end, where few servers are; a new one each time, so that no entry that is still
 /// being looked for swallows the announcement.
 fn unlikely_neighbours(address: Ipv4Addr) -> impl Iterator<Item = Ipv4Addr> {

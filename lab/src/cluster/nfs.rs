@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::{Cluster, Name, Service, quoted, systemd};
 use crate::grace::{Grace, probe};
 use crate::guest_program;
-use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, LOCK_TIME_MAX};
+use crate::limits::{ADOPTION_TIME_MAX, COMMAND_TIME_MAX, LOCK_TIME_MAX, NODE_GRACE_SECONDS};
 use crate::network::UNUSED_ADDRESS;
 
 /// Restarts the kernel's NFS server: drops all its locks and opens a new grace period.
@@ -91,6 +91,11 @@ impl Cluster {
     /// When it runs already.
     pub fn set_grace(&self, server: Name) -> Result<()> {
         self.ok(server, &format!("set -e; {}", self.grace_command())).map(drop)
+    }
+
+    /// NFS servers that are started from now on have the grace period of a usual server ([`NODE_GRACE_SECONDS`]).
+    pub fn lengthen_grace(&mut self) {
+        self.grace_seconds = NODE_GRACE_SECONDS;
     }
 
     fn grace_command(&self) -> String {

@@ -10,7 +10,7 @@ use super::power::{PowerSwitch, Switched};
 use super::{Cluster, Name, Service, write_executable};
 use crate::busy::stretched;
 use crate::documented::{Documented, expect_pacemaker};
-use crate::limits::{GROUP_TIME_MAX, NODE_GRACE_SECONDS, TOKEN_TIME, TOKEN_TIME_MAX};
+use crate::limits::{GROUP_TIME_MAX, TOKEN_TIME, TOKEN_TIME_MAX};
 
 /// Tells a guest's init that it is a node.
 pub(super) const WORD: &str = "lab_cluster=pacemaker";
@@ -40,7 +40,7 @@ impl Cluster {
         write_executable(&self.folder.join("nfs-server"), NFS_SERVER)?;
         self.switch = Some(PowerSwitch::new(self.store().join("fence"))?);
         self.nodes = nodes.to_vec();
-        self.grace_seconds = NODE_GRACE_SECONDS;
+        self.lengthen_grace();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ pub mod drill;
 pub mod etcd;
 pub mod home_again;
 pub mod join;
+pub mod missed_announcement;
 pub mod monitor_gone;
 pub mod orderly;
 pub mod own_clients;

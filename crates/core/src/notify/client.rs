@@ -191,6 +191,11 @@ impl Client {
         }
     }
 
+    /// The address of the service that its last call left from. It was called, so there is a route to it.
+    pub(super) fn source(&self) -> IpAddr {
+        self.routes[self.route].from
+    }
+
     /// Over what it is asked next.
     pub(super) fn next_transport(&self) -> Transport {
         self.question(0).0.over()

@@ -14,6 +14,8 @@
 //!   counts. The client is told over the transport that is registered there, and over the other one where that is silent.
 //! - Connections are bounded, and a first one is given up early: a client that does not answer costs the others little.
 //! - Where a client is silent its next route is tried: another address of its own, or another one of the service.
+//! - Where a client is silent the address that it was called from is announced to the network again: the client may have been cut off
+//!   when that was done first, and then it answers to the server that had the address before ([`Notifier::poll_announcement`]).
 //! - No I/O, no clock; transactions are drawn from a seed.
 
 mod client;
@@ -129,6 +131,10 @@ pub struct Notifier {
     recent: VecDeque<(Moment, usize)>,
     /// Of these, those whose answers may still all come at once.
     in_flight: usize,
+    /// The service's addresses from which a client was called in vain since they were last announced.
+    unheard: BTreeSet<IpAddr>,
+    /// From when on each of them may be announced again; one that is not among them may be at any time.
+    announce_from: BTreeMap<IpAddr, Moment>,
     /// Answers that came.
     answers: usize,
     events: VecDeque<Event>,
@@ -180,6 +186,8 @@ impl Notifier {
             waits: BTreeSet::new(),
             recent: VecDeque::new(),
             in_flight: 0,
+            unheard: BTreeSet::new(),
+            announce_from: BTreeMap::new(),
             answers: 0,
             events: VecDeque::new(),
             said: BTreeMap::new(),
@@ -232,6 +240,17 @@ impl Notifier {
             return Some(self.call(now, next));
         }
         self.next_connection(now)
+    }
+
+    /// The next address of the service that is to be announced to the network now, for a client that was called from there is
+    /// silent. To be asked before [`Notifier::poll_transmit`]: the call that follows is answered to this server then.
+    pub fn poll_announcement(&mut self, now: Moment) -> Option<IpAddr> {
+        self.end_waits(now);
+        let may = |address: &&IpAddr| self.announce_from.get(address).is_none_or(|from| *from <= now);
+        let due = self.unheard.iter().find(may).copied()?;
+        self.unheard.remove(&due);
+        self.announce_from.insert(due, now + limits::NOTIFY_ANNOUNCE_INTERVAL);
+        Some(due)
     }
 
     /// The next in this row that is called over UDP, as far as the window has room. Clients that are called over TCP go into the
@@ -499,6 +518,8 @@ impl Notifier {
             self.close_connection(at);
             let client = &mut self.clients[at];
             client.waits_until = None;
+            // Where the route chooses the address, it is none of the service's.
+            self.unheard.extend(Some(client.source()).filter(|source| !source.is_unspecified()));
             client.unanswered();
             client.is_silent = true;
             self.silent.push_back(at);

@@ -565,6 +565,7 @@ fn ipv6_clients_are_asked_by_rpcbind_version_4() {
     assert_eq!(notifier.poll_transmit(Moment::START).unwrap().to, at);
 }
 
+mod announcing;
 mod drill;
 mod transports;
 

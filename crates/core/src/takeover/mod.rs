@@ -131,6 +131,9 @@ pub struct Takeover {
     /// The clients that were seen registered since it recognised. A record that vanished again is no reason to retire a
     /// client: the next stop of the lock manager may have taken it away (I2).
     seen: BTreeSet<RecordKey>,
+    /// The clients that registered since it recognised. Where one does before it has answered under every name, that counts when it
+    /// has: it registers once, and no look need show that again.
+    came: BTreeSet<RecordKey>,
     /// Grace is over, and since then a look is awaited that shows the same life.
     looking_since: Option<Moment>,
     over: bool,
@@ -162,6 +165,7 @@ impl Takeover {
             left_by_targets: None,
             met: Met::default(),
             seen: BTreeSet::new(),
+            came: BTreeSet::new(),
             looking_since: None,
             over: false,
         };
@@ -270,9 +274,11 @@ impl Takeover {
                 Batch::nothing()
             }
             (Phase::Notifying, Event::NotifyEnded { service, left }) => self.told(now, &service, left),
-            (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => {
-                self.registered(now, &clients)
+            (Phase::Recognised | Phase::Proved, Event::Registered(clients)) => {
+                self.came.extend(clients);
+                Batch::nothing()
             }
+            (Phase::Notifying | Phase::Settling, Event::Registered(clients)) => self.registered(now, clients),
             (Phase::Settling, Event::Tick { present, looked_at }) => self.settle(now, present, looked_at),
             _ => Batch::nothing(),
         }
@@ -464,8 +470,11 @@ impl Takeover {
         let Some(member) = self.members.iter_mut().find(|m| m.service == *service) else {
             return Batch::nothing();
         };
-        let lines: Vec<_> =
-            clients.iter().filter_map(|client| member.acknowledged(&client.into(), at_ms)).collect();
+        let clients: Vec<RecordKey> = clients.iter().map(RecordKey::from).collect();
+        let mut lines: Vec<_> =
+            clients.iter().filter_map(|client| member.acknowledged(client, at_ms)).collect();
+        let came = clients.iter().filter(|client| self.came.contains(*client));
+        lines.extend(came.filter_map(|client| member.registered(client, at_ms, false)));
         if lines.is_empty() {
             return Batch::nothing();
         }
@@ -499,8 +508,10 @@ impl Takeover {
         Batch { persist, then: Vec::new() }
     }
 
-    fn registered(&mut self, now: Moment, clients: &BTreeSet<RecordKey>) -> Steps {
-        Batch { persist: self.note_registered(now, clients), then: Vec::new() }
+    fn registered(&mut self, now: Moment, clients: BTreeSet<RecordKey>) -> Steps {
+        let persist = self.note_registered(now, &clients);
+        self.came.extend(clients);
+        Batch { persist, then: Vec::new() }
     }
 
     fn note_registered(&mut self, now: Moment, clients: &BTreeSet<RecordKey>) -> Vec<Persist> {

@@ -1,4 +1,5 @@
 mod phases;
+mod returned;
 mod served;
 
 use std::collections::BTreeMap;
@@ -9,8 +10,7 @@ use heirlock_nsm::StateNumber;
 use super::*;
 use crate::claim::Authority;
 use crate::duty::{Duty, EarlierLocks, duty};
-use crate::names::Generation;
-use crate::names::ServerName;
+use crate::names::{Generation, ServerName};
 
 pub(super) const LIMITS: TimeLimits = TimeLimits::each(Duration::from_secs(60));
 

@@ -57,7 +57,23 @@ pub(super) fn check(host: &Host, settings: &Settings, lock_manager: &dyn LockMan
         };
         findings.push(Finding::ok(CHECK, found));
     }
+    findings.extend(announcement(host, settings));
     findings
+}
+
+/// Whether heirlock can announce an address that comes here.
+fn announcement(host: &Host, settings: &Settings) -> Option<Finding> {
+    settings.services.iter().flat_map(|service| &service.addresses).find(|address| address.is_ipv4())?;
+    let setting = host.announces_another()?;
+    Some(Finding::warning(
+        "announcement",
+        format!(
+            "{setting} is 2: heirlock can't announce a service's address that comes here, and clients go on answering to the server that had it before"
+        ),
+        format!(
+            "sysctl -w {setting}=1, or have the hook address-up announce the address (arping -U -I INTERFACE ADDRESS); cluster managers that bring an address announce it"
+        ),
+    ))
 }
 
 /// Whether rpcbind answers there, in this version.
@@ -75,6 +91,7 @@ mod tests {
     use crate::fake_programs;
     use crate::guard::finding::Severity;
     use crate::guard::testing::settings;
+    use crate::host::testing::Tree;
     use crate::lock_manager;
 
     fn found(port: u16, addresses: &str) -> Vec<(Severity, String)> {
@@ -103,6 +120,20 @@ mod tests {
             one[0].0 == Severity::LosesLocks
                 && one[0].1.starts_with("127.9.6.2, an address of nfs, is here and not served: ")
         );
+    }
+
+    #[test]
+    fn a_kernel_that_announces_another_address_is_said_where_a_service_has_one_of_ipv4() {
+        let tree = Tree::debian();
+        let said = |addresses: &str| {
+            let text = format!("[[service]]\nname = \"nfs\"\naddresses = [{addresses}]\nnames = [\"nfs\"]\n");
+            announcement(&tree.host(), &settings(&text)).map(|finding| finding.found)
+        };
+        assert_eq!(said("\"10.0.0.10\""), None);
+        tree.put("/proc/sys/net/ipv4/conf/eth0/arp_announce", "2\n");
+        let found = said("\"2001:db8::10\", \"10.0.0.10\"").unwrap();
+        assert!(found.starts_with("net.ipv4.conf.eth0.arp_announce is 2: "), "{found}");
+        assert_eq!(said("\"2001:db8::10\""), None, "neighbour discovery has no such setting");
     }
 
     #[test]

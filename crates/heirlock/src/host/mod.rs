@@ -16,6 +16,7 @@
 //! Three things are of this program itself, for any host that it works for: how its own threads and children do ([`doing`],
 //! [`descendants`]), and whether systemd started it ([`runs_systemd`]).
 
+mod announcing;
 mod boot;
 pub(crate) mod descendants;
 pub(crate) mod doing;

@@ -66,6 +66,10 @@ pub(crate) trait Principal {
         Vec::new()
     }
 
+    /// A client that is called from this address of the service is silent. It may answer to the server that had the address
+    /// before, so the address is to be announced to the network again. Not where a client is only asked whether it can be reached.
+    fn announce(&mut self, _address: IpAddr) {}
+
     /// Whether clients can be told from this address of the service now, or else what is missing. Asked again and again
     /// until it can be.
     fn is_ready(&mut self, _address: IpAddr) -> Result<(), String> {
@@ -131,6 +135,9 @@ pub(crate) fn run(task: Task, principal: &mut impl Principal) -> Vec<(MonName, O
     while !notifier.is_done() {
         for (client, addresses) in principal.resolved() {
             notifier.add_addresses(&client, &addresses);
+        }
+        while let Some(address) = notifier.poll_announcement(principal.now()) {
+            principal.announce(address);
         }
         let sent_all = match principal.may_leave(principal.now()) {
             Leave::Granted => send_batch(&mut notifier, &mut sources.sockets, &mut streams, principal),

@@ -160,6 +160,15 @@ impl Workshop {
         }
     }
 
+    fn announce_address(&self, address: IpAddr) {
+        if let Err(error) = arp::announce(address) {
+            tracing::warn!(%address, %error, "no gratuitous ARP could be sent for {address}, so clients may answer to the dead server for a while: {error}");
+        }
+        if let Some(setting) = self.host.announces_another().filter(|_| address.is_ipv4()) {
+            tracing::warn!(%address, setting, "{address}: {setting} is 2, so the kernel announces another address; unless the hook address-up or a cluster manager announces this one, clients answer to the dead server");
+        }
+    }
+
     /// Looks until an address is ready; seldom, once it is too late to tell clients from it.
     fn watch_address(
         &self,
@@ -174,9 +183,7 @@ impl Workshop {
             let there = self.host.is_present(address);
             if there && !announced {
                 announced = true;
-                if let Err(error) = arp::announce(address) {
-                    tracing::warn!(%address, %error, "no gratuitous ARP could be sent for {address}, so clients may answer to the dead server for a while: {error}");
-                }
+                self.announce_address(address);
             }
             let ready = match there {
                 true => self

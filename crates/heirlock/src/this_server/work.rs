@@ -92,6 +92,10 @@ impl notifier::Principal for Notification<'_> {
         self.names.found()
     }
 
+    fn announce(&mut self, address: IpAddr) {
+        arp::announce_again(address);
+    }
+
     fn is_ready(&mut self, address: IpAddr) -> Result<(), String> {
         match self.shop.settings.service(self.service) {
             Some(_) => self.readiness.of(self.service, address),

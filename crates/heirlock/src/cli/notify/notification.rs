@@ -2,6 +2,7 @@
 //! threads that nothing waits for.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use heirlock_core::grace::Leave;
 use heirlock_core::notify::Destination;
 use heirlock_nsm::MonName;
 
+use crate::arp;
 use crate::notifier::{LookUp, Principal};
 use crate::threads;
 
@@ -62,6 +64,10 @@ impl Principal for Notification {
     fn acknowledged(&mut self, clients: Vec<MonName>) {
         // The other end is there until this one is dropped.
         let _ = self.told.send(clients);
+    }
+
+    fn announce(&mut self, address: IpAddr) {
+        arp::announce_again(address);
     }
 
     fn resolved(&mut self) -> Vec<(MonName, Vec<Destination>)> {
