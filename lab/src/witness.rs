@@ -13,6 +13,7 @@ use anyhow::{Context, Result};
 use heirlock_nsm::nlm::{self, LockArgs, Nlm4Result, Nlm4Status, Procedure};
 use heirlock_nsm::rpc::{Call, Deframer, Reply};
 use heirlock_nsm::sm;
+use rustix::net::sockopt::set_socket_recv_buffer_size_force;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// ETH_P_ALL (linux/if_ether.h): the sockets of one protocol see nothing of what leaves.
@@ -30,6 +31,10 @@ const SM_NOTIFY: u32 = 6;
 
 /// How long the witness looks at a silent network before it asks whether it is over.
 const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Room for what passes while this thread waits for a busy machine: a hundred clients that are told at once are a thousand frames,
+/// each seen at two or three devices, and each takes some kilobytes.
+const BUFFER_BYTES: usize = 64 << 20;
 
 /// Calls that are remembered for their answers; a scenario has some hundreds.
 const CALLS_MAX: usize = 10_000;
@@ -57,6 +62,8 @@ impl Witness {
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))
             .context("no socket for all packets (root is needed)")?;
         socket.set_read_timeout(Some(PATIENCE))?;
+        // Beyond what the machine allows to others, which is full after a hundred frames.
+        set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES).context("no room for all packets")?;
         let shared =
             Arc::new(Shared { seen: Mutex::new(Seen::of(service)), is_over: AtomicBool::new(false) });
         let its = Arc::clone(&shared);
