@@ -38,8 +38,8 @@ pub fn hosts() -> impl Iterator<Item = String> {
 pub struct Crowd {
     clients: Vec<Client>,
     file: Vec<u8>,
-    service: Ipv4Addr,
-    lock_manager: SocketAddrV4,
+    /// The service's address, and the port of its server's rpcbind.
+    rpcbind: SocketAddrV4,
 }
 
 /// The restart that a client was told of, and when.
@@ -53,9 +53,30 @@ struct Told {
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     xid: u32,
+    of: Addressee,
     reclaim: bool,
     began: Instant,
     sent: Instant,
+}
+
+/// The program that a client has asked on its way to a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Addressee {
+    /// The server's rpcbind, for the lock manager's port: after a restart it is another one.
+    Rpcbind,
+    /// The lock manager, for the lock.
+    LockManager,
+}
+
+/// What a message has led to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Heard {
+    /// Nothing is to be asked.
+    Nothing,
+    /// The server was restarted, as it says for the first time under that number.
+    Restart,
+    /// The lock manager's port.
+    Port(u16),
 }
 
 #[derive(Debug)]
@@ -63,6 +84,8 @@ struct Client {
     address: Ipv4Addr,
     /// At rpcbind's port, which is privileged as well.
     socket: UdpSocket,
+    /// The lock manager's port, as this client knows it.
+    lock_manager: u16,
     asked: Option<Asked>,
     answer: Option<Answer>,
     told: Option<Told>,
@@ -87,29 +110,17 @@ impl Crowd {
     /// # Errors
     /// When no server serves it.
     pub fn gather(count: usize, service: Ipv4Addr, export: &str, file: &str) -> Result<Self> {
+        let lock_manager = port_of(&privileged_socket()?, service, nlm::PROGRAM, nlm::VERSION_4)?;
         let clients = (0..count)
             .map(|index| {
                 let address = address_of(index)?;
                 let socket = UdpSocket::bind((address, rpcbind::PORT))
                     .with_context(|| format!("{address} is no address of the lab"))?;
-                socket.set_nonblocking(true)?;
-                Ok(Client { address, socket, asked: None, answer: None, told: None })
+                Client::new(address, socket, lock_manager)
             })
             .collect::<Result<Vec<_>>>()?;
         let file = file_handle(service, export, file)?;
-        let mut crowd = Self { clients, file, service, lock_manager: SocketAddrV4::new(service, 0) };
-        crowd.find_lock_manager()?;
-        Ok(crowd)
-    }
-
-    /// The service has moved, or its lock manager began another life.
-    ///
-    /// # Errors
-    /// When none answers there.
-    pub fn find_lock_manager(&mut self) -> Result<()> {
-        let port = port_of(&privileged_socket()?, self.service, nlm::PROGRAM, nlm::VERSION_4)?;
-        self.lock_manager.set_port(port);
-        Ok(())
+        Ok(Self { clients, file, rpcbind: SocketAddrV4::new(service, rpcbind::PORT) })
     }
 
     /// A client's address, as a status monitor names it.
@@ -145,7 +156,7 @@ impl Crowd {
     /// When it can't be sent.
     pub fn begin(&mut self, client: usize) -> Result<()> {
         self.clients[client].answer = None;
-        self.ask(client, false)
+        self.ask(client, Addressee::LockManager, false)
     }
 
     /// Waits for the answer to what a client asked.
@@ -173,7 +184,7 @@ impl Crowd {
         while self.answers().len() < self.clients.len() && Instant::now() < deadline {
             let open = self.clients.iter().filter(|client| client.asked.is_some()).count();
             let end = self.clients.len().min(next + AT_ONCE_MAX.saturating_sub(open));
-            (next..end).try_for_each(|client| self.ask(client, false))?;
+            (next..end).try_for_each(|client| self.ask(client, Addressee::LockManager, false))?;
             next = end;
             self.turn()?;
             for client in 0..next {
@@ -223,9 +234,14 @@ impl Crowd {
         for index in readable {
             while let Ok((length, from)) = self.clients[index].socket.recv_from(&mut buffer) {
                 let now = Instant::now();
-                if self.clients[index].heard(&buffer[..length], from, now)? {
-                    self.find_lock_manager()?;
-                    self.ask(index, true)?;
+                match self.clients[index].heard(&buffer[..length], from, now)? {
+                    Heard::Nothing => {}
+                    // Each client for itself, as kernels do, and none waits for what another one asks.
+                    Heard::Restart => self.ask(index, Addressee::Rpcbind, true)?,
+                    Heard::Port(port) => {
+                        self.clients[index].lock_manager = port;
+                        self.ask(index, Addressee::LockManager, true)?;
+                    }
                 }
             }
         }
@@ -233,21 +249,29 @@ impl Crowd {
             if let Some(asked) = self.clients[index].asked
                 && asked.sent.elapsed() > RETRANSMIT
             {
-                self.send(index, asked.xid, asked.reclaim)?;
+                self.send(index, &asked)?;
                 self.clients[index].asked = Some(Asked { sent: Instant::now(), ..asked });
             }
         }
         Ok(())
     }
 
-    fn ask(&mut self, client: usize, reclaim: bool) -> Result<()> {
-        let (xid, now) = (fastrand::u32(..), Instant::now());
-        self.clients[client].asked = Some(Asked { xid, reclaim, began: now, sent: now });
-        self.send(client, xid, reclaim)
+    fn ask(&mut self, client: usize, of: Addressee, reclaim: bool) -> Result<()> {
+        let now = Instant::now();
+        let asked = Asked { xid: fastrand::u32(..), of, reclaim, began: now, sent: now };
+        self.clients[client].asked = Some(asked);
+        self.send(client, &asked)
     }
 
-    fn send(&self, client: usize, xid: u32, reclaim: bool) -> Result<()> {
-        let Client { address, socket, .. } = &self.clients[client];
+    fn send(&self, client: usize, asked: &Asked) -> Result<()> {
+        let Client { address, socket, lock_manager, .. } = &self.clients[client];
+        let Asked { xid, of, reclaim, .. } = *asked;
+        if of == Addressee::Rpcbind {
+            let message =
+                rpcbind::encode_getport_call(xid, nlm::PROGRAM, nlm::VERSION_4, rpcbind::Transport::Udp);
+            socket.send_to(&message, self.rpcbind)?;
+            return Ok(());
+        }
         let name = address.to_string();
         let lock = Lock4 {
             caller_name: &name,
@@ -259,38 +283,55 @@ impl Crowd {
         };
         let arguments = LockArgs { cookie: b"crwd", block: false, exclusive: true, lock, reclaim, state: 1 };
         let message = nlm::encode_lock_call(xid, &credential(), &arguments);
-        socket.send_to(&message, self.lock_manager)?;
+        socket.send_to(&message, (*self.rpcbind.ip(), *lock_manager))?;
         Ok(())
     }
 }
 
 impl Client {
-    /// Takes in a message; true where it says that the server was restarted, for the first time under that number.
-    fn heard(&mut self, message: &[u8], from: SocketAddr, now: Instant) -> Result<bool> {
+    fn new(address: Ipv4Addr, socket: UdpSocket, lock_manager: u16) -> Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { address, socket, lock_manager, asked: None, answer: None, told: None })
+    }
+
+    /// Takes in a message, and answers it where it is a call.
+    fn heard(&mut self, message: &[u8], from: SocketAddr, now: Instant) -> Result<Heard> {
         if let Ok(reply) = Reply::decode(message) {
-            let Some(asked) = self.asked.filter(|asked| asked.xid == reply.xid) else { return Ok(false) };
-            let result = reply.outcome.context("lockd did not carry out a call")?;
-            let status = Nlm4Result::decode(result)?.status;
-            self.asked = None;
-            let took = now.duration_since(asked.began);
-            self.answer = Some(Answer { status, reclaim: asked.reclaim, at: now, took });
-            return Ok(false);
+            return self.answered(&reply, now);
         }
-        let Ok(asked) = Call::decode(message) else { return Ok(false) };
-        let mut news = false;
+        let Ok(asked) = Call::decode(message) else { return Ok(Heard::Nothing) };
+        let mut heard = Heard::Nothing;
         let result = match (asked.prog, asked.proc_) {
             // Every program that is asked for is here.
             (rpcbind::PROGRAM, rpcbind::GETPORT) => rpcbind::encode_getport_result(Some(rpcbind::PORT)),
             (sm::PROGRAM, 6) => {
                 let state = sm::Notify::decode(asked.args)?.state.0;
-                news = self.told.is_none_or(|told| told.state != state);
+                if self.told.is_none_or(|told| told.state != state) {
+                    heard = Heard::Restart;
+                }
                 self.told = Some(Told { state, at: now });
                 Vec::new()
             }
             _ => Vec::new(),
         };
         self.socket.send_to(&encode_success(asked.xid, &result), from)?;
-        Ok(news)
+        Ok(heard)
+    }
+
+    fn answered(&mut self, reply: &Reply<'_>, now: Instant) -> Result<Heard> {
+        let Some(asked) = self.asked.filter(|asked| asked.xid == reply.xid) else {
+            return Ok(Heard::Nothing);
+        };
+        let result = reply.outcome.with_context(|| format!("{:?} did not carry out a call", asked.of))?;
+        if asked.of == Addressee::Rpcbind {
+            // One that is not registered yet is asked for again.
+            return Ok(rpcbind::decode_getport_result(result)?.map_or(Heard::Nothing, Heard::Port));
+        }
+        let status = Nlm4Result::decode(result)?.status;
+        self.asked = None;
+        let took = now.duration_since(asked.began);
+        self.answer = Some(Answer { status, reclaim: asked.reclaim, at: now, took });
+        Ok(Heard::Nothing)
     }
 }
 
@@ -339,5 +380,43 @@ fn over_tcp(address: SocketAddrV4, message: &[u8]) -> Result<Vec<u8>> {
         if let Some(record) = deframer.next_record()? {
             return Ok(record);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use heirlock_nsm::StateNumber;
+
+    use super::*;
+
+    const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
+
+    fn port(socket: &UdpSocket) -> u16 {
+        socket.local_addr().unwrap().port()
+    }
+
+    #[test]
+    fn a_client_that_waits_for_the_servers_rpcbind_keeps_no_other_one_from_answering() {
+        let silent_rpcbind = UdpSocket::bind((HERE, 0)).unwrap();
+        let clients = (0..3).map(|_| Client::new(HERE, UdpSocket::bind((HERE, 0)).unwrap(), 0).unwrap());
+        let rpcbind = SocketAddrV4::new(HERE, port(&silent_rpcbind));
+        let mut crowd = Crowd { clients: clients.collect(), file: Vec::new(), rpcbind };
+        let notifier = UdpSocket::bind((HERE, 0)).unwrap();
+        notifier.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        for (index, client) in crowd.clients.iter().enumerate() {
+            let xid = u32::try_from(index).unwrap();
+            let message = sm::encode_notify_call(xid, "homes", StateNumber(7));
+            notifier.send_to(&message, (HERE, port(&client.socket))).unwrap();
+        }
+
+        crowd.turn().unwrap();
+
+        assert_eq!(crowd.told().len(), 3, "each is told in one turn, and rpcbind has said nothing");
+        let mut answer = [0; 4096];
+        let answered = (0..3).filter(|_| notifier.recv(&mut answer).is_ok()).count();
+        assert_eq!(answered, 3);
+        let asked = (0..3).map(|_| silent_rpcbind.recv_from(&mut answer).unwrap().1.port());
+        let asked: std::collections::BTreeSet<u16> = asked.collect();
+        assert_eq!(asked, crowd.clients.iter().map(|client| port(&client.socket)).collect());
     }
 }

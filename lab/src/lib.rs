@@ -29,3 +29,4 @@ pub mod scenario;
 pub mod scenarios;
 pub mod stop;
 pub mod wire;
+pub mod witness;

@@ -130,6 +130,21 @@ fn fence(by_switch: bool) -> String {
     )
 }
 
+/// Where a server keeps when its NFS was restarted by heirlock's word: a line each time, with the begin and the end, in seconds after
+/// the boot.
+pub(super) const NFS_RESTARTS: &str = "/run/lab/nfs-restarts";
+
+/// NFS is restarted, and nothing else is counted as that: the shell reads the time by itself, without a process more.
+fn restart_nfs() -> String {
+    format!(
+        "read began _ < /proc/uptime
+         rpc.nfsd 0
+         rpc.nfsd 4
+         read ended _ < /proc/uptime
+         echo $began $ended >> {NFS_RESTARTS}\n"
+    )
+}
+
 /// The programs that the configuration names, as an administrator writes them. The hooks are idempotent.
 pub(super) fn scripts(capture: Capture, by_switch: bool) -> Vec<(&'static str, String)> {
     let script = |body: &str| format!("#!/bin/sh\nset -e\n{body}");
@@ -147,7 +162,7 @@ pub(super) fn scripts(capture: Capture, by_switch: bool) -> Vec<(&'static str, S
         Capture::Callout => START_WITH_CALLOUT,
     };
     vec![
-        ("restart-nfs", script("rpc.nfsd 0\nrpc.nfsd 4\n")),
+        ("restart-nfs", script(&restart_nfs())),
         (
             "restart-status-monitor",
             script(&format!("{STOP_STATUS_MONITOR}\n{start_status_monitor}\n")),

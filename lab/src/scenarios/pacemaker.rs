@@ -1,8 +1,6 @@
 //! Servers under a real Pacemaker: the configuration that the guide gives, stock resource agents for volume, exports and
 //! address, and a fence that kills the other node's kernel.
 
-use std::time::Instant;
-
 use anyhow::{Result, ensure};
 
 use super::stage::{RECLAIM_TIME_MAX, expect_lock_count};
@@ -12,6 +10,7 @@ use crate::documented::{Documented, Tool};
 use crate::limits::GROUP_TIME_MAX;
 use crate::release::Release;
 use crate::scenario::Scenario;
+use crate::witness::Witness;
 
 /// The node that has the service dies.
 pub const PACEMAKER_CRASH: Scenario = Scenario {
@@ -117,13 +116,16 @@ fn lose_and_keep(lab: &mut Cluster) -> Result<()> {
     lab.expect_denied(CLIENT2, &HOMES, "f")?;
     lab.wait_until_protected(NFS_A, &HOMES, 2)?;
 
+    let witness = Witness::of(HOMES.address)?;
     let loss = lab.loss(NFS_B)?;
     lab.power_loss(NFS_A)?;
     lab.wait_until_fenced(NFS_A)?;
     lab.wait_for_locks(NFS_B, 1, GROUP_TIME_MAX)?;
-    let back = Instant::now();
     lab.wait_until_runs(NFS_B, LAST, NFS_B)?;
-    lab.tell_timeline(NFS_B, &HOMES, loss, back)?;
+    lab.wait_for("both clients to be told", RECLAIM_TIME_MAX, || {
+        Ok((witness.told().len() == 2).then_some(()))
+    })?;
+    lab.tell_timeline(NFS_B, &HOMES, loss, &witness)?;
     expect_kept(lab, NFS_B)
 }
 

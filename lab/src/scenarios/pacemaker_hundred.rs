@@ -15,6 +15,7 @@ use crate::documented::Tool;
 use crate::limits::GROUP_TIME_MAX;
 use crate::release::Release;
 use crate::scenario::Scenario;
+use crate::witness::Witness;
 
 /// The node that has the service dies, with a hundred clients.
 pub const PACEMAKER_HUNDRED: Scenario = Scenario {
@@ -49,12 +50,12 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.say(format!("{CLIENTS} clients have a lock each, after {refused} refusals"));
     lab.wait_until_protected(NFS_A, &HOMES, CLIENTS)?;
 
+    let witness = Witness::of(HOMES.address)?;
     let loss = lab.loss(NFS_B)?;
     lab.power_loss(NFS_A)?;
     // The crowd answers while nothing else is asked of this thread.
     let began = Instant::now();
     crowd.reclaim_until(|| Ok(began.elapsed() > GROUP_TIME_MAX))?;
-    let back = Instant::now();
     let reclaimed = granted(&crowd, true);
     ensure!(reclaimed == CLIENTS - 1, "expected all of the crowd to reclaim inside grace, found {reclaimed}");
     lab.wait_for_locks(NFS_B, CLIENTS, GROUP_TIME_MAX)?;
@@ -69,9 +70,8 @@ fn run(lab: &mut Cluster) -> Result<()> {
     lab.expect_no_failure(NFS_B)?;
     lab.report(NFS_B, HOMES.name)?.expect_all_back(CLIENTS)?;
 
-    let timeline = lab.tell_timeline(NFS_B, &HOMES, loss, back)?;
-    let (prepare, finish) = timeline.own_share()?;
-    lab.say(judged(prepare + finish, timeline.load()));
+    let timeline = lab.tell_timeline(NFS_B, &HOMES, loss, &witness)?;
+    lab.say(judged(timeline.share()?.own(), timeline.load()));
     lab.let_go(CLIENT1, &HOMES, "f")?;
     lab.expect_locked(CLIENT2, &HOMES, "f")
 }

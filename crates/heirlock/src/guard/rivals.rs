@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::finding::{Finding, Severity};
 use super::statd;
 use crate::config::Settings;
-use crate::host::nfs_conf::NfsConf;
+use crate::host::nfs_conf::{self, NfsConf};
 use crate::host::process;
 use crate::host::{Host, Unit};
 
@@ -25,6 +25,10 @@ pub(super) const GUARD_FILE_CHECK: &str = "sm-notify-pid";
 /// The program.
 const PROGRAM: &str = "sm-notify";
 
+/// The settings of nfs-utils that are looked at here.
+const KEYS: [nfs_conf::Key; 3] =
+    [("sm-notify", "lift-grace"), ("sm-notify", "force"), ("statd", "state-directory-path")];
+
 const REMEDY: &str = "run 'heirlock enable', which keeps every other sender from starting";
 
 /// The findings that lose locks.
@@ -36,7 +40,7 @@ pub(super) fn hazards(host: &Host, settings: &Settings) -> Vec<Finding> {
 
 /// Everything about other senders.
 pub(super) fn check(host: &Host, settings: &Settings) -> Vec<Finding> {
-    let conf = NfsConf::read(host);
+    let conf = NfsConf::read_some(host, &KEYS);
     if !matters(host, settings, &conf) {
         return vec![Finding::ok("other-sender", "no stock sm-notify shares this lock manager's clients")];
     }

@@ -57,7 +57,8 @@ const VALUED: [(char, &str); 7] = [
 /// The status monitor's directory where the configuration doesn't name it, and the source of that path in words: rpc.statd as
 /// it runs, or else nfsconf, or else the way in which nfs-utils is built here.
 pub(super) fn directory(host: &Host) -> (PathBuf, String) {
-    let set = NfsConf::read(host).get("statd", "state-directory-path");
+    let key = ("statd", "state-directory-path");
+    let set = NfsConf::read_some(host, &[key]).get(key.0, key.1);
     let set = set.filter(|value| Path::new(&value.text).is_absolute());
     let folders = set.iter().map(|value| PathBuf::from(&value.text));
     let folders = folders.chain(DIRECTORIES.iter().map(PathBuf::from)).collect::<Vec<_>>();
@@ -141,7 +142,7 @@ pub(super) fn named_callout(host: &Host, settings: &Settings) -> Option<Value> {
         let file = format!("the command line of rpc.statd (process {})", running.pid).into();
         Some(Value { text: running.callout?, file })
     });
-    on_command_line.or_else(|| NfsConf::read(host).get("statd", HA_CALLOUT))
+    on_command_line.or_else(|| NfsConf::read_some(host, &[("statd", HA_CALLOUT)]).get("statd", HA_CALLOUT))
 }
 
 /// As whom rpc.statd runs: the owner of its records.

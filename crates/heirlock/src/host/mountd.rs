@@ -54,7 +54,7 @@ impl ExportTable {
     /// This host's. Looks at all processes and asks nfsconf: not for a loop that others wait for.
     pub(crate) fn of(host: &Host, state_directory: &Path) -> Self {
         let configured = || {
-            let conf = NfsConf::read(host);
+            let conf = NfsConf::read_some(host, &SECTIONS.map(|section| (section, KEY)));
             let is_usable = |value: &nfs_conf::Value| Path::new(&value.text).is_absolute();
             let set = SECTIONS
                 .iter()

@@ -29,8 +29,11 @@ const USR_FOLDER: &str = "/usr/etc/nfs.conf.d";
 const FOLDER_SINCE: Version = Version(2, 5, 3);
 const USR_SINCE: Version = Version(2, 7, 1);
 
-/// The settings that matter here, by section and key.
-const KEYS: [(&str, &str); 6] = [
+/// A section and a key in it.
+pub(crate) type Key = (&'static str, &'static str);
+
+/// The settings that matter here.
+const KEYS: [Key; 6] = [
     ("sm-notify", "lift-grace"),
     ("sm-notify", "force"),
     ("statd", "state-directory-path"),
@@ -69,6 +72,8 @@ pub(crate) struct NfsConf {
     includes: Vec<PathBuf>,
     /// The source of the settings.
     pub(crate) asked: Asked,
+    /// The keys of [`KEYS`] that nfsconf was asked for, where it was.
+    known: Vec<Key>,
     /// Files that could not be read, in words.
     pub(crate) problems: Vec<String>,
     /// Settings that an update of nfs-utils would bring into force, in words.
@@ -92,11 +97,20 @@ struct Section {
 }
 
 impl NfsConf {
-    /// The settings in force on this host.
+    /// The settings in force on this host, all that matter here.
     pub(crate) fn read(host: &Host) -> Self {
+        Self::read_some(host, &KEYS)
+    }
+
+    /// The settings in force of these keys. nfsconf is a process for each key, and an adoption waits for each: clients wait for it.
+    pub(crate) fn read_some(host: &Host, keys: &[Key]) -> Self {
+        let mut shipped = Self::default();
+        shipped.read_shipped(host);
+        let is_wanted = |key: &Key| keys.contains(key) || shipped.get(key.0, key.1).is_some();
+        let keys: Vec<Key> = KEYS.into_iter().filter(is_wanted).collect();
         let mut conf = Self { asked: Asked::of(host), ..Self::default() };
         conf.read_files(host);
-        if let Err(why) = conf.correct() {
+        if let Err(why) = conf.correct(keys) {
             let asked = Asked::by_version(host);
             conf = Self {
                 asked,
@@ -105,7 +119,7 @@ impl NfsConf {
             };
             conf.read_files(host);
         }
-        conf.look_ahead(host);
+        conf.look_ahead(&shipped);
         conf
     }
 
@@ -128,11 +142,10 @@ impl NfsConf {
     }
 
     /// Settings below /usr/etc that are not in force and will be, once nfs-utils is new enough.
-    fn look_ahead(&mut self, host: &Host) {
-        let mut shipped = Self::default();
-        shipped.read_shipped(host);
+    fn look_ahead(&mut self, shipped: &Self) {
         for (section, key) in KEYS {
-            if let (Some(value), None) = (shipped.get(section, key), self.get(section, key)) {
+            let Some(value) = shipped.get(section, key) else { continue };
+            if self.get(section, key).is_none() {
                 self.to_come.push(format!(
                     "{} says [{section}] {key}={}, which nfs-utils reads since 2.7.1 and the installed version doesn't: an update brings it into force",
                     value.file.display(),
@@ -156,9 +169,10 @@ impl NfsConf {
     }
 
     /// The word of nfsconf counts; our own reading only knows which file says so.
-    fn correct(&mut self) -> Result<(), String> {
+    fn correct(&mut self, keys: Vec<Key>) -> Result<(), String> {
         let Asked::Nfsconf(program) = self.asked.clone() else { return Ok(()) };
-        for (section, key) in KEYS {
+        for (section, key) in &keys {
+            let (section, key) = (*section, *key);
             let place = (section.to_owned(), key.to_owned());
             if let Some(text) = ask(&program, &["--get", section, key])? {
                 let read = self.get(section, key).filter(|read| read.text == text);
@@ -168,6 +182,7 @@ impl NfsConf {
                 self.values.remove(&place);
             }
         }
+        self.known = keys;
         Ok(())
     }
 
@@ -187,10 +202,19 @@ impl NfsConf {
 
     /// A setting; `$NAME` stands for a value of `[environment]`.
     pub(crate) fn get(&self, section: &str, key: &str) -> Option<Value> {
+        debug_assert!(self.is_known(section, key), "nfsconf was not asked for [{section}] {key}");
         let value = self.values.get(&(section.to_ascii_lowercase(), key.to_ascii_lowercase()))?;
         let Some(variable) = value.text.strip_prefix('$') else { return Some(value.clone()) };
         let named = self.values.get(&("environment".into(), variable.to_ascii_lowercase()))?;
         Some(Value { text: named.text.clone(), file: value.file.clone() })
+    }
+
+    /// Whether our own reading of a key is not all that is known of it.
+    fn is_known(&self, section: &str, key: &str) -> bool {
+        let is_it = |one: &&Key| one.0.eq_ignore_ascii_case(section) && one.1.eq_ignore_ascii_case(key);
+        self.known.is_empty()
+            || self.known.iter().any(|one| is_it(&one))
+            || !KEYS.iter().any(|one| is_it(&one))
     }
 
     /// A yes or no.
@@ -529,6 +553,33 @@ mod tests {
         let conf = NfsConf::read(&tree.host());
         assert_eq!((conf.get_bool("sm-notify", "lift-grace"), &conf.asked), (Some(false), &Asked::Files));
         assert!(conf.problems[0].contains("Error loading config file"), "{:?}", conf.problems);
+    }
+
+    #[test]
+    fn nfsconf_is_asked_for_what_is_wanted_and_for_what_an_update_would_bring_into_force() {
+        let tree = Tree::new();
+        tree.put("/etc/nfs.conf.d/heirlock.conf", BEFORE);
+        let log = tree.host().at("/asked");
+        tree.tool(NFSCONF, &format!("echo $2 $3 >> {}\nexit 1", log.display()));
+        let asked = |keys: &[Key]| {
+            let conf = NfsConf::read_some(&tree.host(), keys);
+            let asked = fs::read_to_string(&log).unwrap_or_default();
+            let _ = fs::remove_file(&log);
+            (asked, conf)
+        };
+        let (said, conf) = asked(&[("sm-notify", "lift-grace")]);
+        assert_eq!(said, "sm-notify lift-grace\n");
+        assert!(conf.get("sm-notify", "lift-grace").is_none(), "nfsconf's word counts");
+        assert_eq!(asked(&KEYS).0.lines().count(), KEYS.len());
+
+        tree.put("/usr/etc/nfs.conf.d/site.conf", "[statd]\nha-callout=/usr/sbin/c\n");
+        let (said, conf) = asked(&[("sm-notify", "lift-grace")]);
+        assert_eq!(said, "sm-notify lift-grace\nstatd ha-callout\n");
+        assert!(
+            conf.to_come.len() == 1 && conf.to_come[0].contains("ha-callout=/usr/sbin/c"),
+            "{:?}",
+            conf.to_come
+        );
     }
 
     #[test]

@@ -381,8 +381,7 @@ impl LockManager for Kernel {
         missing.extend(self.missing_rpcbind(strategy));
         missing.extend(self.missing_unit(strategy));
         let restarts = strategy == Strategy::RestartNfs;
-        let not_exported = exports.iter().filter(|path| !self.exports.has(path, restarts));
-        missing.extend(not_exported.map(|path| {
+        missing.extend(self.exports.lacks(exports, restarts).into_iter().map(|path| {
             let found = format!("{} is not exported here", path.display());
             let remedy =
                 format!("export it (exportfs -o … CLIENTS:{}), or set hooks.volume-up", path.display());

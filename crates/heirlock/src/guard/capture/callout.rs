@@ -57,7 +57,7 @@ fn behind(host: &Host, settings: &Settings) -> Option<Finding> {
     let running = statd::running(host, settings).filter(|running| running.callout.is_none())?;
     let pid = running.pid;
     let started = process::started_at(host, pid)?;
-    let value = NfsConf::read(host).get("statd", statd::HA_CALLOUT)?;
+    let value = NfsConf::read_some(host, &[("statd", statd::HA_CALLOUT)]).get("statd", statd::HA_CALLOUT)?;
     let written = trusted::stat(host.at(&value.file)).ok()?.mtime();
     (written > started).then(|| {
         Finding::warning(

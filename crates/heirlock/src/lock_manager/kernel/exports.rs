@@ -99,14 +99,18 @@ impl Exports {
         Ok(table.lines().filter_map(|line| words(line).into_iter().next()).map(PathBuf::from).collect())
     }
 
-    /// Whether a path is exported now, by itself or with a folder above it; or by a file, which counts where NFS is
-    /// restarted.
-    pub(super) fn has(&self, path: &Path, restarts: bool) -> bool {
+    /// The paths that are not exported now, neither by themselves nor with a folder above them, nor by a file, which counts where NFS
+    /// is restarted. The table is looked for once for all of them.
+    pub(super) fn lacks<'a>(&self, paths: &'a [PathBuf], restarts: bool) -> Vec<&'a Path> {
+        if paths.is_empty() {
+            return Vec::new();
+        }
         let table = exported(&self.host, &self.state_directory).unwrap_or_default();
         let now = table.lines().flat_map(clients);
         let in_files = restarts.then(|| self.in_files().unwrap_or_default()).into_iter().flatten();
         let exported: BTreeSet<PathBuf> = now.chain(in_files).map(|(path, _)| PathBuf::from(path)).collect();
-        path.ancestors().any(|ancestor| exported.contains(ancestor))
+        let is_exported = |path: &Path| path.ancestors().any(|ancestor| exported.contains(ancestor));
+        paths.iter().map(PathBuf::as_path).filter(|path| !is_exported(path)).collect()
     }
 
     /// The pairs of path and client that files export.
@@ -179,6 +183,8 @@ mod tests {
     #[test]
     fn a_path_is_exported_now_or_after_a_restart_by_itself_or_with_a_folder_above_it() {
         let place = place("/srv/file *(rw)\n", "/srv/homes\t*(rw,fsid=2)\n/srv/a\\040b\t*(rw)\n");
+        let has =
+            |exports: &Exports, path: &str, restarts| exports.lacks(&[path.into()], restarts).is_empty();
         for (path, now, after) in [
             ("/srv/homes", true, true),
             ("/srv/homes/deep", true, true),
@@ -188,12 +194,24 @@ mod tests {
             ("/srv/one/below", false, true),
             ("/srv", false, false),
         ] {
-            let path = Path::new(path);
-            assert_eq!((place.1.has(path, false), place.1.has(path, true)), (now, after), "{path:?}");
+            assert_eq!((has(&place.1, path, false), has(&place.1, path, true)), (now, after), "{path:?}");
         }
         place.0.folder("/statd");
         let below = Exports::new(&place.0.host(), Path::new("/statd"));
-        assert!(below.has(Path::new("/srv/homes"), false), "as on Red Hat");
+        assert!(has(&below, "/srv/homes", false), "as on Red Hat");
+    }
+
+    #[test]
+    fn the_table_is_looked_for_once_for_all_exports() {
+        let place = place("/srv/file *(rw)\n", "/srv/homes\t*(rw,fsid=2)\n");
+        let log = place.0.host().at("/asked");
+        place.0.tool("nfsconf", &format!("echo $2 $3 >> {}\nexit 1", log.display()));
+        let paths = ["/srv/homes", "/srv/none", "/srv/file", "/srv/other"].map(PathBuf::from);
+        assert_eq!(place.1.lacks(&paths, true), [Path::new("/srv/none"), Path::new("/srv/other")]);
+        let asked = std::fs::read_to_string(&log).unwrap();
+        assert_eq!(asked, "mountd state-directory-path\nexportd state-directory-path\n");
+        assert!(place.1.lacks(&[], true).is_empty());
+        assert_eq!(std::fs::read_to_string(&log).unwrap(), asked, "nothing is asked for nothing");
     }
 
     #[test]
