@@ -1,4 +1,4 @@
-//! A member of etcd on the site of a bench, and bare puts to it over its JSON gateway, as heirlock asks it.
+//! A member of etcd on the site of a bench, and bare puts to it and bare readings over its JSON gateway, as heirlock asks it.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -24,6 +24,9 @@ const PUTS_MAX: usize = 127;
 
 /// Connections over which records are put.
 const PUTTERS: usize = 16;
+
+/// Records of one bare reading: as many as heirlock reads at once, give or take a few.
+const READ_MAX: usize = 4096;
 
 /// The prefix of the store.
 const PREFIX: &str = "/heirlock/";
@@ -84,6 +87,27 @@ impl Etcd {
         })
     }
 
+    /// Reads so many records of a service as a bare client does: over one connection, a portion at a time, each from after the last
+    /// key of the one before. What they are is not looked at.
+    pub(super) fn read_records(service: &str, count: usize) -> Result<()> {
+        let below = format!("{PREFIX}generations/{service}/{:020}/sm/", 1);
+        // A slash is followed by the digit 0.
+        let end = BASE64_STANDARD.encode(format!("{}0", below.trim_end_matches('/')));
+        let (mut client, mut from, mut read) = (Putter::connect()?, BASE64_STANDARD.encode(&below), 0);
+        while read < count {
+            let range = format!("{{\"key\":\"{from}\",\"range_end\":\"{end}\",\"limit\":\"{READ_MAX}\"}}");
+            let answer = client.ask("/v3/kv/range", &range)?;
+            let keys = || answer.split("\"key\":\"").skip(1);
+            let last = keys().last().and_then(|rest| rest.split('"').next());
+            let last = last.with_context(|| format!("{read} of {count} records of {service} are in etcd"))?;
+            let mut after = BASE64_STANDARD.decode(last)?;
+            after.push(0);
+            from = BASE64_STANDARD.encode(after);
+            read += keys().count();
+        }
+        Ok(())
+    }
+
     /// The store in a server's configuration.
     pub(super) fn settings() -> String {
         format!("type = \"etcd\"\nendpoints = [\"http://127.0.0.1:{PORT}\"]\nprefix = \"{PREFIX}\"")
@@ -117,13 +141,18 @@ impl Putter {
             write!(puts, "{comma}{{\"requestPut\":{{\"key\":\"{key}\",\"value\":\"{value}\"}}}}")?;
         }
         let body = format!("{{\"success\":[{puts}]}}");
-        let length = body.len();
-        let question =
-            format!("POST /v3/kv/txn HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
-        self.stream.get_mut().write_all(question.as_bytes())?;
-        let answer = self.answer()?;
+        let answer = self.ask("/v3/kv/txn", &body)?;
         ensure!(answer.contains("\"succeeded\":true"), "etcd has answered {answer}");
         Ok(())
+    }
+
+    /// The answer to a question.
+    fn ask(&mut self, path: &str, body: &str) -> Result<String> {
+        let length = body.len();
+        let question =
+            format!("POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {length}\r\n\r\n{body}");
+        self.stream.get_mut().write_all(question.as_bytes())?;
+        self.answer()
     }
 
     /// The body of an answer: as long as is said before it, or in chunks with a length each.

@@ -222,10 +222,14 @@ impl Population {
 }
 
 /// The lines gathered for one client, and the one file they all came from where there is just one.
+///
+/// Nearly every client is one file of one line. That line is not kept beside the file: those of very many clients take more memory
+/// than the files, and it is in the file where another line comes.
 #[derive(Default)]
 struct Gathered<'a> {
+    /// None where all there is is a file of one line.
     lines: Vec<MonitorLine>,
-    /// Bytes of all lines, as they are kept.
+    /// Bytes of these lines, as they are kept.
     bytes: usize,
     source: Source<'a>,
 }
@@ -245,6 +249,17 @@ impl<'a> Gathered<'a> {
     /// Lines beyond what is kept for one client ([`limits::RECORD_BYTES_MAX`]) are left out, however many files there are.
     fn add(&mut self, line: MonitorLine, whole_file: Option<(&'a Record, usize)>) {
         let source = whole_file.map_or(Source::Several, |(file, lines)| Source::File(file, lines));
+        if self.source == Source::Nowhere && matches!(source, Source::File(_, 1)) {
+            self.source = source;
+            return;
+        }
+        if let Some(file) = self.only_file() {
+            if self.source == source {
+                return;
+            }
+            self.lines = lines_of(file);
+            self.bytes = self.lines.iter().map(MonitorLine::rendered_len).sum();
+        }
         self.source = if [Source::Nowhere, source].contains(&self.source) { source } else { Source::Several };
         if self.lines.contains(&line) {
             return;
@@ -254,24 +269,29 @@ impl<'a> Gathered<'a> {
             return;
         }
         self.bytes = bytes;
-        // Nearly every client has one, and a vector that grows makes room for four.
-        if self.lines.is_empty() {
-            self.lines.reserve_exact(1);
-        }
         self.lines.push(line);
+    }
+
+    /// The file of one line that is all there is.
+    fn only_file(&self) -> Option<&'a Record> {
+        match self.source {
+            Source::File(file, 1) if self.lines.is_empty() => Some(file),
+            _ => None,
+        }
     }
 
     /// The record that its lines make until now; none where there is none.
     fn so_far(&self) -> Option<Record> {
-        (!self.lines.is_empty()).then(|| self.record())
+        (self.source != Source::Nowhere).then(|| self.record())
     }
 
     /// Byte for byte where the client is exactly one file; else statd's lines, one after the other.
     fn record(&self) -> Record {
-        match self.source {
+        match (self.only_file(), self.source) {
+            (Some(file), _) => file.clone(),
             // All of its lines are here, in their order: none is another client's, or there twice.
-            Source::File(file, lines) if lines == self.lines.len() => file.clone(),
-            _ => render_record(&self.lines).into(),
+            (None, Source::File(file, lines)) if lines == self.lines.len() => file.clone(),
+            (None, _) => render_record(&self.lines).into(),
         }
     }
 }

@@ -152,6 +152,29 @@ fn a_record_that_lies_in_sm_bak_alone_is_there_and_registers_no_client() {
     assert_eq!(shown(&[(Folder::Sm, &own)]), (true, Some(own.clone())));
 }
 
+/// The line of a file of one line is not kept beside the file, and counts like any other where more comes.
+#[test]
+fn a_file_of_one_line_is_the_record_byte_for_byte_until_another_line_comes() {
+    let (one, other) = (line("10.0.0.1", 1), line("10.0.0.1", 2));
+    let both = [one.clone(), other.clone()].concat();
+    let record = |files: &[(Folder, &str, &Vec<u8>)]| {
+        let files = files.iter().map(|(folder, name, bytes)| file(*folder, name, (*bytes).clone())).collect();
+        let found = population(&Scan { files, problems: vec![] }, &BTreeMap::new(), &Addresses::new());
+        assert_eq!(found.clients.len(), 1);
+        found.clients.get(&name("10.0.0.1")).unwrap().to_vec()
+    };
+    let unended = one.trim_ascii_end().to_vec();
+    assert_eq!(record(&[(Folder::Sm, "10.0.0.1", &unended)]), unended);
+    assert_eq!(record(&[(Folder::Sm, "10.0.0.1", &unended), (Folder::SmBak, "10.0.0.1", &unended)]), unended);
+    // The same line in other bytes is no other line, but no file has all of it to the byte.
+    assert_eq!(record(&[(Folder::Sm, "10.0.0.1", &unended), (Folder::SmBak, "10.0.0.1", &one)]), one);
+    for more in [&other, &both] {
+        assert_eq!(record(&[(Folder::Sm, "10.0.0.1", &one), (Folder::SmBak, "10.0.0.1", more)]), both);
+    }
+    let last = (Folder::SmBak, "10.0.0.1", &one);
+    assert_eq!(record(&[(Folder::Sm, "10.0.0.1", &both), last]), both);
+}
+
 #[test]
 fn a_file_that_cannot_be_read_keeps_its_client_and_no_other() {
     let (mut ledger, life) = (ledger(&["10.0.0.1", "10.0.0.2"]), life("1"));

@@ -91,12 +91,26 @@ impl Records {
 
     /// Keeps once what is in both: keys and bytes that `known` has as well are its own from now on.
     pub fn share_with(&mut self, known: &Self) {
+        // A set that is made anew takes a second place in memory, and leaves its own as a hole.
+        if self.has_nothing_to_share_with(known) {
+            return;
+        }
         let all = std::mem::take(&mut self.0).into_iter();
         let shared = all.map(|(key, record)| match known.get_key_value(&key) {
             Some((known, same)) if *same == record => (known.clone(), same.clone()),
             _ => (key, record),
         });
         self.0 = shared.collect();
+    }
+
+    /// Whether all that is in both is kept once already.
+    fn has_nothing_to_share_with(&self, known: &Self) -> bool {
+        self.iter().all(|(key, record)| match known.get_key_value(key) {
+            Some((known, same)) if *same == *record => {
+                same.is_shared_with(record) && std::ptr::eq(known.as_str(), key.as_str())
+            }
+            _ => true,
+        })
     }
 
     /// Takes out all records but those that `keep` holds true of.
@@ -213,6 +227,10 @@ mod tests {
             one.is_shared_with(other)
         };
         assert!(is_shared("a") && !is_shared("b"));
+        assert!(records.has_nothing_to_share_with(&known) && !before.has_nothing_to_share_with(&known));
+        // The same bytes under a key of its own: the key is to be shared as well.
+        let same = known.get(&name("a")).unwrap().clone();
+        assert!(!Records::from([(name("a"), same)]).has_nothing_to_share_with(&known));
     }
 
     #[test]

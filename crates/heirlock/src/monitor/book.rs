@@ -25,6 +25,9 @@ const NAME: &str = "registrations";
 /// Changes after which it is begun anew with what is still true.
 const CHANGES_MAX: usize = 200_000;
 
+/// Changes that are rendered at a time.
+const CHANGES_AT_ONCE: usize = 1024;
+
 /// Bytes of a book that can be ours: as many registrations as there may be and [`CHANGES_MAX`] changes, each with its sign.
 const BYTES_MAX: usize = (RECORDS_MAX + CHANGES_MAX) * (LINE_BYTES_MAX + 1);
 
@@ -78,7 +81,8 @@ impl Book {
         self.changes += changes.len();
         let written = match self.lacks.is_some() || self.changes > CHANGES_MAX {
             true => self.begin_anew(machine),
-            false => self.file.write_all(&render(changes)),
+            // In portions: those of very many clients, who are there when an agent starts, are some MiB at once.
+            false => changes.chunks(CHANGES_AT_ONCE).try_for_each(|some| self.file.write_all(&render(some))),
         };
         match written {
             Ok(()) if self.lacks.take().is_some() => {
@@ -297,6 +301,18 @@ mod tests {
             reopened(directory.path()),
             said(&[line("10.0.0.1", 1), line("10.0.0.2", 1)], &[("10.0.0.1", 5)])
         );
+    }
+
+    #[test]
+    fn changes_of_more_than_one_portion_are_all_in_the_book_in_their_order() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut book, _) = Book::open(&Host::here(), directory.path()).unwrap();
+        let lines: Vec<_> =
+            (0..CHANGES_AT_ONCE * 2 + 1).map(|n| line(&format!("client-{n:05}"), 1)).collect();
+        let mut changes: Vec<_> = lines.iter().cloned().map(Persist::Keep).collect();
+        changes.push(Persist::Drop(lines[0].clone()));
+        assert!(book.write(&changes, &knowing(Said::default())));
+        assert_eq!(reopened(directory.path()), said(&lines[1..], &[]));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::EtcdStore;
 use super::client::Purpose;
 use super::commit::TRIES;
 use super::keys::{Part, number, part};
+use super::read_before::{Known, ReadBefore};
 use super::store::shortened;
 use super::turn::{Turn, is};
 use super::wire::{Compare, Entry, Op, Range, Span, Txn};
@@ -33,12 +34,12 @@ impl EtcdStore {
     ) -> Result<(), StoreError> {
         let puts = self.puts_of(service, generation, contents)?;
         let Some(attempt) = self.begin_attempt(service, generation)? else { return Ok(()) };
-        let mut portions = portions(puts);
-        let mark = Op::Put(self.keys.begun(service, generation), attempt.text.clone().into_bytes());
-        if let Some(last) = portions.last_mut() {
-            last.push(mark);
-        }
-        for then in portions {
+        let mut mark = Some(Op::Put(self.keys.begun(service, generation), attempt.text.clone().into_bytes()));
+        let mut portions = portions(puts).peekable();
+        while let Some(mut then) = portions.next() {
+            if portions.peek().is_none() {
+                then.extend(mark.take());
+            }
             let compares = self.being_begun(service, generation, &attempt);
             let otherwise = self.begun_and_turn(service, generation).map(Op::Range).to_vec();
             let made = self.make(Txn { compares, then, otherwise }, Purpose::Call)?;
@@ -86,18 +87,22 @@ impl EtcdStore {
         Err(self.contended("a generation that it begins"))
     }
 
-    /// All that it begins with.
-    fn puts_of(
-        &self,
-        service: &ServiceName,
+    /// All that it begins with. The puts of records are made one at a time: with very many of them they are more than the records
+    /// themselves.
+    fn puts_of<'a>(
+        &'a self,
+        service: &'a ServiceName,
         generation: Generation,
-        contents: &Contents,
-    ) -> Result<Vec<Op>, StoreError> {
-        let mut puts = Vec::with_capacity(contents.records.len() + 8);
+        contents: &'a Contents,
+    ) -> Result<impl Iterator<Item = Op> + 'a, StoreError> {
         for (key, record) in &contents.records {
             self.check_record(record.len(), key.as_str())?;
-            puts.push(Op::Put(self.keys.record(service, generation, key), record.to_vec()));
         }
+        let records = contents
+            .records
+            .iter()
+            .map(move |(key, record)| Op::Put(self.keys.record(service, generation, key), record.to_vec()));
+        let mut puts = Vec::new();
         if let Some(state) = contents.state {
             puts.push(Op::Put(self.keys.state(service, generation), state.render_file().to_vec()));
         }
@@ -107,7 +112,7 @@ impl EtcdStore {
         for (text, place) in self.outcome_texts(&contents.outcomes)?.into_iter().zip(0..) {
             puts.push(Op::Put(self.keys.outcome(service, generation, [0, place]), text));
         }
-        Ok(puts)
+        Ok(records.chain(puts))
     }
 
     /// The newest whole generation at or below this number.
@@ -128,11 +133,12 @@ impl EtcdStore {
         generation: Generation,
     ) -> Result<Contents, StoreError> {
         let (span, begun) = (self.keys.generation(service, generation), self.keys.begun(service, generation));
-        let mut loaded = Loaded::default();
+        let before = std::mem::take(&mut *self.read_before());
+        let mut loaded = Loaded::beside(&before);
         let beside = [Range::key(begun).names()];
-        self.read_pages(&span, false, Purpose::Call, &beside, &mut |portion| {
+        let read = self.read_pages(&span, false, Purpose::Call, &beside, &mut |portion| {
             let Some((entries, beside)) = portion else {
-                loaded = Loaded::default();
+                loaded = Loaded::beside(&before);
                 return Ok(());
             };
             if beside.first().is_none_or(|begun| begun.entries.is_empty()) {
@@ -140,8 +146,11 @@ impl EtcdStore {
             }
             entries.into_iter().for_each(|entry| loaded.take(&span, entry));
             Ok(())
-        })?;
-        Ok(loaded.contents())
+        });
+        let read = read.map(|()| loaded.contents());
+        // Of a reading that failed nothing is kept, and the next one finds what this one found.
+        *self.read_before() = read.as_ref().map_or(before, |contents| ReadBefore::of(&contents.records));
+        read
     }
 
     pub(super) fn account_of(
@@ -159,14 +168,21 @@ impl EtcdStore {
             return Err(self.no_generation(service, generation));
         }
         let place = self.keys.generation(service, generation).from;
-        let records = self.read_all(&self.keys.records(service, generation), true, Purpose::Call)?;
-        let outcomes = self.read_all(&self.keys.outcomes(service, generation), false, Purpose::Call)?;
-        let keys = records.iter().filter_map(|entry| match part(entry.key.strip_prefix(&*place)?) {
+        let key = |entry: Entry| match part(entry.key.strip_prefix(&*place)?) {
             Part::Record(key) => key.ok(),
             _ => None,
-        });
+        };
+        let mut keys = Vec::new();
+        self.read_pages(&self.keys.records(service, generation), true, Purpose::Call, &[], &mut |portion| {
+            match portion {
+                Some((entries, _)) => keys.extend(entries.into_iter().filter_map(key)),
+                None => keys.clear(),
+            }
+            Ok(())
+        })?;
+        let outcomes = self.read_all(&self.keys.outcomes(service, generation), false, Purpose::Call)?;
         Ok(Account {
-            keys: keys.collect(),
+            keys: keys.into_iter().collect(),
             state: state.value().and_then(|value| StateNumber::parse_file(&value).ok()),
             journal: journal.value().and_then(|value| parse_journal(&value).ok()),
             outcomes: outcomes.iter().flat_map(|entry| parse_outcomes(&entry.value)).collect(),
@@ -280,40 +296,49 @@ impl EtcdStore {
 pub(super) const BEGUN_READ: u64 = 64;
 
 /// Puts in portions that etcd takes, with room for one more in each. There is one at least.
-pub(super) fn portions(puts: Vec<Op>) -> Vec<Vec<Op>> {
-    let (mut portions, mut portion, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for put in puts {
-        let more = match &put {
-            Op::Put(key, value) => key.len() + value.len(),
-            Op::Delete(_) | Op::Range(_) => 0,
-        };
-        if portion.len() + 2 > ETCD_TXN_OPS_MAX || (bytes > 0 && bytes + more > ETCD_TXN_BYTES_MAX) {
-            portions.push(std::mem::take(&mut portion));
-            bytes = 0;
+pub(super) fn portions(puts: impl IntoIterator<Item = Op>) -> impl Iterator<Item = Vec<Op>> {
+    let (mut puts, mut is_first) = (puts.into_iter().peekable(), true);
+    std::iter::from_fn(move || {
+        if puts.peek().is_none() && !is_first {
+            return None;
         }
-        bytes += more;
-        portion.push(put);
-    }
-    portions.push(portion);
-    portions
+        is_first = false;
+        let (mut portion, mut bytes) = (Vec::new(), 0);
+        while let Some(put) = puts.next_if(|put| {
+            let is_full = portion.len() + 2 > ETCD_TXN_OPS_MAX;
+            !is_full && (bytes == 0 || bytes + put.bytes() <= ETCD_TXN_BYTES_MAX)
+        }) {
+            bytes += put.bytes();
+            portion.push(put);
+        }
+        Some(portion)
+    })
 }
 
 /// A generation while it is read.
-#[derive(Default)]
-struct Loaded {
+struct Loaded<'a> {
     contents: Contents,
     records: Vec<(RecordKey, Record)>,
+    before: Known<'a>,
 }
 
-impl Loaded {
+impl<'a> Loaded<'a> {
+    /// Nothing yet. What is the same as in these records is kept once.
+    fn beside(before: &'a ReadBefore) -> Self {
+        Self { contents: Contents::default(), records: Vec::new(), before: before.in_order() }
+    }
+
     fn take(&mut self, span: &Span, entry: Entry) {
         let below = entry.key.strip_prefix(&*span.from).unwrap_or(&entry.key);
         let path = || below.escape_ascii().to_string();
         let mut damaged = |why: String, part| self.contents.damaged.push(Damaged { path: path(), why, part });
         match part(below) {
-            Part::Record(Ok(key)) => match parse_record(&entry.value) {
-                Ok(_) => self.records.push((key, Record::from(entry.value))),
-                Err(error) => damaged(error.to_string(), DamagedPart::Record(Some(key))),
+            Part::Record(Ok(key)) => match self.before.same(&key, &entry.value) {
+                Some(same) => self.records.push(same),
+                None => match parse_record(&entry.value) {
+                    Ok(_) => self.records.push((key, Record::from(entry.value))),
+                    Err(error) => damaged(error.to_string(), DamagedPart::Record(Some(key))),
+                },
             },
             Part::Record(Err(why)) => damaged(why, DamagedPart::Record(None)),
             Part::State => match StateNumber::parse_file(&entry.value) {

@@ -39,6 +39,7 @@ impl EtcdStore {
         report: &ServerReport,
         beside: Option<&Range>,
     ) -> Result<Option<Read>, StoreError> {
+        self.read_before().forget();
         let (key, written) = (self.keys.server(&report.server), self.json("a heartbeat", report)?);
         let mut known = self.beaten(&report.server);
         for _ in 0..TRIES {

@@ -33,6 +33,7 @@ mod identity;
 mod keys;
 mod on_host;
 mod pages;
+mod read_before;
 mod secret;
 mod store;
 mod turn;
@@ -59,6 +60,7 @@ use client::{Client, Purpose, User};
 use commit::{Part, Turns};
 use http::{Http, TlsFiles};
 use keys::Keys;
+use read_before::ReadBefore;
 use wire::Range;
 
 use crate::config::EtcdSettings;
@@ -76,6 +78,8 @@ pub(crate) struct EtcdStore {
     turns: Arc<Mutex<Turns>>,
     /// The revisions of the heartbeats that were written last.
     beaten: Arc<Mutex<HashMap<ServerName, u64>>>,
+    /// The records that were read last. Held for a moment only: a heartbeat waits for no reading.
+    read_before: Arc<Mutex<ReadBefore>>,
     unique: Arc<Unique>,
 }
 
@@ -123,6 +127,7 @@ impl EtcdStore {
             expected: Mutex::default(),
             turns: Arc::default(),
             beaten: Arc::default(),
+            read_before: Arc::default(),
             unique: Arc::new(Unique { of_this_process: fastrand::u128(..), count: AtomicU64::new(0) }),
         }
     }
@@ -136,8 +141,14 @@ impl EtcdStore {
             expected: Mutex::default(),
             turns: Arc::clone(&self.turns),
             beaten: Arc::clone(&self.beaten),
+            read_before: Arc::clone(&self.read_before),
             unique: Arc::clone(&self.unique),
         }
+    }
+
+    fn read_before(&self) -> MutexGuard<'_, ReadBefore> {
+        // Its contents are still true after a thread has panicked.
+        self.read_before.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shown(&self) -> &str {

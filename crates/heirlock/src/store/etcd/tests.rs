@@ -231,6 +231,34 @@ fn records_of_any_length_are_written_and_read_in_portions() {
     assert_eq!(store.account(&nfs(), Generation(1)).unwrap().keys.len(), 300);
 }
 
+/// A server's services keep the same records: a second copy of a hundred thousand would take 15 MiB, for a moment or for good.
+#[test]
+fn what_two_services_have_in_common_is_kept_once_as_it_is_read() {
+    let Some(etcd) = Etcd::start(1) else { return };
+    let store = etcd.store(PREFIX);
+    store.set_up().unwrap();
+    begun(&store, 3);
+    let (other, generation) = (ServiceName::parse("other").unwrap(), Generation(1));
+    let mut theirs = contents(4, 9);
+    theirs.records.insert(key("10.0.0.1"), record("10.0.0.9"));
+    store.begin_generation(&other, generation, &theirs).unwrap();
+    let first = records(&store);
+    // A heartbeat between the two readings takes nothing away.
+    store.put_server(&ServerReport::new(server("a"), "run")).unwrap();
+    let second = store.load(&other, generation).unwrap();
+    assert!(second == theirs);
+    let is_once = |client: &str| {
+        let [(one, bytes), (two, others)] =
+            [&first, &second.records].map(|all| all.get_key_value(&key(client)).unwrap());
+        bytes.is_shared_with(others) && std::ptr::eq(one.as_str(), two.as_str())
+    };
+    assert_eq!(["10.0.0.0", "10.0.0.1", "10.0.0.2"].map(is_once), [true, false, true]);
+    // A reading that fails takes nothing away either.
+    assert!(store.load(&other, Generation(2)).is_err());
+    let again = store.load(&other, generation).unwrap().records;
+    assert!(again.iter().all(|(key, record)| second.records.get(key).unwrap().is_shared_with(record)));
+}
+
 #[test]
 fn ten_thousand_records_are_read_as_they_were_written_also_where_etcd_is_compacted_meanwhile() {
     let Some((etcd, proxy, settings)) = proxied() else { return };

@@ -5,9 +5,11 @@
 //! itself is long.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::de::Visitor;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -189,6 +191,14 @@ impl Compare {
 }
 
 impl Op {
+    /// Bytes that it writes.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Put(key, value) => key.len() + value.len(),
+            Self::Delete(_) | Self::Range(_) => 0,
+        }
+    }
+
     fn to_json(&self) -> Value {
         match self {
             Self::Put(key, value) => json!({"request_put": {"key": text(key), "value": text(value)}}),
@@ -239,16 +249,24 @@ struct Number(u64);
 
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written<'a> {
-            Text(#[serde(borrow)] Cow<'a, str>),
-            Number(u64),
+        /// One that sees which of the two it is. An untagged enum would copy each number before it looks at it.
+        struct Written;
+        impl Visitor<'_> for Written {
+            type Value = Number;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of 64 bits, or one as text")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Number, E> {
+                text.parse().map(Number).map_err(E::custom)
+            }
+
+            fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<Number, E> {
+                Ok(Number(number))
+            }
         }
-        match Written::deserialize(deserializer)? {
-            Written::Text(text) => text.parse().map(Self).map_err(serde::de::Error::custom),
-            Written::Number(number) => Ok(Self(number)),
-        }
+        deserializer.deserialize_any(Written)
     }
 }
 
