@@ -112,7 +112,7 @@ impl Later {
         match self {
             Self::Claim { again, .. } | Self::Fence(.., again) => *again = None,
             Self::GiveUp(_, tries) | Self::Request(.., tries) | Self::Adoption(.., tries) => {
-                tries.again = None
+                tries.again = None;
             }
             Self::Commit(..) | Self::Callout(..) => {}
         }
