@@ -155,6 +155,11 @@ impl Server {
         held.peek().is_some() && held.all(|service| service["records"] == records)
     }
 
+    /// How often the agent has looked at the status monitor's directory; nothing where it does not answer.
+    pub(super) fn looks(&self) -> Option<u64> {
+        self.status()?["observed"]["looks"]["done_total"].as_u64()
+    }
+
     fn serves(&self, status: &Value) -> bool {
         let services = status["services"].as_array().map_or(&[] as &[Value], Vec::as_slice);
         let held = services.iter().filter(|service| service["held"] == true).count();

@@ -28,6 +28,9 @@ const READ_MS_MAX: [(usize, f64); 2] = [(RECORDS[1], 1_000.0), (RECORDS[2], 8_00
 /// Memory of an agent with the most records, in MiB.
 const MEMORY_MIB_MAX: u64 = 130;
 
+/// Looks that are waited for until the most memory is asked for.
+const LOOKS: u64 = 2;
+
 /// One measured case.
 #[derive(Debug, Clone, Serialize)]
 pub struct Row {
@@ -39,9 +42,10 @@ pub struct Row {
     pub ready_ms: f64,
     /// Milliseconds of processor time that it took until then: what else the machine does counts less there.
     pub processor_ms: f64,
-    /// Memory then, and the most it ever had, in KiB.
+    /// Memory then, in KiB.
     pub memory_kib: u64,
-    /// See above.
+    /// The most it had until it has looked at the directory twice more, in KiB: it has most while it looks and still holds what the
+    /// look before has found.
     pub most_kib: u64,
     /// Milliseconds in which a bare client reads the records of both services from etcd, over one connection.
     pub bare_ms: Option<f64>,
@@ -108,15 +112,20 @@ fn measure(options: &Options, kind: StoreKind, records: usize) -> Result<Row> {
     wait_for("an agent that knows all records", || server.knows(records))?;
     let ready_ms = began.elapsed().as_secs_f64() * 1e3;
     let processor_ms = processor_ms(agent.id())?;
-    let status = fs::read_to_string(format!("/proc/{}/status", agent.id()))?;
-    let kib = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
-        line.and_then(|kib| kib.parse().ok()).with_context(|| format!("no {key} in /proc"))
-    };
-    let (memory_kib, most_kib) = (kib("VmRSS:")?, kib("VmHWM:")?);
+    let memory_kib = kib(agent.id(), "VmRSS:")?;
+    let looks = server.looks().context("an agent does not say how often it has looked")?;
+    wait_for("two more looks of an agent", || server.looks().is_some_and(|now| now >= looks + LOOKS))?;
+    let most_kib = kib(agent.id(), "VmHWM:")?;
     let store = if etcd.is_some() { "etcd" } else { "dir" };
     let bare_ms = etcd.as_ref().map(|_| bare_ms(records)).transpose()?;
     Ok(Row { store, records, ready_ms, processor_ms, memory_kib, most_kib, bare_ms })
+}
+
+/// An entry of a process's status (proc(5)), in KiB.
+fn kib(process: u32, key: &str) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(key)?.split_whitespace().next());
+    line.and_then(|kib| kib.parse().ok()).with_context(|| format!("no {key} in /proc"))
 }
 
 /// See [`Row::bare_ms`].
