@@ -7,7 +7,8 @@
 //! It can't see: bytes that the kernel copies over others long after it has stamped the file, or that are written
 //! through a mapping; a change after the wall clock was set back to that very tick; one on a file system whose own clock
 //! is another. No status monitor writes like that (rpc.statd creates a file, or renames a new one onto it), and a look that
-//! no hint causes begins with an empty memory: it finds them.
+//! no hint causes opens every file: it finds them. Of what it reads the bytes that earlier looks read as well are kept once: a copy of
+//! each record at every such look is much memory with very many clients, and what it replaces is left as holes.
 
 use std::collections::HashMap;
 
@@ -30,6 +31,11 @@ impl Memory {
         self.sm.opened + self.sm_bak.opened
     }
 
+    /// The next look opens every file: nothing that earlier looks read is relied upon.
+    pub(crate) fn distrust(&mut self) {
+        (self.sm.is_distrusted, self.sm_bak.is_distrusted) = (true, true);
+    }
+
     pub(super) fn of(&mut self, folder: Folder) -> &mut Records {
         match folder {
             Folder::Sm => &mut self.sm,
@@ -41,34 +47,53 @@ impl Memory {
 /// The remembered files of one folder.
 #[derive(Debug, Default)]
 pub(super) struct Records {
-    known: HashMap<MonName, (Stamp, Record)>,
-    /// Of an earlier look, and not yet found by this one.
-    earlier: HashMap<MonName, (Stamp, Record)>,
+    known: HashMap<MonName, Known>,
+    /// The number of the look that is on, or was the last one.
+    look: u32,
+    /// What the look that is on reads is all that counts in it.
+    is_distrusted: bool,
     opened: usize,
+}
+
+/// A remembered file.
+#[derive(Debug)]
+struct Known {
+    stamp: Stamp,
+    record: Record,
+    /// The last look that found it like this.
+    look: u32,
 }
 
 impl Records {
     /// A look begins: files that it doesn't find are forgotten.
     pub(super) fn begin(&mut self) {
-        self.earlier = std::mem::take(&mut self.known);
-        self.known.reserve(self.earlier.len());
+        self.look = self.look.wrapping_add(1);
         self.opened = 0;
     }
 
     /// A look is over.
     pub(super) fn end(&mut self) {
-        self.earlier = HashMap::new();
+        let look = self.look;
+        self.known.retain(|_, known| known.look == look);
+        // The room of very many clients that have left is given back.
+        if self.known.len() < self.known.capacity() / 4 {
+            self.known.shrink_to_fit();
+        }
+        self.is_distrusted = false;
     }
 
     /// The content of this file, if it is known without opening it.
     pub(super) fn recall(&mut self, directory: &files::Folder, name: &MonName) -> Option<Record> {
-        let (name, (stamp, record)) = self.earlier.remove_entry(name)?;
-        let there = directory.stat_of(name.as_str()).ok()?;
-        if Stamp::of(&there) != stamp {
+        if self.is_distrusted {
             return None;
         }
-        self.known.insert(name, (stamp, record.clone()));
-        Some(record)
+        let known = self.known.get_mut(name)?;
+        let there = directory.stat_of(name.as_str()).ok()?;
+        if Stamp::of(&there) != known.stamp {
+            return None;
+        }
+        known.look = self.look;
+        Some(known.record.clone())
     }
 
     /// A file is being opened.
@@ -77,17 +102,31 @@ impl Records {
     }
 
     /// Remembers the content that a look, which began at that time, read from the file. The stamp was taken before that: a
-    /// stamp taken afterwards could be that of a change in between, and vouch for content that is no longer there.
-    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, record: &Record, began: WallTime) {
-        if stamp.is_settled(began) {
-            self.known.insert(name.clone(), (stamp, record.clone()));
+    /// stamp taken afterwards could be that of a change in between, and vouch for content that is no longer there. Answers the
+    /// content: that of an earlier look where its bytes are the same.
+    pub(super) fn keep(&mut self, name: &MonName, stamp: Stamp, record: Record, began: WallTime) -> Record {
+        let (look, is_settled) = (self.look, stamp.is_settled(began));
+        match self.known.get_mut(name) {
+            Some(known) => {
+                let record = if known.record == record { known.record.clone() } else { record };
+                if is_settled {
+                    *known = Known { stamp, record: record.clone(), look };
+                }
+                record
+            }
+            None => {
+                if is_settled {
+                    self.known.insert(name.clone(), Known { stamp, record: record.clone(), look });
+                }
+                record
+            }
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::fs::{self, File, FileTimes};
     use std::os::unix::fs::MetadataExt;
     use std::path::PathBuf;
@@ -160,6 +199,37 @@ mod tests {
         assert_eq!((ground.memory.opened(), ground.look(), ground.look()), (3, 0, 0));
         ground.write("sm/10.0.0.3", 3);
         assert_eq!(ground.look(), 1);
+    }
+
+    #[test]
+    fn a_look_that_relies_on_nothing_opens_every_file_and_keeps_once_what_is_the_same() {
+        let mut ground = Ground::new();
+        for (cookie, path) in ["sm/10.0.0.1", "sm/10.0.0.2", "sm.bak/10.0.0.3"].into_iter().enumerate() {
+            ground.write(path, cookie);
+        }
+        ground.settle();
+        let by_name = |scan: Scan| -> BTreeMap<_, _> {
+            scan.files.into_iter().map(|file| (file.name, file.bytes)).collect()
+        };
+        let before = by_name(look(ground.above.path(), &mut ground.memory).unwrap());
+        // Other bytes without another stamp: what a copy by the kernel long after the stamp was taken leaves.
+        let known = ground.memory.sm.known.get_mut(&MonName::parse("10.0.0.2").unwrap()).unwrap();
+        known.record = line(7).into_bytes().into();
+        ground.memory.distrust();
+        let found = by_name(look(ground.above.path(), &mut ground.memory).unwrap());
+        assert_eq!((found == before, ground.memory.opened()), (true, 3));
+        let shared = found.iter().map(|(name, bytes)| bytes.is_shared_with(&before[name]));
+        assert_eq!(shared.collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(ground.look(), 0, "the next look relies on it");
+    }
+
+    #[test]
+    fn the_room_of_very_many_files_that_are_gone_is_given_back() {
+        let mut records = Records::default();
+        records.known.reserve(10_000);
+        records.begin();
+        records.end();
+        assert!(records.known.capacity() < 100);
     }
 
     #[test]
@@ -257,7 +327,8 @@ mod tests {
         };
         for step in 0..2_000 {
             let (one, other) = (path(&mut random), path(&mut random));
-            match random.usize(..7) {
+            match random.usize(..8) {
+                7 => ground.memory.distrust(),
                 0 | 1 => ground.write(&one, step),
                 2 => fs::write(ground.at(&one), line(step).repeat(random.usize(..3))).unwrap(),
                 3 => drop(fs::remove_file(ground.at(&one))),

@@ -95,12 +95,11 @@ fn look_at_folder(
         match read_record(&directory, &client, listed) {
             Ok(Some((stamp, bytes))) => match parse_record(&bytes) {
                 Ok(parsed) => {
-                    if parsed.problems.is_empty() {
-                        records.keep(&client, stamp, &bytes, began);
-                    }
+                    let is_whole = parsed.problems.is_empty();
                     // Lines that are torn are spoken of; those that are whole count.
                     scan.problems
                         .extend(parsed.problems.iter().map(|error| problem(error.to_string(), true)));
+                    let bytes = if is_whole { records.keep(&client, stamp, bytes, began) } else { bytes };
                     scan.files.push(ScannedFile { folder, name: client, bytes });
                 }
                 Err(error) => scan.problems.push(problem(error.to_string(), may_grow(&error))),

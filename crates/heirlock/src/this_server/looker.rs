@@ -98,7 +98,7 @@ fn work(state_directory: &Path, tasks: &Receiver<Task>, inbox: &Inbox) {
             }
         };
         if anew {
-            memory = detector::Memory::default();
+            memory.distrust();
         }
         let placed = Arc::clone(&basis.placed);
         let mut report = Report { inbox, looked: Some(Looked { basis, found: Err(ENDED.to_owned()) }) };

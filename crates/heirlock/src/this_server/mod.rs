@@ -396,7 +396,7 @@ impl InstanceOutside for ThisLockManager {
 
     fn look(&mut self, addresses: &Addresses, recall: Recall) -> Result<Found, String> {
         if recall.anew {
-            self.memory = detector::Memory::default();
+            self.memory.distrust();
         }
         let found = self.look_while_placed(addresses);
         if !recall.kept {
