@@ -77,7 +77,8 @@ pub enum Event {
         /// when the lock manager was last looked at, and was in the same life
         looked_at: Option<Moment>,
     },
-    /// The lock manager was restarted, and not by this run: its locks are gone once more.
+    /// The lock manager was restarted, and not by this run: its locks are gone once more. To be told where the run
+    /// [heeds](super::Takeover::heeds_lives) that.
     LifeChanged,
     /// This server gave a service away in order: its clients are told by the server that takes it next.
     GivenUp(ServiceName),

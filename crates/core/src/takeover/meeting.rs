@@ -157,6 +157,22 @@ impl Takeover {
             && !is_begun
     }
 
+    /// Whether it is to be told of another life that it did not begin: it is bound to the one before, or knows what was lost and who
+    /// was told in that one.
+    #[must_use]
+    pub fn heeds_lives(&self) -> bool {
+        self.phase.is_bound_to_a_life() || self.is_before_recognition()
+    }
+
+    /// Another life began before the lock manager was restarted for this run: the locks of all own services are gone, and none of
+    /// their clients was told in the life that runs. By the time at which this run tells them, grace of that life may have ended.
+    pub(super) fn loses_own_locks(&mut self) {
+        let standing = &mut self.plan.standing;
+        standing.lost.clone_from(&standing.own);
+        standing.unknown.clear();
+        self.members.iter_mut().for_each(|member| member.told_before.clear());
+    }
+
     /// Both may claim, and do so as one run: this one, which takes over the services of both.
     pub fn joined_by(&mut self, other: Self) {
         let prepared = self.prepared().into_iter().chain(other.prepared()).collect();

@@ -234,6 +234,10 @@ impl Takeover {
                 self.left_by(now, &service, Hindrance::Released, format!("{service} was released meanwhile"))
             }
             (phase, Event::LifeChanged) if phase.is_bound_to_a_life() => self.life_changed(now),
+            (_, Event::LifeChanged) if self.is_before_recognition() => {
+                self.loses_own_locks();
+                Batch::nothing()
+            }
             (Phase::Intent, Event::Start) if self.is_own_restart() => Batch::only(self.claim()),
             (Phase::Intent, Event::Start) => Batch::only(Action::CheckFit(self.plan.strategy)),
             (Phase::Intent, Event::Fit(Ok(()))) if self.plan.fence => {

@@ -63,7 +63,7 @@ impl<O: Outside> Instance<O> {
             None => tracing::info!(%life, "the lock manager runs, in the life {life}"),
         }
         self.grace_inquiry = GraceInquiry::default();
-        if self.run.as_ref().is_some_and(|running| running.machine.phase().is_bound_to_a_life()) {
+        if self.run.as_ref().is_some_and(|running| running.machine.heeds_lives()) {
             self.advance(server, Event::LifeChanged);
         }
     }

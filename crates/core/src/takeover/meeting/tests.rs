@@ -225,6 +225,46 @@ fn clients_that_were_told_before_the_first_are_known_to_the_second() {
     assert_eq!((&of("home").told_before, of("a").told_before.len()), (&told, 0));
 }
 
+/// Work that hangs holds an adoption up before it restarts the lock manager, and another program restarts it meanwhile: grace of
+/// that life may end before any client is told of it.
+#[test]
+fn locks_that_go_while_an_adoption_is_held_up_are_lost_for_good_once_grace_has_ended_also_those_of_clients_told_before()
+ {
+    let told = BTreeSet::from([client("10.0.0.1")]);
+    for (changed, is_handed_on) in [(false, false), (true, false), (true, true)] {
+        let mut run = ready("a", Until::Settled);
+        run.stands(Standing {
+            own: vec![service("home")],
+            lost: vec![service("home")],
+            ..Standing::default()
+        });
+        let home = Claimed { told: told.clone(), ..claimed("home", 2, &["10.0.0.1"], &[3]) };
+        let both = vec![claimed("a", 5, &["10.0.0.1"], &[3]), home];
+        let mut kept = Kept::default();
+        kept.persist(&run.step(at(1_000), Event::Claimed { won: both, refused: vec![], unread: vec![] }));
+        assert!(run.heeds_lives());
+        if changed {
+            assert_eq!(run.step(at(1_500), Event::LifeChanged), Steps::nothing());
+        }
+        if is_handed_on {
+            let mut second = ready("b", Until::Settled);
+            second.stands(Standing { own: vec![service("home")], ..Standing::default() });
+            second.takes_place_of(run.hands_on());
+            run = second;
+            kept.persist(&run.step(at(2_000), won(&[("b", 7), ("a", 6), ("home", 3)])));
+        }
+        kept.persist(&run.step(at(20_000), Event::Conveyed(Ok(Vec::new()))));
+        kept.persist(&run.step(at(20_000), Event::Begun(Work::Recognition)));
+        assert!(!run.heeds_lives(), "the next life is its own");
+        let Event::Recognised(Ok(recognised)) = recognition(life("3")) else { panic!() };
+        let late = super::super::Recognition { too_late_for_the_lost: true, ..recognised };
+        kept.persist(&run.step(at(20_100), Event::Recognised(Ok(late))));
+        let lost = kept.of(&service("home")).outcomes.iter().filter(|line| line.is_final).count();
+        assert_eq!(lost, usize::from(changed), "changed: {changed}, handed on: {is_handed_on}");
+        assert!(kept.of(&service("a")).outcomes.is_empty(), "its locks were on the server that is dead");
+    }
+}
+
 /// Two services are taken over by one run, and its clients are being told: a's at once, b's when its address is here.
 fn telling_both() -> (Takeover, Kept) {
     let mut run = ready("a", Until::Settled);
