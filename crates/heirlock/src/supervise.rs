@@ -49,7 +49,7 @@ const WORD_TIME_MAX: Duration = BEAT_INTERVAL.saturating_add(Duration::from_mill
 
 /// The word by which glibc is told, at the start of a program, how many heaps its threads share. By default each has its own, and no other
 /// thread uses what it leaves there: with very many clients that is as much again as all that the agent holds.
-const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "2");
+const HEAPS: (&str, &str) = ("MALLOC_ARENA_MAX", "1");
 
 /// Bytes of the agent's line that are read at a time.
 const LINE_BYTES: usize = 256;

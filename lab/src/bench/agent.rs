@@ -132,7 +132,7 @@ impl Server {
     pub(super) fn begin(&self) -> Result<Running> {
         let mut command = self.heirlock(&["agent"]);
         // As its unit does, and `heirlock supervise`.
-        command.env("MALLOC_ARENA_MAX", "2");
+        command.env("MALLOC_ARENA_MAX", "1");
         Running::start(command)
     }
 
