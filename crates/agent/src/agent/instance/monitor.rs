@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use heirlock_core::monitor::{Arrival, Event as MonitorEvent, Standing, key};
+use heirlock_core::planted::{Bug, planted};
 use heirlock_core::store::{RecordChange, StoreError};
 use heirlock_core::takeover::{Event, Persist};
 use heirlock_core::{Generation, Moment, Record, RecordKey, ServiceName};
@@ -273,7 +274,8 @@ impl<O: Outside> Instance<O> {
         let spare = |one: Persist| match one {
             Persist::Retire { service, generation, mut clients } => {
                 let stays = is_frozen(&service);
-                let is_back = |client: &RecordKey| self.capture.found().clients.contains_key(client);
+                let found = &self.capture.found().clients;
+                let is_back = |client: &RecordKey| found.contains_key(client) && !planted(Bug::RetireAll);
                 clients.retain(|client| !stays && !is_back(client) && self.may_forget(client.client()));
                 Persist::Retire { service, generation, clients }
             }
