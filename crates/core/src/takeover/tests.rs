@@ -129,6 +129,18 @@ pub(super) fn asked_for() -> (Takeover, Kept) {
     (Takeover::new(at(0), plan(Strategy::RestartNfs, Until::Settled)), Kept::default())
 }
 
+/// What happens to a run that wins these services, until grace is proved.
+pub(super) fn until_proved(won: Vec<Claimed>) -> [Event; 6] {
+    [
+        Event::Start,
+        Event::Fit(Ok(())),
+        Event::Claimed { won, refused: vec![], unread: vec![] },
+        Event::Conveyed(Ok(Vec::new())),
+        recognition(life("2")),
+        Event::Proved(Ok(())),
+    ]
+}
+
 /// Brings a run to the point where its clients are being told.
 pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
     let notices = notifying_without_address(run, kept);
@@ -138,24 +150,10 @@ pub(super) fn notifying(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
 
 /// The same, where the address of what is taken over is nowhere.
 pub(super) fn notifying_without_address(run: &mut Takeover, kept: &mut Kept) -> Vec<Notice> {
-    let events = [
-        Event::Start,
-        Event::Fit(Ok(())),
-        Event::Claimed {
-            won: vec![
-                claimed("nfs", 5, &["10.0.0.1", "10.0.0.2"], &[7, 9]),
-                claimed("home", 2, &["10.0.0.8"], &[3]),
-            ],
-            refused: vec![],
-            unread: vec![],
-        },
-        Event::Conveyed(Ok(Vec::new())),
-        recognition(life("2")),
-        Event::Proved(Ok(())),
-        Event::BroughtUp(Ok(())),
-    ];
+    let won =
+        vec![claimed("nfs", 5, &["10.0.0.1", "10.0.0.2"], &[7, 9]), claimed("home", 2, &["10.0.0.8"], &[3])];
     let mut last = Batch::nothing();
-    for event in events {
+    for event in until_proved(won).into_iter().chain([Event::BroughtUp(Ok(()))]) {
         last = run.step(at(1_500), event);
         kept.persist(&last);
     }

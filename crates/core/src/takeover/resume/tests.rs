@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::super::tests::LIMITS;
 use super::super::tests::{
     Kept, ack, asked_for, at, called, claimed, client, end_of, ended, life, notifying, outcome_of, plan,
-    recognition, service, tick,
+    recognition, service, tick, until_proved,
 };
 use super::super::{Action, End, Event, Strategy};
 use super::*;
@@ -61,20 +61,14 @@ fn only_a_run_that_is_bound_to_a_life_is_resumed() {
     let mut kept = Kept::default();
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
     let ended = |name| Event::NotifyEnded { service: service(name), left: vec![] };
-    let events = [
-        Event::Start,
-        Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![], unread: vec![] },
-        Event::Conveyed(Ok(Vec::new())),
-        recognition(life("2")),
-        Event::Proved(Ok(())),
+    let then = [
         Event::BroughtUp(Ok(())),
         ended("nfs"),
         ended("home"),
         Event::Tick { present: BTreeSet::new(), looked_at: Some(at(17_000)) },
     ];
     let mut seen = Vec::new();
-    for event in events {
+    for event in until_proved(won).into_iter().chain(then) {
         let now = if matches!(event, Event::Tick { .. }) { at(17_000) } else { at(1_500) };
         kept.persist(&run.step(now, event));
         let Some(phase) = kept.remains.values().map(|one| one.journal.phase).min() else {

@@ -7,17 +7,8 @@ use super::*;
 fn notifying_a_client_of_both(first: &[&str]) -> (Takeover, Kept) {
     let (mut run, mut kept) = asked_for();
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.1"], &[3])];
-    let events = [
-        Event::Start,
-        Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![], unread: vec![] },
-        Event::Conveyed(Ok(Vec::new())),
-        recognition(life("2")),
-        Event::Proved(Ok(())),
-        Event::Registered(first.iter().map(|who| client(who)).collect()),
-        Event::BroughtUp(Ok(())),
-    ];
-    for event in events {
+    let then = [Event::Registered(first.iter().map(|who| client(who)).collect()), Event::BroughtUp(Ok(()))];
+    for event in until_proved(won).into_iter().chain(then) {
         kept.persist(&run.step(at(1_500), event));
     }
     (run, kept)

@@ -46,16 +46,8 @@ fn ready_is_what_moves_and_not_what_this_server_serves_under_its_own_name() {
     };
     let (mut run, mut kept) = asked_for();
     let won = vec![claimed("nfs", 5, &["10.0.0.1"], &[7]), claimed("home", 2, &["10.0.0.8"], &[3])];
-    for event in [
-        Event::Start,
-        Event::Fit(Ok(())),
-        Event::Claimed { won, refused: vec![], unread: vec![] },
-        Event::Conveyed(Ok(Vec::new())),
-        recognition(life("2")),
-        Event::Proved(Ok(())),
-        Event::Served(service("home")),
-        Event::BroughtUp(Ok(())),
-    ] {
+    let then = [Event::Served(service("home")), Event::BroughtUp(Ok(()))];
+    for event in until_proved(won).into_iter().chain(then) {
         kept.persist(&run.step(at(1_500), event));
     }
     assert_eq!((run.phase(), ready(&run)), (Phase::Notifying, vec![]), "nfs is nowhere");
