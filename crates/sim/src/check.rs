@@ -349,19 +349,26 @@ impl World {
     /// is known when the adoption is over, and not before. How far it is stands in the journal that is written with the removal:
     /// the one in the store may be older, where the store has failed since.
     pub(crate) fn check_restarted_stay(&mut self, server: usize, service: &ServiceName, changes: &[Change]) {
+        // Nearly every commit removes no client.
+        let removed = changes.iter().filter_map(|change| match change {
+            Change::Record(RecordChange::Remove(key)) => key.client().address().and_then(client_at),
+            _ => None,
+        });
+        let removed: Vec<usize> = removed.collect();
+        if removed.is_empty() {
+            return;
+        }
         let Some(claim) = self.store.newest_claim(service) else { return };
         let claimed = self.claimed_at.get(&(service.clone(), claim.generation)).copied();
         let written = changes.iter().rev().find_map(|change| match change {
-            Change::PutJournal(journal) => Some((**journal).clone()),
+            Change::PutJournal(journal) => Some(journal.phase),
             _ => None,
         });
-        let journal = written.or_else(|| self.store.journal(service, claim.generation));
-        if journal.is_none_or(|journal| journal.phase.is_over() || journal.phase == Phase::Settling) {
+        let phase = written.or_else(|| Some(self.store.journal(service, claim.generation)?.phase));
+        if phase.is_none_or(|phase| phase.is_over() || phase == Phase::Settling) {
             return;
         }
-        for change in changes {
-            let Change::Record(RecordChange::Remove(key)) = change else { continue };
-            let Some(client) = key.client().address().and_then(client_at) else { continue };
+        for client in removed {
             if self.clients[client].restarted_at > claimed {
                 let what = format!(
                     "{} forgets client {client}, which was restarted while {service} is being adopted",
