@@ -53,10 +53,12 @@ impl Node {
 
     /// From now on the cluster says this of the node nfs-a, and fences or not.
     fn cluster_says(&self, node: &str, fences: bool) {
+        let setting = format!("<nvpair id=\"x\" name=\"stonith-enabled\" value=\"{fences}\"/>");
+        let state = format!("<node_state id=\"1\" uname=\"nfs-a\" {node}/>");
         let script = format!(
             "#!/bin/sh\ncase $* in\n\
-             *node_state*nfs-a*) echo '<node_state id=\"1\" uname=\"nfs-a\" {node}/>';;\n\
-             *stonith-enabled*) echo '<nvpair id=\"x\" name=\"stonith-enabled\" value=\"{fences}\"/>';;\n\
+             *stonith-enabled*node_state*nfs-a*) echo '<xpath-query>{setting}{state}</xpath-query>';;\n\
+             *stonith-enabled*) echo '{setting}';;\n\
              *) echo 'No such device or address' >&2; exit 105;;\nesac\n"
         );
         let path = self.folder.join("cibadmin");

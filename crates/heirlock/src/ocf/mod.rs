@@ -21,7 +21,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heirlock_core::ServiceName;
+use heirlock_core::{ServerName, ServiceName};
 
 use crate::config::{self, Command, Hook, Mode, Settings};
 use crate::control::report::StatusReport;
@@ -306,14 +306,14 @@ impl Asked {
     fn confirm_off(&self, owner: &str) -> Result<Fenced, Verdict> {
         let asked =
             |why: String| Verdict::failed(format!("the cluster can't say whether {owner} is off: {why}"));
-        if !pacemaker::fences().map_err(asked)? {
+        let server = ServerName::parse(owner).map_err(|error| asked(error.to_string()))?;
+        let (fences, node) = pacemaker::fences_and_node(owner).map_err(asked)?;
+        if !fences {
             return Err(Verdict::failed(format!(
                 "{owner} owns {}, and stonith-enabled is false: nothing confirms that it is off",
                 self.service
             )));
         }
-        let server = heirlock_core::ServerName::parse(owner).map_err(|error| asked(error.to_string()))?;
-        let node = pacemaker::node_state(owner).map_err(asked)?;
         decide::confirmed_off(owner, self.service.as_str(), &node)?;
         eprintln!("{owner} is off by the cluster's word: {} is adopted", self.service);
         Ok(Fenced::Server(server))

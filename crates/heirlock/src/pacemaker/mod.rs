@@ -17,6 +17,9 @@ const QUERY_TIME_MAX: Duration = Duration::from_secs(10);
 /// crm_errno_t of a query that finds nothing (`CRM_EX_NOSUCH`, crm/common/results.h).
 const NO_SUCH: i32 = 105;
 
+/// The setting by which a cluster fences. There may be several sets of them.
+const STONITH_ENABLED: &str = "//crm_config//nvpair[@name='stonith-enabled']";
+
 /// A node, as the cluster sees it now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NodeState {
@@ -31,23 +34,22 @@ pub(crate) enum NodeState {
     Unknown,
 }
 
-/// Asks for the state of a node. The name is a server's, so it has no character that means anything in XPath.
+/// Whether the cluster fences, and the state of a node: both by one query, for an adoption waits for it, and each starts a process. The
+/// name is a server's, so it has no character that means anything in XPath.
 ///
 /// # Errors
 /// Where the cluster can't be asked; in words.
-pub(crate) fn node_state(node: &str) -> Result<NodeState, String> {
-    let found = query(&format!("//node_state[@uname='{node}']"))?;
-    found.map_or(Ok(NodeState::Unknown), |xml| parse_node_state(&xml))
+pub(crate) fn fences_and_node(node: &str) -> Result<(bool, NodeState), String> {
+    let found = query(&format!("{STONITH_ENABLED}|//node_state[@uname='{node}']"))?;
+    found.map_or(Ok((true, NodeState::Unknown)), |xml| Ok((parse_fences(&xml)?, parse_node_state(&xml)?)))
 }
 
 /// Whether the cluster fences: without that it starts a service elsewhere although its owner may live.
 ///
 /// # Errors
-/// As [`node_state`].
+/// As [`fences_and_node`].
 pub(crate) fn fences() -> Result<bool, String> {
-    let found = query("//crm_config//nvpair[@name='stonith-enabled']")?;
-    // It is on unless it is switched off.
-    found.map_or(Ok(true), |xml| parse_fences(&xml))
+    query(STONITH_ENABLED)?.map_or(Ok(true), |xml| parse_fences(&xml))
 }
 
 /// Why a cluster's configuration is not known.
@@ -83,7 +85,7 @@ pub(crate) fn own_name(crm_node: &Path) -> Option<String> {
     (!name.is_empty() && !name.contains(char::is_whitespace)).then_some(name)
 }
 
-/// The element, without those inside it; none where nothing is found.
+/// The elements, without those inside them; none where nothing is found. `cibadmin` prints one by itself, and several inside another.
 fn query(xpath: &str) -> Result<Option<String>, String> {
     let argv = ["cibadmin", "--query", "--no-children", "--xpath", xpath];
     let command = Command { argv: argv.map(str::to_owned).to_vec(), time_limit: QUERY_TIME_MAX };
@@ -98,7 +100,9 @@ fn query(xpath: &str) -> Result<Option<String>, String> {
 /// has left (crm_feature_set 3.18.0).
 fn parse_node_state(xml: &str) -> Result<NodeState, String> {
     let document = document(xml)?;
-    let node = document.root_element();
+    let Some(node) = document.descendants().find(|element| element.has_tag_name("node_state")) else {
+        return Ok(NodeState::Unknown);
+    };
     let attribute = |name| node.attribute(name).ok_or_else(|| format!("cibadmin printed no {name}: {xml:?}"));
     let is_online = match attribute("crmd")? {
         "online" => true,
@@ -109,22 +113,31 @@ fn parse_node_state(xml: &str) -> Result<NodeState, String> {
     Ok(NodeState::Known { is_online, is_expected_down })
 }
 
-/// As Pacemaker reads a truth value (crm_str_to_boolean, lib/common/strings.c).
+/// A cluster fences unless that is switched off, in any of the sets that have the setting: which of them counts depends on the time. A
+/// truth value is read as Pacemaker does it (crm_str_to_boolean, lib/common/strings.c).
 fn parse_fences(xml: &str) -> Result<bool, String> {
     let document = document(xml)?;
-    let value = document.root_element().attribute("value").unwrap_or_default().to_ascii_lowercase();
-    match value.as_str() {
-        "true" | "on" | "yes" | "y" | "1" => Ok(true),
-        "false" | "off" | "no" | "n" | "0" => Ok(false),
-        other => Err(format!("stonith-enabled is {other:?}")),
-    }
+    let mut settings = document.descendants().filter(|element| element.has_tag_name("nvpair"));
+    settings.try_fold(true, |fences, setting| {
+        let value = setting.attribute("value").unwrap_or_default().to_ascii_lowercase();
+        match value.as_str() {
+            "true" | "on" | "yes" | "y" | "1" => Ok(fences),
+            "false" | "off" | "no" | "n" | "0" => Ok(false),
+            other => Err(format!("stonith-enabled is {other:?}")),
+        }
+    })
 }
 
-/// Warnings may stand before the element and after it: they come from another stream.
+/// The answer to such a query, and nothing else. Warnings may stand before it and after it: they come from another stream.
 fn document(xml: &str) -> Result<Document<'_>, String> {
     let element =
         xml.find('<').zip(xml.rfind('>')).and_then(|(from, to)| xml.get(from..=to)).unwrap_or_default();
-    Document::parse(element).map_err(|error| format!("cibadmin printed no XML ({error}): {xml:?}"))
+    let document =
+        Document::parse(element).map_err(|error| format!("cibadmin printed no XML ({error}): {xml:?}"))?;
+    match document.root_element().tag_name().name() {
+        "nvpair" | "node_state" | "xpath-query" => Ok(document),
+        other => Err(format!("cibadmin printed {other:?}, expected a setting and a node's state: {xml:?}")),
+    }
 }
 
 #[cfg(test)]
@@ -158,10 +171,39 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_understood_is_an_error_and_no_permission() {
-        for xml in ["", "Could not connect", "<node_state/>", "<node_state crmd=\"sometimes\"/>"] {
+        for xml in ["", "Could not connect", "<html/>", "<node_state/>", "<node_state crmd=\"sometimes\"/>"] {
             assert!(parse_node_state(xml).is_err(), "{xml}");
         }
-        assert!(parse_fences("<nvpair name=\"stonith-enabled\" value=\"perhaps\"/>").is_err());
+        for xml in [
+            "",
+            "Could not connect",
+            "<html/>",
+            "<nvpair/>",
+            "<nvpair name=\"stonith-enabled\" value=\"perhaps\"/>",
+        ] {
+            assert!(parse_fences(xml).is_err(), "{xml}");
+        }
+    }
+
+    /// As printed by Pacemaker 2.1.5 for the query of both.
+    #[test]
+    fn the_setting_and_the_node_are_read_from_one_answer() {
+        let node = r#"<node_state id="1" uname="nfs-a" in_ccm="false" crmd="offline" expected="down"/>"#;
+        let set = |value: &str| format!(r#"<nvpair id="o-s" name="stonith-enabled" value="{value}"/>"#);
+        let read = |inside: &str| {
+            let xml = format!("<xpath-query>\n  {inside}\n</xpath-query>\n");
+            (parse_fences(&xml), parse_node_state(&xml))
+        };
+        let off = NodeState::Known { is_online: false, is_expected_down: true };
+        assert_eq!(read(&format!("{}{node}", set("true"))), (Ok(true), Ok(off)));
+        assert_eq!(read(&format!("{}{}{node}", set("true"), set("false"))), (Ok(false), Ok(off)));
+        assert_eq!(
+            (parse_fences(node), parse_node_state(node)),
+            (Ok(true), Ok(off)),
+            "the setting is not there"
+        );
+        let alone = set("false");
+        assert_eq!((parse_fences(&alone), parse_node_state(&alone)), (Ok(false), Ok(NodeState::Unknown)));
     }
 
     #[test]
