@@ -5,7 +5,7 @@
 //! the file), and has no side effect.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use heirlock_core::grace::Probe;
 use heirlock_nsm::nlm::{self, CancelArgs, Lock4, Nlm4Result, Nlm4Status, UnlockArgs};
@@ -13,7 +13,7 @@ use heirlock_nsm::rpc::Credential;
 use heirlock_nsm::rpcbind::Transport;
 
 use crate::limits;
-use crate::rpc_client::{Rpcbind, call, call_null, find_over};
+use crate::rpc_client::{Rpcbind, call_any, call_null, find_over};
 
 /// NFS, which is registered while the server serves.
 const NFS: (u32, u32) = (100_003, 3);
@@ -44,15 +44,8 @@ pub(crate) fn grace(at: IpAddr, rpcbind_port: u16, limit: Duration) -> (Probe, S
         nlm::encode_cancel_call(fastrand::u32(..), &credential(), &cancel),
     ];
     let mut why = String::new();
-    // A lock manager that is silent over one transport may answer over the other.
-    let asked = questions.iter().flat_map(|question| places.iter().map(move |place| (place, question)));
-    let end = Instant::now() + limit * 2;
-    for ((lock_manager, transport), question) in asked {
-        if Instant::now() >= end {
-            break;
-        }
-        let answer = call(*lock_manager, *transport, question, limit);
-        match answer.and_then(|bytes| status(&bytes)) {
+    for question in questions {
+        match call_any(&places, &question, limit).and_then(|bytes| status(&bytes)) {
             Ok(Nlm4Status::DeniedGracePeriod) => {
                 return (Probe::InGrace, "it answers that it is in grace".into());
             }

@@ -29,9 +29,23 @@ pub(crate) fn call(
     message: &[u8],
     limit: Duration,
 ) -> Result<Vec<u8>, String> {
-    let message = Some(message);
-    let (udp, tcp) = if transport == Transport::Udp { (message, None) } else { (None, message) };
-    result_of(to, ask(to, udp, tcp, limit)).map(|(_, result)| result)
+    call_any(&[(to, transport)], message, limit)
+}
+
+/// Makes one call over each transport by which a program of one host can be reached, and returns the bytes of the first answer: a call
+/// over one of them may stand behind those of others, or reach nothing.
+///
+/// # Errors
+/// As [`call`].
+pub(crate) fn call_any(
+    places: &[(SocketAddr, Transport)],
+    message: &[u8],
+    limit: Duration,
+) -> Result<Vec<u8>, String> {
+    let over =
+        |wanted| places.iter().find(|(_, transport)| *transport == wanted).map(|(to, _)| (*to, message));
+    let Some((first, _)) = places.first() else { return Err("it can be reached nowhere".to_owned()) };
+    result_of(*first, ask(over(Transport::Udp), over(Transport::Tcp), limit)).map(|(_, result)| result)
 }
 
 fn result_of(
@@ -139,7 +153,8 @@ impl Rpcbind {
         }
         let null =
             encode_call(fastrand::u32(..), rpcbind::PROGRAM, rpcbind::VERSION_4, 0, &Credential::None, &[]);
-        match ask(self.at, Some(&null), Some(&null), self.limit) {
+        let there = Some((self.at, &null[..]));
+        match ask(there, there, self.limit) {
             Ok((Transport::Tcp, _)) => vec![Transport::Tcp],
             _ => both,
         }
@@ -169,8 +184,10 @@ impl Rpcbind {
     }
 
     fn ask_over_both(&mut self, question: &[u8]) -> Result<Vec<u8>, String> {
-        let over = |transport| self.answers_over.is_none_or(|known| known == transport).then_some(question);
-        let reply = ask(self.at, over(Transport::Udp), over(Transport::Tcp), self.limit);
+        let over = |transport| {
+            self.answers_over.is_none_or(|known| known == transport).then_some((self.at, question))
+        };
+        let reply = ask(over(Transport::Udp), over(Transport::Tcp), self.limit);
         let (transport, result) = result_of(self.at, reply)?;
         self.answers_over = Some(transport);
         Ok(result)
@@ -180,16 +197,15 @@ impl Rpcbind {
 /// Sends a call over UDP and over TCP, each as far as it is given, and returns the first reply. TCP begins a short moment
 /// after UDP, or as soon as UDP reaches no program.
 fn ask(
-    to: SocketAddr,
-    udp: Option<&[u8]>,
-    tcp: Option<&[u8]>,
+    udp: Option<(SocketAddr, &[u8])>,
+    tcp: Option<(SocketAddr, &[u8])>,
     limit: Duration,
 ) -> io::Result<(Transport, Vec<u8>)> {
     let began = Instant::now();
     let end = began + limit;
     let mut datagrams = None;
     let mut failure: Option<io::Error> = None;
-    if let Some(message) = udp {
+    if let Some((to, message)) = udp {
         match Datagrams::begin(to, message, limit) {
             Ok(begun) => datagrams = Some(begun),
             Err(error) => failure = Some(error),
@@ -203,7 +219,7 @@ fn ask(
             return Err(io::ErrorKind::TimedOut.into());
         }
         let tcp_from = if datagrams.is_some() { began + limits::RPCBIND_TCP_AFTER } else { began };
-        if let Some(message) = to_connect.take_if(|_| now >= tcp_from) {
+        if let Some((to, message)) = to_connect.take_if(|_| now >= tcp_from) {
             match begin_tcp(None, to, false) {
                 Ok(socket) => connection = Some((message, Connection::new(socket, message))),
                 Err(error) => failure = Some(error),

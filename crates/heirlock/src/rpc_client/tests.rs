@@ -127,3 +127,26 @@ fn an_answer_to_another_rpc_call_is_no_answer() {
     });
     assert_eq!(call_null(to, Transport::Udp, PROGRAM, LIMIT), Ok(()));
 }
+
+/// lockd's sockets have rows of their own: behind the requests of many clients over one, a call over the other is answered first.
+#[test]
+fn a_program_that_is_silent_over_one_transport_is_heard_over_the_other() {
+    let here = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let at = |port| SocketAddr::new(here, port);
+    let null = encode_call(7, PROGRAM.0, PROGRAM.1, 0, &Credential::None, &[]);
+    let (silent, answers) = (over_udp(here, 0, false), over_udp(here, 0, true));
+    // A connection is taken in, and nothing more.
+    let taken_in = TcpListener::bind((here, 0)).unwrap();
+    let mute = taken_in.local_addr().unwrap().port();
+    for (udp, tcp) in [(silent, over_tcp(here)), (answers, mute)] {
+        let places = [(at(udp), Transport::Udp), (at(tcp), Transport::Tcp)];
+        assert_eq!(call_any(&places, &null, LIMIT), Ok(Vec::new()));
+        assert_eq!(call_any(&[places[1], places[0]], &null, LIMIT), Ok(Vec::new()));
+    }
+    let why = call_any(
+        &[(at(silent), Transport::Udp), (at(mute), Transport::Tcp)],
+        &null,
+        Duration::from_millis(200),
+    );
+    assert_eq!(why, Err(format!("no answer from {}: time is up", at(silent))));
+}
