@@ -4,6 +4,8 @@
 //! it reclaims nothing. So one leaves only while grace is proved to be open with a margin left, and the proof is
 //! younger than [`limits::GRACE_PROOF_AGE_MAX`].
 
+mod questions;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,8 @@ use crate::incarnation::Incarnation;
 use crate::limits;
 use crate::moment::Moment;
 use crate::planted::{Bug, planted};
+
+pub use questions::Questions;
 
 /// The answer about grace to an NLM4 UNLOCK or CANCEL with a made-up handle (no side effect, true each time).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,10 +191,11 @@ impl Grace {
         Self { opened, length, margin, proved: None, closed: false }
     }
 
-    /// Takes in what a probe said. After a probe without an answer the last proof grows older.
+    /// Takes in what a probe said. After a probe without an answer the last proof grows older. Of two that were made beside each other
+    /// the later proof counts, in whichever order they are told.
     pub fn prove(&mut self, at: Moment, probe: Probe) {
         match probe {
-            Probe::InGrace => self.proved = Some(at),
+            Probe::InGrace => self.proved = self.proved.max(Some(at)),
             // Only a proof that followed an open one closes it: before, the lock manager may still be starting.
             Probe::NotInGrace if self.proved.is_some() => self.closed = true,
             Probe::NotInGrace | Probe::NoAnswer => {}

@@ -103,6 +103,13 @@ pub const NOTIFY_ROUTE_TIME_MAX: Duration = Duration::from_secs(3);
 /// How old the last proof of an open grace period may be when a batch of notifications leaves.
 pub const GRACE_PROOF_AGE_MAX: Duration = Duration::from_millis(1_000);
 
+/// Between the beginnings of two questions for such a proof: half as long as it is believed.
+pub const GRACE_QUESTION_INTERVAL: Duration = Duration::from_millis(500);
+
+/// So many questions of one notification may be without an answer at once. Answers that come within so many intervals leave no gap, and
+/// a lock manager that answers none has no more to do than this.
+pub const GRACE_QUESTIONS_MAX: usize = 8;
+
 /// How long an adoption that may restart the lock manager waits for others that were asked for and whose needs are still being
 /// looked for, so that one restart serves all: longer than that takes on a server that is well. Its clients wait that long.
 pub const JOINING_TIME_MAX: Duration = Duration::from_secs(5);

@@ -121,6 +121,10 @@ pub(crate) const BEATS_ALONE_MAX: Duration = heirlock_core::limits::LOOP_SILENCE
 /// How long one grace probe waits for its answer.
 pub(crate) const PROBE_TIME_MAX: Duration = Duration::from_millis(700);
 
+/// The same while clients are told, whose reclaims stand before it in lockd's row. Both questions of a probe together take no longer than
+/// all that may be on at once were begun in ([`heirlock_core::limits::GRACE_QUESTIONS_MAX`]).
+pub(crate) const PROBE_AMONG_RECLAIMS_TIME_MAX: Duration = Duration::from_secs(2);
+
 /// How long rpcbind may take to answer over UDP before it is asked over TCP as well.
 pub(crate) const RPCBIND_TCP_AFTER: Duration = Duration::from_millis(50);
 

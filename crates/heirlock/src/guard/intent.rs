@@ -11,9 +11,9 @@ use super::finding::{Finding, Severity};
 use super::{configured, rivals, writable};
 use crate::config::{ServiceSettings, Settings};
 use crate::files::trusted;
-use crate::hooks;
 use crate::host::{Host, volumes};
 use crate::lock_manager::{self, LockManager, LockManagerError};
+use crate::{hooks, limits};
 
 /// One thing that was looked at.
 pub(super) struct Need {
@@ -147,7 +147,7 @@ fn grace_is_open(host: &Host, settings: &Settings, lock_manager: &dyn LockManage
         Err(Need { finding, until_then: Some(Severity::Note) })
     };
     let instead = "'restart-nfs' opens one";
-    let (answer, why) = lock_manager::grace(lock_manager, host, settings, &[]);
+    let (answer, why) = lock_manager::grace(lock_manager, host, settings, &[], limits::PROBE_TIME_MAX);
     match answer {
         Probe::InGrace => {}
         Probe::NotInGrace => return refuse("no grace period is open".into(), instead),

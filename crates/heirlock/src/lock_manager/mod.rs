@@ -37,12 +37,13 @@ pub(crate) fn open_on(settings: &Settings, host: &Host) -> Arc<dyn LockManager> 
 }
 
 /// Whether a lock manager is in grace, asked through the first of these addresses, or else of this server's, that answers;
-/// and the evidence for it.
+/// and the evidence for it. Each question waits so long for its answer.
 pub(crate) fn grace(
     lock_manager: &dyn LockManager,
     host: &Host,
     settings: &Settings,
     first: &[IpAddr],
+    limit: Duration,
 ) -> (Probe, String) {
     let loopback = IpAddr::from(Ipv4Addr::LOCALHOST);
     let floating = settings.services.iter().flat_map(|service| service.addresses.iter());
@@ -54,7 +55,7 @@ pub(crate) fn grace(
             continue;
         }
         tried.push(*address);
-        let (answer, reason) = lock_manager.in_grace_at(*address);
+        let (answer, reason) = lock_manager.in_grace_at(*address, limit);
         if answer != Probe::NoAnswer {
             return (answer, reason);
         }
@@ -116,9 +117,10 @@ pub(crate) trait LockManager: Send + Sync {
     /// Where it answers as its clients ask it.
     fn nlm(&self) -> &Nlm;
 
-    /// Whether it is in grace, asked at this address of the server; and the reason for the answer.
-    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
-        self.nlm().in_grace_at(address)
+    /// Whether it is in grace, asked at this address of the server; and the reason for the answer. Each question waits so long for its
+    /// answer, and there are two at most.
+    fn in_grace_at(&self, address: IpAddr, limit: Duration) -> (Probe, String) {
+        self.nlm().in_grace_at(address, limit)
     }
 
     /// Whether clients find NFS and the lock manager at this address of the server.

@@ -1,6 +1,7 @@
 //! A lock manager as its clients meet it: NLM and NFS at an address of a host, found by its rpcbind.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use heirlock_core::grace::Probe;
 
@@ -22,8 +23,8 @@ impl Nlm {
     }
 
     /// See [`LockManager::in_grace_at`](super::LockManager::in_grace_at).
-    pub(super) fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
-        probe::grace(address, self.rpcbind_port, limits::PROBE_TIME_MAX)
+    pub(super) fn in_grace_at(&self, address: IpAddr, limit: Duration) -> (Probe, String) {
+        probe::grace(address, self.rpcbind_port, limit)
     }
 
     /// See [`LockManager::serves_at`](super::LockManager::serves_at).

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use heirlock_agent::{InstanceOutside, Message, News, RunNumber, RunWork, Work};
-use heirlock_core::grace::Probe;
+use heirlock_core::grace::{Grace, Leave, Probe};
 use heirlock_core::incarnation::{Incarnation, Observation};
 use heirlock_core::takeover::Strategy;
 
@@ -18,6 +19,7 @@ use crate::agent::testing::{Place, place, service};
 use crate::config::Settings;
 use crate::host::Peers;
 use crate::host::testing::Tree;
+use crate::this_server::proofs::Proofs;
 
 /// A lock manager of a kind of its own, as NFS-Ganesha will be: it has another question for grace, other ports, its own table of
 /// exports and facts of its own.
@@ -27,6 +29,10 @@ struct StandIn {
     hides_its_exports: Mutex<bool>,
     /// Held while it lets go of nothing.
     keeps_locks: Mutex<()>,
+    /// How often it was asked whether it is in grace.
+    asked_for_grace: AtomicUsize,
+    /// Held while it does not answer that.
+    keeps_silent: Mutex<()>,
 }
 
 impl StandIn {
@@ -81,7 +87,9 @@ impl LockManager for StandIn {
         unreachable!("it has an answer of its own to each question that would be asked there")
     }
 
-    fn in_grace_at(&self, address: IpAddr) -> (Probe, String) {
+    fn in_grace_at(&self, address: IpAddr, _limit: Duration) -> (Probe, String) {
+        self.asked_for_grace.fetch_add(1, Ordering::Relaxed);
+        let _silent = self.keeps_silent.lock().unwrap();
         (Probe::InGrace, format!("{address} answers its own question"))
     }
 
@@ -227,4 +235,18 @@ fn a_release_lets_go_of_no_file_system_while_its_other_exports_are_unknown() {
         let file_system = format!("let go of {}", volume.path().display());
         assert_eq!(asked.contains(&file_system), lets_go, "{asked:?}");
     }
+}
+
+#[test]
+fn a_question_for_grace_that_has_no_answer_holds_up_neither_the_notifier_nor_the_next_question() {
+    let (mut place, stand_in) = with_stand_in();
+    let shop = &place.agent.lock_manager_mut().workshop;
+    let grace = Grace::new(shop.clock.now(), Duration::from_secs(3_600), Duration::from_secs(1));
+    let mut proofs = Proofs::of(grace);
+    let silent = stand_in.keeps_silent.lock().unwrap();
+    while stand_in.asked_for_grace.load(Ordering::Relaxed) < 3 {
+        assert_eq!(proofs.leave(shop, Vec::new), Leave::ProveFirst);
+    }
+    drop(silent);
+    while proofs.leave(shop, Vec::new) != Leave::Granted {}
 }

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `run.rs` | the loop that hands the agent its messages, and the sockets and watches that it listens to |
-//! | `work.rs`, `readiness.rs`, `volumes.rs`, `look_up.rs` | work that is begun in threads and told by messages |
+//! | `work.rs`, `readiness.rs`, `proofs.rs`, `volumes.rs`, `look_up.rs` | work that is begun in threads and told by messages |
 //! | `conveying.rs` | the thread that places records and takes them away |
 //! | `looker.rs`, `watch.rs` | looks at the status monitor's directory and at the lock manager |
 //! | `monitoring.rs` | heirlock as the status monitor, and its directory |
@@ -20,6 +20,7 @@ mod looker;
 mod monitoring;
 mod notes;
 mod past;
+pub(crate) mod proofs;
 mod readiness;
 mod run;
 mod snapshot;

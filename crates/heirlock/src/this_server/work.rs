@@ -20,6 +20,7 @@ use heirlock_nsm::MonName;
 
 use super::inbox::Inbox;
 use super::look_up::resolve;
+use super::proofs::Proofs;
 use super::readiness::Readiness;
 use super::volumes;
 use crate::clock::Clock;
@@ -57,7 +58,7 @@ struct Notification<'a> {
     service: &'a ServiceName,
     names: LookUp,
     readiness: &'a Readiness,
-    grace: Grace,
+    proofs: Proofs,
     stop: &'a AtomicBool,
     /// Until it has tried all clients once.
     first_round: Option<FirstRound>,
@@ -68,15 +69,11 @@ impl notifier::Principal for Notification<'_> {
         self.shop.clock.now()
     }
 
-    fn may_leave(&mut self, now: Moment) -> Leave {
+    fn may_leave(&mut self, _now: Moment) -> Leave {
         if self.stop.load(Ordering::Relaxed) {
             return Leave::TooLate;
         }
-        if self.grace.leave(now) == Leave::ProveFirst {
-            let (answer, _) = self.shop.probe(&self.readiness.ready());
-            self.grace.prove(self.now(), answer);
-        }
-        self.grace.leave(self.now())
+        self.proofs.leave(self.shop, || self.readiness.ready())
     }
 
     fn acknowledged(&mut self, clients: Vec<MonName>) {
@@ -291,7 +288,7 @@ impl Workshop {
                 return Err(format!("the volume of {service} did not come up: {why}"));
             }
         }
-        let answer = asks_first(strategy, owes).then(|| self.probe(&[]).0);
+        let answer = asks_first(strategy, owes).then(|| self.probe().0);
         // A start of NFS, or of the status monitor, starts sm-notify.
         self.keep_sm_notify_out();
         let (lock_manager, _turn) = (&self.lock_manager, self.turn());
@@ -314,7 +311,7 @@ impl Workshop {
             shop.keep_sm_notify_out();
             let until = shop.clock.now() + limits::PROVE_TIME_MAX;
             loop {
-                let (answer, why) = shop.probe(&[]);
+                let (answer, why) = shop.probe();
                 if answer == Probe::InGrace {
                     return Ok(Proof::InGrace);
                 }
@@ -356,7 +353,7 @@ impl Workshop {
         let message = |answer: Result<(Probe, String), String>| {
             News::GraceAsked(life, answer.unwrap_or_else(|why| (Probe::NoAnswer, why)))
         };
-        self.in_thread("ask-grace", message, |shop| Ok(shop.probe(&[])));
+        self.in_thread("ask-grace", message, |shop| Ok(shop.probe()));
     }
 
     /// Takes the address of a service that is being released away, or waits for the cluster manager that does.
@@ -550,9 +547,9 @@ impl Workshop {
         };
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let first_round = Some(round);
+        let (proofs, first_round) = (Proofs::of(grace), Some(round));
         let mut notification =
-            Notification { shop: self, service: &service, names, readiness, grace, stop, first_round };
+            Notification { shop: self, service: &service, names, readiness, proofs, stop, first_round };
         let mut left = notifier::run(task, &mut notification);
         left.extend(telling.untold.into_iter().map(|(client, why)| (client, Outcome::Lost, why)));
         if !stop.load(Ordering::Relaxed) {
@@ -561,8 +558,13 @@ impl Workshop {
     }
 
     /// Asks the lock manager through whichever of this server's addresses answers.
-    fn probe(&self, first: &[IpAddr]) -> (Probe, String) {
-        lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first)
+    fn probe(&self) -> (Probe, String) {
+        self.probe_through(&[], limits::PROBE_TIME_MAX)
+    }
+
+    /// The same, first through these. Each question waits so long for its answer.
+    pub(super) fn probe_through(&self, first: &[IpAddr], limit: Duration) -> (Probe, String) {
+        lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first, limit)
     }
 
     /// Runs a hook for a service; `None` where none is configured. `owner` is the server that a fence is to confirm off.
