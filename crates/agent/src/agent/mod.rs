@@ -12,7 +12,7 @@
 //! | `instance/` | one lock manager and its services |
 //! | `capture.rs`, `resolve.rs`, `monitoring.rs` | what is known of registrations |
 //! | `holdings.rs` | the services that are held |
-//! | `running.rs`, `attempts.rs`, `shared.rs`, `conveying.rs`, `grace.rs` | what is known of runs |
+//! | `running.rs`, `waiting.rs`, `attempts.rs`, `shared.rs`, `conveying.rs`, `grace.rs` | what is known of runs, and the callers that wait for them |
 //! | `releases.rs`, `wishes.rs`, `put_off.rs` | what was asked for and waits |
 //! | `status.rs`, `facts.rs`, `tally.rs` | reports, and how requests were answered |
 //! | `inside.rs` | what tests of the program see of it |
@@ -43,6 +43,7 @@ pub mod shared;
 pub mod status;
 mod taken_away;
 mod tally;
+pub mod waiting;
 pub mod wishes;
 pub mod work;
 

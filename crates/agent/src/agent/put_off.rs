@@ -7,8 +7,7 @@ use heirlock_core::store::StoreError;
 use heirlock_core::{Moment, ServiceName};
 
 use super::Answered;
-use super::instance::requests::Adoption;
-use super::running::Waiting;
+use super::waiting::{Adoption, Waiting};
 use super::work::RunNumber;
 use crate::control::{Request, Responder};
 use crate::limits;

@@ -4,9 +4,10 @@ use heirlock_core::takeover::{Milestone, Notice, Order, Phase, Queue, Registrati
 use heirlock_core::{Moment, Records, ServerName, ServiceName};
 
 use super::attempts::Attempts;
+use super::waiting::Waiting;
 use super::work::RunNumber;
 use crate::config::Settings;
-use crate::control::{AnswerWhen, Missing, Progress, Responder, Wait};
+use crate::control::{Missing, Progress, Wait};
 
 /// The run that is on.
 pub struct Running {
@@ -74,28 +75,6 @@ impl Commission {
     /// No caller waits for it. It was accepted before, or no caller asks for it: so it goes on also where its needs are not met.
     pub fn unasked(order: Order) -> Self {
         Self { order, waiting: Vec::new(), insists: true, starts_first: false, before: Vec::new() }
-    }
-}
-
-/// A caller that waits for a run.
-#[derive(Debug)]
-pub struct Waiting {
-    /// It waits for this service's clients, and for no other one's that is taken over besides.
-    pub service: ServiceName,
-    pub responder: Responder,
-    pub until: AnswerWhen,
-}
-
-impl Waiting {
-    /// Whether the run has come as far as this one waits for. The end of a run ends every wait.
-    pub(crate) fn is_over(&self, machine: &Takeover) -> bool {
-        match self.until {
-            AnswerWhen::Accepted => machine.has_claimed(),
-            // The answer names the records that could not be placed, and another program may go on with those that are.
-            AnswerWhen::Prepared => machine.is_prepared() && !machine.is_placing(),
-            AnswerWhen::Notified => machine.has_tried_all_of(&self.service) && !machine.is_placing(),
-            AnswerWhen::Settled => machine.is_settled_for(&self.service),
-        }
     }
 }
 

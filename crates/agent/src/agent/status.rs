@@ -16,7 +16,7 @@ use super::beat::Pulse;
 use super::health::Protection;
 use super::holdings::Held;
 use super::outside::Unready;
-use super::running::Waiting;
+use super::waiting::Waiting;
 use crate::config::Settings;
 use crate::control::report::{
     AdoptionReport, Ailment, AilmentKind, ClientStatus, EntryTrouble, Heart, Missed, OtherService, Problem,

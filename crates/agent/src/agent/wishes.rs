@@ -2,7 +2,7 @@
 
 use heirlock_core::{Moment, ServerName, ServiceName};
 
-use super::running::Waiting;
+use super::waiting::Waiting;
 
 /// Services that are to come here, until when, and the callers that wait for it.
 #[derive(Debug, Default)]

@@ -8,7 +8,7 @@ use heirlock_core::{ServerName, ServiceName};
 
 use super::exporter::Exporter;
 use super::notify::Notify;
-use super::{documents, exit, help};
+use super::{exit, help};
 use crate::config::CONFIGURATION;
 use crate::control::{AnswerWhen, Fenced};
 use crate::ocf;
@@ -149,14 +149,14 @@ pub(super) enum Verb {
     Completions {
         /// The shell
         #[arg(value_enum)]
-        shell: documents::CompletionShell,
+        shell: CompletionShell,
     },
     /// Print a sample of the configuration, with all keys
     #[command(after_help = help::SAMPLE_CONFIG)]
     SampleConfig,
     /// Print a manual page, or write all of them below a folder
     #[command(after_help = help::MAN)]
-    Man(documents::Man),
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -420,6 +420,24 @@ impl ServiceArgument {
     pub(super) fn name(&self, server: &ServerName) -> Result<ServiceName, exit::Failed> {
         service_name(&self.given, server)
     }
+}
+
+/// The shells whose completions are tried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum CompletionShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Man {
+    /// The page: a verb, heirlock or heirlock.toml; without it heirlock's
+    #[arg(value_name = "PAGE", num_args = 0..=2, conflicts_with = "all")]
+    pub(super) page: Vec<String>,
+    /// Write every page below this folder, where man looks for it: man5, man7 and man8. They are made where they are not there
+    #[arg(long, value_name = "FOLDER")]
+    pub(super) all: Option<PathBuf>,
 }
 
 /// See [`ServiceArgument::name`].

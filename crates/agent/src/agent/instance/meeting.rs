@@ -8,8 +8,9 @@ use heirlock_core::{Moment, ServiceName, limits};
 use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::outside::{InstanceOutside, Outside};
-use crate::agent::running::{Running, Waiting};
+use crate::agent::running::Running;
 use crate::agent::status;
+use crate::agent::waiting::Waiting;
 use crate::agent::work::RunNumber;
 
 impl<O: Outside> Instance<O> {

@@ -14,7 +14,7 @@ use super::Instance;
 use crate::agent::common::Common;
 use crate::agent::outside::Outside;
 use crate::agent::put_off::{Later, Tries};
-use crate::agent::running::Waiting;
+use crate::agent::waiting::Waiting;
 use crate::agent::wishes::Why;
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Request, Respond, Responder, Wait};
 use crate::limits;

@@ -3,7 +3,7 @@
 use heirlock_core::claim::{Authority, OwnerHeart, check_first, next_generation};
 use heirlock_core::duty::is_adopted;
 use heirlock_core::store::StoreError;
-use heirlock_core::takeover::{Admission, Event, Milestone, Order};
+use heirlock_core::takeover::{Admission, Event, Order};
 use heirlock_core::{Moment, Outcome, ServiceName};
 use heirlock_nsm::MonName;
 
@@ -12,22 +12,12 @@ use crate::agent::common::Common;
 use crate::agent::common::Whose;
 use crate::agent::outside::{InstanceOutside, Outside};
 use crate::agent::put_off::{Later, Tries};
-use crate::agent::running::{Commission, Waiting};
+use crate::agent::running::Commission;
 use crate::agent::status;
+use crate::agent::waiting::{Adoption, Waiting};
 use crate::agent::work::RunNumber;
-use crate::control::{Answer, AnswerWhen, Fenced, Request, Responder};
+use crate::control::{Answer, AnswerWhen, Request, Responder};
 use crate::limits;
-
-/// How an adoption was asked for.
-#[derive(Debug)]
-pub struct Adoption {
-    pub service: ServiceName,
-    pub prepare: bool,
-    pub fenced: Option<Fenced>,
-    pub insisted: bool,
-    /// The events that led to it, for its timeline.
-    pub before: Vec<(Milestone, Moment)>,
-}
 
 /// Why this server has no authority to claim a service.
 enum NoAuthority {

@@ -7,11 +7,11 @@ use heirlock_core::takeover::Milestone;
 use heirlock_core::{Moment, ServerName, ServiceName};
 
 use super::Instance;
-use super::requests::Adoption;
 use crate::agent::common::Common;
 use crate::agent::outside::{InstanceOutside, Outside};
-use crate::agent::running::{Waiting, unfit};
+use crate::agent::running::unfit;
 use crate::agent::status::millis;
+use crate::agent::waiting::{Adoption, Waiting};
 use crate::agent::wishes::{Why, Wish};
 use crate::agent::work::{Fit, Work};
 use crate::control::{Answer, AnswerWhen, Failure, Progress, Respond, Responder, Wait};

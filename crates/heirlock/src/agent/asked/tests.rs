@@ -1,6 +1,5 @@
 use heirlock_agent::Outside;
-use heirlock_agent::agent::instance::requests::Adoption;
-use heirlock_agent::agent::running::Waiting;
+use heirlock_agent::agent::waiting::{Adoption, Waiting};
 use heirlock_core::takeover::Phase;
 
 use crate::agent::testing::{Place, place, place_on_a_network, service};

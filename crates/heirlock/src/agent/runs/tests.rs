@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use heirlock_agent::agent::attempts::Attempts;
 use heirlock_agent::agent::running::*;
+use heirlock_agent::agent::waiting::Waiting;
 use heirlock_agent::{InstanceOutside, Look, News, Outside, RunNumber};
 use heirlock_core::claim::{Authority, Claim};
 use heirlock_core::incarnation::Observation;

@@ -1,7 +1,8 @@
 //! heirlock.toml(5), made from the sample: its comments are the reference, so there is one text and not two.
 
+use super::SAMPLE;
+use super::page::{Page, see_also, title};
 use super::roff::Lines;
-use super::{SAMPLE, man};
 
 /// A key of the sample.
 #[derive(Debug)]
@@ -60,9 +61,9 @@ fn sample(text: &str) -> Sample<'_> {
 }
 
 /// The page.
-pub(super) fn page() -> man::Page {
+pub(super) fn page() -> Page {
     let mut lines = Lines::default();
-    lines.request(&man::title("heirlock.toml", "5", "File formats"));
+    lines.request(&title("heirlock.toml", "5", "File formats"));
     lines.section("name");
     lines.filled("heirlock.toml - the configuration of heirlock on one NFS server");
     lines.section("synopsis");
@@ -94,8 +95,8 @@ pub(super) fn page() -> man::Page {
         lines.section(title);
         lines.text(text);
     });
-    man::see_also(&mut lines, &["heirlock(8)", "heirlock-check-config(8)", "heirlock-sample-config(8)"]);
-    man::Page { name: "heirlock.toml".into(), section: "5", text: lines.finish() }
+    see_also(&mut lines, &["heirlock(8)", "heirlock-check-config(8)", "heirlock-sample-config(8)"]);
+    Page { name: "heirlock.toml".into(), section: "5", text: lines.finish() }
 }
 
 /// A comment: prose, and lists of words that are set in.

@@ -3,42 +3,25 @@
 
 mod configuration;
 mod man;
+mod page;
 mod resource_agents;
 mod roff;
 mod texts;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::CommandFactory;
 use clap_complete::Shell;
 use serde::Serialize;
 
-use super::args::Cli;
+use super::args::{Cli, CompletionShell, Man};
 use super::exit::{Exit, Failed};
 use super::output::Output;
 use crate::files::trusted;
-use man::Page;
+use page::Page;
 
 /// The sample, with all its explanations.
 pub(super) const SAMPLE: &str = include_str!("../../../../../dist/heirlock.toml");
-
-/// The shells whose completions are tried out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum CompletionShell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Man {
-    /// The page: a verb, heirlock or heirlock.toml; without it heirlock's
-    #[arg(value_name = "PAGE", num_args = 0..=2, conflicts_with = "all")]
-    page: Vec<String>,
-    /// Write every page below this folder, where man looks for it: man5, man7 and man8. They are made where they are not there
-    #[arg(long, value_name = "FOLDER")]
-    all: Option<PathBuf>,
-}
 
 /// A document, as `--json` prints it.
 #[derive(Debug, Serialize)]

@@ -1,7 +1,7 @@
 //! ocf_heirlock_service(7) and ocf_heirlock_notify(7), made from what the resource agents say of themselves, in the form that the
 //! pages of other resource agents have.
 
-use super::man;
+use super::page::{Page, lower_first, see_also, title};
 use super::roff::{Lines, escape};
 use crate::ocf::{Action, Agent, PARAMETERS, actions};
 
@@ -9,17 +9,17 @@ use crate::ocf::{Action, Agent, PARAMETERS, actions};
 const SECTION: &str = "7";
 
 /// Both pages.
-pub(super) fn pages() -> [man::Page; 2] {
+pub(super) fn pages() -> [Page; 2] {
     [Agent::Service, Agent::Notify].map(page)
 }
 
-fn page(agent: Agent) -> man::Page {
+fn page(agent: Agent) -> Page {
     let name = format!("ocf_heirlock_{}", agent.name());
     let mut lines = Lines::default();
-    lines.request(&man::title(&name, SECTION, "OCF resource agents"));
+    lines.request(&title(&name, SECTION, "OCF resource agents"));
     lines.section("name");
     // What comes before the dash is what man and apropos look for, so it stays bare.
-    lines.request(&format!("{name} \\- {}", escape(&man::lower_first(agent.short()))));
+    lines.request(&format!("{name} \\- {}", escape(&lower_first(agent.short()))));
     lines.section("synopsis");
     lines.filled(&format!("ocf:heirlock:{} service=NAME [config=PATH]", agent.name()));
     lines.section("description");
@@ -51,8 +51,8 @@ fn page(agent: Agent) -> man::Page {
         Agent::Service => "ocf_heirlock_notify(7)",
         Agent::Notify => "ocf_heirlock_service(7)",
     };
-    man::see_also(&mut lines, &["heirlock(8)", "heirlock-ocf(8)", other, "heirlock.toml(5)"]);
-    man::Page { name, section: SECTION, text: lines.finish() }
+    see_also(&mut lines, &["heirlock(8)", "heirlock-ocf(8)", other, "heirlock.toml(5)"]);
+    Page { name, section: SECTION, text: lines.finish() }
 }
 
 fn said_of(long: &str, default: Option<&str>) -> String {
