@@ -242,11 +242,13 @@ fn a_question_for_grace_that_has_no_answer_holds_up_neither_the_notifier_nor_the
     let (mut place, stand_in) = with_stand_in();
     let shop = &place.agent.lock_manager_mut().workshop;
     let grace = Grace::new(shop.clock.now(), Duration::from_secs(3_600), Duration::from_secs(1));
-    let mut proofs = Proofs::of(grace);
+    let (asked, here) = (Arc::clone(&stand_in), IpAddr::from([127, 0, 0, 1]));
+    let ask = move |_: &[IpAddr]| asked.in_grace_at(here, Duration::from_secs(1)).0;
+    let mut proofs = Proofs::of(grace, &shop.host, shop.clock, ask);
     let silent = stand_in.keeps_silent.lock().unwrap();
     while stand_in.asked_for_grace.load(Ordering::Relaxed) < 3 {
-        assert_eq!(proofs.leave(shop, Vec::new), Leave::ProveFirst);
+        assert_eq!(proofs.leave(Vec::new), Leave::ProveFirst);
     }
     drop(silent);
-    while proofs.leave(shop, Vec::new) != Leave::Granted {}
+    while proofs.leave(Vec::new) != Leave::Granted {}
 }

@@ -73,7 +73,7 @@ impl notifier::Principal for Notification<'_> {
         if self.stop.load(Ordering::Relaxed) {
             return Leave::TooLate;
         }
-        self.proofs.leave(self.shop, || self.readiness.ready())
+        self.proofs.leave(|| self.readiness.ready())
     }
 
     fn acknowledged(&mut self, clients: Vec<MonName>) {
@@ -547,7 +547,9 @@ impl Workshop {
         };
         let without = task.clients.iter().filter(|(client, list)| list.is_empty() && client.is_host_name());
         let names = LookUp::begin(without.map(|(client, _)| client.clone()).collect());
-        let (proofs, first_round) = (Proofs::of(grace), Some(round));
+        let (asker, limit, first_round) = (self.clone(), limits::PROBE_AMONG_RECLAIMS_TIME_MAX, Some(round));
+        let ask = move |first: &[IpAddr]| asker.probe_through(first, limit).0;
+        let proofs = Proofs::of(grace, &self.host, self.clock, ask);
         let mut notification =
             Notification { shop: self, service: &service, names, readiness, proofs, stop, first_round };
         let mut left = notifier::run(task, &mut notification);
@@ -563,7 +565,7 @@ impl Workshop {
     }
 
     /// The same, first through these. Each question waits so long for its answer.
-    pub(super) fn probe_through(&self, first: &[IpAddr], limit: Duration) -> (Probe, String) {
+    fn probe_through(&self, first: &[IpAddr], limit: Duration) -> (Probe, String) {
         lock_manager::grace(self.lock_manager.as_ref(), &self.host, &self.settings, first, limit)
     }
 
