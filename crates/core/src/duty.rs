@@ -150,18 +150,18 @@ pub fn owed<'a>(
     let holdings = holdings.into_iter().filter(|holding| !holding.has_left);
     let mut owed = Owed::default();
     for holding in holdings.clone() {
-        let service = holding.service.clone();
+        let service = || holding.service.clone();
         match duty(holding.journal, holding.has_clients, current, reborn, earlier_locks) {
             Duty::Nothing => {}
-            Duty::BeginLife => owed.fresh.push(service),
-            Duty::FindOut => owed.unknown.push(service),
-            Duty::Recover => owed.lost.push(service),
+            Duty::BeginLife => owed.fresh.push(service()),
+            Duty::FindOut => owed.unknown.push(service()),
+            Duty::Recover => owed.lost.push(service()),
             Duty::Resume => {
-                owed.lost.push(service);
+                owed.lost.push(service());
                 owed.resume.get_or_insert_with(|| holding.journal.run.clone());
             }
             Duty::Redo => {
-                owed.lost.push(service);
+                owed.lost.push(service());
                 let redo = redo(holding.journal, &holdings);
                 // A run that was to take services over comes first: it tells the clients of the others as well.
                 if owed.redo.as_ref().is_none_or(|first| first.targets.is_empty()) {

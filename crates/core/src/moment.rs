@@ -13,29 +13,34 @@ const BEFORE_PROCESS: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Moment(Duration);
 
+// Each step of an agent's turn asks what time it is: these few instructions become a part of their callers.
 impl Moment {
     /// The origin.
     pub const START: Moment = Moment(Duration::ZERO);
 
     /// Now, in a process that was started `uptime` ago.
+    #[inline]
     #[must_use]
     pub fn of_process(uptime: Duration) -> Self {
         Self(BEFORE_PROCESS.saturating_add(uptime))
     }
 
     /// The moment that lies `since_origin` after the origin.
+    #[inline]
     #[must_use]
     pub fn at(since_origin: Duration) -> Self {
         Self(since_origin)
     }
 
     /// How far this moment lies from the origin.
+    #[inline]
     #[must_use]
     pub fn since_start(self) -> Duration {
         self.0
     }
 
     /// The time that has passed since `earlier`; zero where `earlier` lies later.
+    #[inline]
     #[must_use]
     pub fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
@@ -45,6 +50,7 @@ impl Moment {
 impl Add<Duration> for Moment {
     type Output = Moment;
 
+    #[inline]
     fn add(self, later: Duration) -> Moment {
         Moment(self.0.saturating_add(later))
     }
@@ -54,6 +60,7 @@ impl Sub<Duration> for Moment {
     type Output = Moment;
 
     /// Stops at the origin.
+    #[inline]
     fn sub(self, earlier: Duration) -> Moment {
         Moment(self.0.saturating_sub(earlier))
     }

@@ -39,7 +39,7 @@ pub struct MoveProgress {
     /// The present wait, in words as in "waiting for …".
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<String>,
-    /// How long that takes at most, in milliseconds, where it is known.
+    /// How long that takes at most, in milliseconds, where it is known: from the heartbeat before the one that says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at_most_ms: Option<u64>,
     /// It is over.
@@ -62,6 +62,12 @@ impl MoveProgress {
             at_most_ms: None,
             end: None,
         }
+    }
+
+    /// Whether it says more than an earlier word of the same move but for the time that is left, which runs down by itself.
+    #[must_use]
+    pub fn is_news_after(&self, said: &Self) -> bool {
+        Self { at_most_ms: said.at_most_ms, ..self.clone() } != *said
     }
 }
 
@@ -264,6 +270,29 @@ mod tests {
         }
         let unknown = OwnerHeart::Unknown { watched: Duration::from_secs(2), needed: Duration::from_secs(6) };
         assert!(said(unknown).contains("in 4000 ms"));
+    }
+
+    #[test]
+    fn every_word_of_a_move_is_news_but_the_time_that_is_left() {
+        let said = MoveProgress {
+            waits_for: Some("2 clients to answer".into()),
+            at_most_ms: Some(9_000),
+            ..MoveProgress::begun(ServiceName::parse("nfs").unwrap())
+        };
+        assert!(!said.is_news_after(&said));
+        let later = MoveProgress { at_most_ms: Some(8_000), ..said.clone() };
+        assert!(!later.is_news_after(&said));
+        let end = Some(MoveEnd::Done { changed: true });
+        for news in [
+            MoveProgress { phase: Phase::Notifying, ..later.clone() },
+            MoveProgress { clients: 2, ..later.clone() },
+            MoveProgress { answered: 1, ..later.clone() },
+            MoveProgress { tried_all: true, ..later.clone() },
+            MoveProgress { waits_for: None, ..later.clone() },
+            MoveProgress { end, ..later },
+        ] {
+            assert!(news.is_news_after(&said), "{news:?}");
+        }
     }
 
     #[test]

@@ -268,6 +268,9 @@ impl World {
     }
 
     fn land_calls_of(&mut self, server: usize) {
+        if self.late[server].calls.is_empty() {
+            return;
+        }
         let memory = self.store.memory.clone();
         for late in std::mem::take(&mut self.late[server].calls) {
             self.say(|| "what was late is in the store now".into());

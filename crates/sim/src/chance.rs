@@ -4,8 +4,6 @@
 //! came before it in this second. A history that is kept survives that code elsewhere draws more or less, or that a step
 //! takes a few milliseconds longer.
 
-use std::collections::BTreeMap;
-
 use fastrand::Rng;
 
 use crate::Ms;
@@ -67,27 +65,47 @@ pub(crate) enum Purpose {
 #[derive(Debug)]
 pub(crate) struct Chance {
     number: u64,
-    open: BTreeMap<(Purpose, usize), (u64, Rng)>,
+    /// By purpose and owner.
+    open: Vec<Vec<Stream>>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    /// The second that it is of; of none before its first draw.
+    second: Option<u64>,
+    rng: Rng,
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { second: None, rng: Rng::with_seed(0) }
+    }
 }
 
 impl Chance {
     pub(crate) fn new(number: u64) -> Self {
-        Self { number, open: BTreeMap::new() }
+        Self { number, open: Vec::new() }
     }
 
     /// The stream for a purpose.
     pub(crate) fn of(&mut self, purpose: Purpose, whose: usize, now: Ms) -> &mut Rng {
         let second = now / 1_000;
-        let begin = || {
+        let stream = place(place(&mut self.open, purpose as usize), whose);
+        if stream.second != Some(second) {
             let whose = u64::try_from(whose).unwrap_or(u64::MAX);
-            (second, Rng::with_seed(mixed([self.number, purpose as u64, whose, second])))
-        };
-        let stream = self.open.entry((purpose, whose)).or_insert_with(begin);
-        if stream.0 != second {
-            *stream = begin();
+            let rng = Rng::with_seed(mixed([self.number, purpose as u64, whose, second]));
+            *stream = Stream { second: Some(second), rng };
         }
-        &mut stream.1
+        &mut stream.rng
     }
+}
+
+/// The place of this number, which is made where there are fewer.
+fn place<T: Default>(places: &mut Vec<T>, number: usize) -> &mut T {
+    if places.len() <= number {
+        places.resize_with(number + 1, T::default);
+    }
+    &mut places[number]
 }
 
 /// A stream that is drawn from before a run begins, by its name.

@@ -638,16 +638,15 @@ impl World {
             if is_blind && (monitor.capture != Capture::Nsm || monitor.grants_unprotected) {
                 continue;
             }
-            let monitored = monitor.monitored();
             let missing = self.store.see_newest(name, |contents| {
-                let is_missing = |client: &&usize| {
-                    let at = self.checks.recorded_at.get(&(of, **client)).copied().unwrap_or(self.now);
-                    let is_known = contents.records.contains_key(&self.clients[**client].key);
+                let is_missing = |client: &usize| {
+                    let at = self.checks.recorded_at.get(&(of, *client)).copied().unwrap_or(self.now);
+                    let is_known = contents.records.contains_key(&self.clients[*client].key);
                     !is_known
                         && at < quiet
-                        && (monitor.capture == Capture::Nsm || monitor.has_record(**client))
+                        && (monitor.capture == Capture::Nsm || monitor.has_record(*client))
                 };
-                monitored.iter().find(is_missing).copied()
+                monitor.monitored().filter(is_missing).min()
             });
             if let Some(client) = missing.flatten() {
                 return Some((

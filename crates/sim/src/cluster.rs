@@ -237,7 +237,6 @@ impl World {
         let claim = self.store.newest_claim(name);
         let owner = claim.as_ref().and_then(|c| self.servers.iter().position(|s| s.name == c.owner));
         let released = claim.as_ref().is_none_or(|claim| claim.released);
-        let living: Vec<usize> = (0..self.servers.len()).filter(|at| self.is_living(*at)).collect();
         match owner {
             Some(owner) if !released && self.servers[owner].on => {
                 if self.address_of(service) != Some(owner) {
@@ -259,8 +258,11 @@ impl World {
             None if claim.is_none() => Task::Idle, // its home claims it first
             // Where the agents decide, they see the silence themselves.
             Some(_) if !released && self.services[service].automatic => Task::Idle,
-            _ if living.is_empty() => Task::Idle,
             _ => {
+                let living: Vec<usize> = (0..self.servers.len()).filter(|at| self.is_living(*at)).collect();
+                if living.is_empty() {
+                    return Task::Idle;
+                }
                 let rng = self.chance(Purpose::Choice, service);
                 let (waits, on) = (rng.u8(0..3) == 0, living[rng.usize(0..living.len())]);
                 if waits {

@@ -311,11 +311,10 @@ impl LockManager {
     }
 
     /// The clients that its status monitor knows.
-    pub(crate) fn monitored(&self) -> BTreeSet<usize> {
-        match self.capture {
-            Capture::Watch | Capture::Callout => self.remembered.clone(),
-            Capture::Nsm => self.status_monitor.clients(),
-        }
+    pub(crate) fn monitored(&self) -> impl Iterator<Item = usize> {
+        let is_ours = self.capture == Capture::Nsm;
+        let by_us = is_ours.then(|| self.status_monitor.clients()).into_iter().flatten();
+        self.remembered.iter().copied().filter(move |_| !is_ours).chain(by_us)
     }
 
     /// The files in the directory for a client, and whether they were placed. For the trace.

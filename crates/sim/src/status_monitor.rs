@@ -79,9 +79,9 @@ pub(crate) enum Request {
 
 impl StatusMonitor {
     /// The clients that are registered, as far as an agent runs that knows them.
-    pub(crate) fn clients(&self) -> BTreeSet<usize> {
+    pub(crate) fn clients(&self) -> impl Iterator<Item = usize> {
         let lines = self.runs.iter().flat_map(|runs| runs.machine.all_lines());
-        lines.filter_map(|line| client_at(line.mon_name.address()?)).collect()
+        lines.filter_map(|line| client_at(line.mon_name.address()?))
     }
 
     /// A program writes a file of its directory now.
@@ -412,7 +412,7 @@ impl World {
     }
 
     /// The services of a lock manager that its server holds, as the store says. The first one has that of the server itself.
-    fn held_by(&self, of: LockManagerAt) -> impl Iterator<Item = (ServiceName, Claim)> {
+    fn held_by(&self, of: LockManagerAt) -> impl Iterator<Item = (ServiceName, Arc<Claim>)> {
         let server = &self.servers[of.server].name;
         let its = self.services.iter().filter(move |service| service.lock_manager_on(of.server) == of);
         let host = of.is_first().then(|| ServiceName::host(server));

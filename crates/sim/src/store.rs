@@ -1,6 +1,7 @@
 //! The shared store, and the checkers' memory of it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use heirlock_core::claim::Claim;
 use heirlock_core::store::in_memory::InMemory;
@@ -23,8 +24,8 @@ impl SharedStore {
         Self { memory: InMemory::new(StoreIdentity::of(1)), begun_with: BTreeMap::new() }
     }
 
-    pub(crate) fn newest_claim(&self, service: &ServiceName) -> Option<Claim> {
-        self.memory.newest_claim(service).ok().flatten()
+    pub(crate) fn newest_claim(&self, service: &ServiceName) -> Option<Arc<Claim>> {
+        self.memory.newest(service)
     }
 
     /// Whether a server's last heartbeat says that it is being maintained.

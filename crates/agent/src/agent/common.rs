@@ -34,6 +34,7 @@ pub struct Common<O> {
     settings: Arc<Settings>,
     /// Tells this configuration from others.
     fingerprint: String,
+    own_service: ServiceName,
     /// This run of the agent: random.
     id: String,
     outside: O,
@@ -101,6 +102,7 @@ impl<O: Outside> Common<O> {
             health: Health::default(),
             fingerprint: settings.fingerprint(),
             wall_clock: WallClock::read(began, began_at_s),
+            own_service: ServiceName::host(&settings.server),
             fatal: None,
             counts: Observed { began_at_s, ..Observed::default() },
             settings,
@@ -122,6 +124,11 @@ impl<O: Outside> Common<O> {
     /// Its name.
     pub(crate) fn server(&self) -> &ServerName {
         &self.settings.server
+    }
+
+    /// The service that it is itself, with the exports that it serves under its own name.
+    pub(crate) fn own_service(&self) -> &ServiceName {
+        &self.own_service
     }
 
     /// This run of its agent.

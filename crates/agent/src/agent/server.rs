@@ -261,7 +261,7 @@ impl<O: Outside> Server<O> {
             instance.say_messages_put_off(now);
             instance.say_progress_asked(common, now);
         });
-        let of = self.instances.iter().flat_map(|instance| instance.services_looked_at(&self.common));
+        let of = self.instances.iter().flat_map(|instance| instance.looks_at(&self.common));
         let of: Vec<Asked> = of.collect();
         let beat = self.common.beat(now, condition, &of);
         if matches!(beat, Beat::Unwritten | Beat::Written { met: false, .. }) {
@@ -482,8 +482,7 @@ impl<O: Outside> Server<O> {
 
     fn service_statuses(&self, now: Moment) -> Vec<ServiceStatus> {
         let configured = self.common.settings().services.iter().map(|s| s.name.clone());
-        let host = ServiceName::host(self.common.server());
-        let services = configured.chain([host]);
+        let services = configured.chain([self.common.own_service().clone()]);
         let of = |service: ServiceName| {
             Some(self.instance_of(&service)?.service_status(&self.common, now, &service))
         };

@@ -58,7 +58,7 @@ impl fmt::Debug for Watcher {
 
 #[derive(Debug, Default)]
 struct Service {
-    claims: BTreeMap<Generation, Claim>,
+    claims: BTreeMap<Generation, Arc<Claim>>,
     generations: BTreeMap<Generation, Contents>,
     tenures: BTreeMap<Generation, Tenure>,
 }
@@ -95,7 +95,13 @@ impl InMemory {
     /// A claim as it is, whichever store is expected: for what looks on.
     #[must_use]
     pub fn claim_at(&self, service: &ServiceName, generation: Generation) -> Option<Claim> {
-        self.enter_any().services.get(service)?.claims.get(&generation).cloned()
+        self.enter_any().services.get(service)?.claims.get(&generation).map(|claim| Claim::clone(claim))
+    }
+
+    /// The newest claim of a service, which is not copied for that, whichever store is expected: for what looks on.
+    #[must_use]
+    pub fn newest(&self, service: &ServiceName) -> Option<Arc<Claim>> {
+        self.enter_any().services.get(service)?.claims.values().next_back().cloned()
     }
 
     /// What a generation holds, which is not copied for that: for what looks on. The store must not be asked meanwhile.
@@ -145,18 +151,20 @@ impl InMemory {
     /// What it holds, if it is the store that is expected.
     fn enter_expected(&self) -> Result<MutexGuard<'_, Held>, StoreError> {
         let held = self.enter_any();
+        let there = held.standing.as_ref().ok_or_else(|| nothing("a store"))?;
         let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
-        match (expected.as_ref(), held.standing.clone()) {
-            (Some(expected), Some(there)) if *expected == there => Ok(held),
-            (_, None) => Err(nothing("a store")),
-            (None, Some(there)) => there.in_force().map(|_| held).map_err(|why| not_in_force(&why)),
-            (Some(Standing::InForce(expected)), Some(there)) => {
-                let identity = there.in_force().map_err(|why| not_in_force(&why))?;
-                let found = held.found(identity);
-                Err(self.wrong(WrongStore { expected: Some(expected.clone()), found }))
+        match (expected.as_ref(), there) {
+            (None, Standing::InForce(_)) => {}
+            (Some(expected), there) if expected == there => {}
+            (Some(Standing::Filling { .. } | Standing::Moved { .. }), there) => return Err(changed(there)),
+            (expected, there) => {
+                let found = held.found(there.clone().in_force().map_err(|why| not_in_force(&why))?);
+                let expected = expected.map(|expected| expected.identity().clone());
+                return Err(self.wrong(WrongStore { expected, found }));
             }
-            (Some(_), Some(there)) => Err(changed(&there)),
         }
+        drop(expected);
+        Ok(held)
     }
 
     /// The identity of the store, if it is in force.
@@ -306,19 +314,19 @@ impl Store for InMemory {
             watcher.is_told = false;
         }
         let newest = held.services.get(service).and_then(|of| of.claims.values().next_back());
-        Ok(newest.cloned())
+        Ok(newest.map(|claim| Claim::clone(claim)))
     }
 
     fn claim(&self, service: &ServiceName, claim: &Claim) -> Result<ClaimAnswer, StoreError> {
         let mut held = self.enter()?;
         let claims = &mut held.services.entry(service.clone()).or_default().claims;
         match claims.values().next_back().filter(|newest| newest.generation > claim.generation) {
-            Some(newer) => Ok(ClaimAnswer::Taken(newer.clone())),
+            Some(newer) => Ok(ClaimAnswer::Taken(Claim::clone(newer))),
             None => Ok(match claims.get(&claim.generation) {
                 Some(there) if there.is_still(claim) => ClaimAnswer::Won,
-                Some(there) => ClaimAnswer::Taken(there.clone()),
+                Some(there) => ClaimAnswer::Taken(Claim::clone(there)),
                 None => {
-                    claims.insert(claim.generation, claim.clone());
+                    claims.insert(claim.generation, Arc::new(claim.clone()));
                     self.tell_others(held);
                     ClaimAnswer::Won
                 }
@@ -334,7 +342,8 @@ impl Store for InMemory {
     fn release(&self, service: &ServiceName, generation: Generation) -> Result<(), StoreError> {
         let mut held = self.enter()?;
         let claim = held.services.get_mut(service).and_then(|of| of.claims.get_mut(&generation));
-        claim.ok_or_else(|| nothing(&format!("claim {generation} of {service}")))?.released = true;
+        let claim = claim.ok_or_else(|| nothing(&format!("claim {generation} of {service}")))?;
+        Arc::make_mut(claim).released = true;
         self.tell_others(held);
         Ok(())
     }
@@ -414,7 +423,7 @@ impl Store for InMemory {
         let held = self.enter()?;
         let Some(of) = held.services.get(service) else { return Ok(Past::default()) };
         Ok(Past {
-            claims: of.claims.values().rev().cloned().collect(),
+            claims: of.claims.values().rev().map(|claim| Claim::clone(claim)).collect(),
             generations: of.generations.keys().rev().copied().collect(),
             tenures: of.tenures.values().rev().cloned().collect(),
             unreadable: Vec::new(),
@@ -506,7 +515,7 @@ impl CopiedStore for InMemory {
         let mut held = self.enter()?;
         let of = held.services.entry(service.clone()).or_default();
         match with {
-            Fill::Claim(claim) => drop(of.claims.insert(claim.generation, claim.clone())),
+            Fill::Claim(claim) => drop(of.claims.insert(claim.generation, Arc::new(claim.clone()))),
             Fill::RemoveClaim(generation) => drop(of.claims.remove(generation)),
             Fill::Begin(generation, contents) => {
                 check(&contents.records)?;

@@ -18,7 +18,7 @@ use crate::agent::work::{RunNumber, RunWork};
 impl<O: Outside> Instance<O> {
     /// The services that this server holds, and its duties, now.
     pub(crate) fn standing(&self, server: &Common<O>) -> Standing {
-        self.lives.standing(&ServiceName::host(server.server()), self.holdings())
+        self.lives.standing(server.own_service(), self.holdings())
     }
 
     /// The run that takes this service over or tells its clients, or is to.

@@ -168,8 +168,7 @@ impl<O: Outside> Instance<O> {
             left_to: BTreeMap::new(),
             time_limits,
         };
-        instance.unread =
-            instance.services_looked_at(server).into_iter().map(|asked| asked.service).collect();
+        instance.unread = instance.services_looked_at(server).cloned().collect();
         instance
     }
 
@@ -254,8 +253,11 @@ impl<O: Outside> Instance<O> {
 
     /// Ends what has waited for too long, and begins or tries again what waits no more.
     pub(crate) fn end_what_hangs(&mut self, server: &mut Common<O>, now: Moment) {
-        self.end_messages_put_off_too_long(server, now);
-        self.try_again(server, now);
+        // At most turns nothing waits for the store.
+        if !self.put_off.is_empty() {
+            self.end_messages_put_off_too_long(server, now);
+            self.try_again(server, now);
+        }
         self.end_releases_that_hang(server, now);
         self.end_returns_that_hang(now);
         self.begin_releases_that_wait(server, now);

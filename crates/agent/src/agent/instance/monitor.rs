@@ -293,10 +293,12 @@ impl<O: Outside> Instance<O> {
 
     /// Tells the status monitor which clients are durable, where it does not know that.
     pub fn tell_durable(&mut self, server: &Common<O>) {
+        if self.monitoring.is_none() || self.is_told() {
+            return;
+        }
         // Before all that this server holds is read, granted registrations count as durable.
         let knows_nothing = self.held.is_empty() && !self.holdings_known;
-        let is_known = !knows_nothing && self.unread_service(server).is_none();
-        if self.monitoring.is_none() || !is_known || self.is_told() {
+        if knows_nothing || self.unread_service(server).is_some() {
             return;
         }
         let (durable, arrived) = (self.durable_clients(), self.arrived());
@@ -554,15 +556,20 @@ impl<O: Outside> Instance<O> {
     }
 
     fn is_told(&self) -> bool {
-        self.monitoring.as_ref().is_some_and(|monitoring| monitoring.told.as_ref() == Some(&self.arrived()))
+        let told = self.monitoring.as_ref().and_then(|monitoring| monitoring.told.as_ref());
+        told.is_some_and(|told| {
+            self.arrivals().eq(told.iter().map(|(service, generation, count)| (service, *generation, *count)))
+        })
     }
 
-    /// Every removal is made known to the status monitor beforehand, so the arrivals tell the rest.
     fn arrived(&self) -> Vec<(ServiceName, Generation, u64)> {
-        let arrived = |(service, held): (&ServiceName, &Held)| {
-            (service.clone(), held.claim.generation, held.ledger.arrived())
-        };
-        self.held.iter().map(arrived).collect()
+        self.arrivals().map(|(service, generation, count)| (service.clone(), generation, count)).collect()
+    }
+
+    /// How many clients have arrived in each service. Every removal is made known to the status monitor beforehand, so the arrivals
+    /// tell the rest.
+    fn arrivals(&self) -> impl Iterator<Item = (&ServiceName, Generation, u64)> {
+        self.held.iter().map(|(service, held)| (service, held.claim.generation, held.ledger.arrived()))
     }
 
     /// A client's name in the store.

@@ -187,10 +187,13 @@ impl<O: Outside> Instance<O> {
             .map(|(asked, said)| (*asked, said.clone()))
             .collect();
         moving.extend(self.moves.here.iter().map(|(asked, here)| (*asked, self.how_far(server, now, here))));
-        if moving != *server.pulse().moves_said() {
-            server.pulse_mut().say_moves(moving);
+        let said = server.pulse().moves_said();
+        let is_news =
+            |(asked, now): (&u64, &MoveProgress)| said.get(asked).is_none_or(|said| now.is_news_after(said));
+        if moving.len() != said.len() || moving.iter().any(is_news) {
             server.beat_at(now);
         }
+        server.pulse_mut().say_moves(moving);
     }
 
     fn how_far(&self, server: &Common<O>, now: Moment, here: &Here) -> MoveProgress {

@@ -25,12 +25,20 @@ impl<O: Outside> Instance<O> {
 
     /// The services whose claims are looked at with each heartbeat: those that are configured, and this server's own, which the
     /// first lock manager serves.
-    pub(crate) fn services_looked_at(&self, server: &Common<O>) -> Vec<Asked> {
+    pub(crate) fn services_looked_at<'a>(
+        &self,
+        server: &'a Common<O>,
+    ) -> impl Iterator<Item = &'a ServiceName> + use<'a, O> {
         let is_first = self.number == InstanceNumber::FIRST;
-        let host = is_first.then(|| ServiceName::host(server.server()));
-        let services = self.services(server).map(|s| s.name.clone()).chain(host);
+        let own = is_first.then(|| server.own_service());
+        self.services(server).map(|service| &service.name).chain(own)
+    }
+
+    /// What the store is asked for them.
+    pub(crate) fn looks_at(&self, server: &Common<O>) -> impl Iterator<Item = Asked> {
         let held = |service: &ServiceName| self.held.get(service).map(|held| held.claim.generation);
-        services.map(|service| Asked { held: held(&service), service }).collect()
+        let asked = move |service: &ServiceName| Asked { service: service.clone(), held: held(service) };
+        self.services_looked_at(server).map(asked)
     }
 
     /// The same by a look that was made beside the loop. Where that goes on still, the one before holds good for a while.
@@ -57,7 +65,7 @@ impl<O: Outside> Instance<O> {
         if self.put_off.may_have_come_about() {
             return; // what that has done is its own to find
         }
-        for Asked { service, .. } in self.services_looked_at(server) {
+        for service in self.services_looked_at(server).cloned().collect::<Vec<_>>() {
             let shown = seen.iter().find(|seen| seen.service == service);
             let refreshed = match self.held.contains_key(&service) {
                 _ if shown.is_some_and(|seen| self.is_as_before(server, seen)) => Ok(()),
@@ -379,7 +387,7 @@ impl<O: Outside> Instance<O> {
     }
 
     fn is_at_home(&self, server: &Common<O>, service: &ServiceName) -> bool {
-        let host = *service == ServiceName::host(server.server());
+        let host = service == server.own_service();
         let home = server.settings().service(service).and_then(|s| s.home.as_ref());
         host || home == Some(server.server())
     }

@@ -1,6 +1,7 @@
 //! A service is moved to another server that lives, by a caller on any server.
 
 use heirlock_core::history::Beginning;
+use heirlock_core::store::ServerReport;
 use heirlock_core::takeover::Milestone;
 
 use super::several::Several;
@@ -232,6 +233,30 @@ fn a_caller_on_another_server_that_waits_for_the_first_round_alone_does_not_wait
     assert_eq!(phase, Some(Phase::Notifying), "it is called still");
 }
 
+/// The time that a wait has left runs down by itself: a heart that beat for it would beat as fast as its store takes it.
+#[test]
+fn a_server_that_waits_in_a_move_of_another_ones_caller_beats_for_news_and_not_for_the_time_that_passes() {
+    let mut several = on_three();
+    several.agents[1].outside().world_mut().calls_on_for = Some(clients()[1].clone());
+    let of_b = |several: &Several| {
+        let hearts = several.store.hearts().unwrap();
+        Arc::clone(&hearts.reports[&"nfs-b".parse().unwrap()])
+    };
+    let heard = asks(&mut several, 2, "nfs-b", AnswerWhen::Settled);
+    let waits = |several: &Several| {
+        of_b(several).moving.values().any(|said| said.phase == Phase::Notifying && said.at_most_ms.is_some())
+    };
+    several.until("it waits for a client, and says for how long at most", waits);
+    let (since, before) = (several.now(), of_b(&several));
+    let at_most_ms = |report: &ServerReport| report.moving.values().next().unwrap().at_most_ms.unwrap();
+    several.goes_on(Duration::from_secs(10));
+    let (time, now) = (several.now().since(since), of_b(&several));
+    let intervals = time.div_duration_f64(settings(false).heartbeat.interval).ceil() as u64;
+    assert!(now.beat - before.beat <= intervals + 2, "{} beats in {time:?}", now.beat - before.beat);
+    assert!(at_most_ms(&now) + 8_000 < at_most_ms(&before), "each beat says anew what is left");
+    assert!(answered(&mut several, &heard).is_ok());
+}
+
 fn is_moved_after_a_while(several: &mut Several) {
     several.until("it is moved", |several| several.owner_of("new").as_deref() == Some("nfs-b"));
     is_moved(several);
@@ -240,11 +265,11 @@ fn is_moved_after_a_while(several: &mut Several) {
 #[test]
 fn a_server_that_died_after_it_asked_for_a_service_is_not_given_it() {
     let mut several = on_three();
-    let report = heirlock_core::store::ServerReport::new("nfs-d".parse().unwrap(), "run-d");
-    let wants = heirlock_core::store::ServerReport { wants: vec![service("new")], asked: 9, ..report };
+    let report = ServerReport::new("nfs-d".parse().unwrap(), "run-d");
+    let wants = ServerReport { wants: vec![service("new")], asked: 9, ..report };
     several.store.put_server(&wants).unwrap();
     several.goes_on(Duration::from_secs(30));
     assert_eq!(several.owner_of("new").as_deref(), Some("nfs-a"));
-    several.store.put_server(&heirlock_core::store::ServerReport { beat: 1, ..wants }).unwrap();
+    several.store.put_server(&ServerReport { beat: 1, ..wants }).unwrap();
     several.until("nfs-a gives it up", |several| several.owner_of("new").is_none());
 }
