@@ -20,6 +20,7 @@
 //! | a step of a copy | that it does the same again, or that the copy goes on under another name ([`copied`]) |
 //! | making the store | that there is one |
 
+mod bare;
 mod claims;
 mod client;
 mod commit;
@@ -40,6 +41,8 @@ mod store;
 mod turn;
 mod wire;
 mod x509;
+
+pub use bare::bare_puts;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
