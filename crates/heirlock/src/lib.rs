@@ -53,4 +53,7 @@ mod this_server;
 mod threads;
 mod watchdog;
 
+#[cfg(feature = "etcd")]
+pub use store::bare_puts;
+
 use heirlock_agent::words;

@@ -70,12 +70,15 @@ enum Name {
 ///
 /// # Errors
 /// When one can't be run, or its report can't be written.
-pub fn run(arguments: Arguments, build: impl FnOnce(&[&str]) -> Result<PathBuf>) -> Result<()> {
+pub fn run(arguments: Arguments, build: impl Fn(&[&str]) -> Result<PathBuf>) -> Result<()> {
     let in_etcd = arguments.store == StoreKind::Etcd;
     if in_etcd && !matches!(arguments.name, Name::Mon | Name::Adopt | Name::Scale) {
         bail!("--store etcd is a way of \"mon\", \"adopt\" and \"scale\"");
     }
     let features: &[&str] = if in_etcd { &["--features", "etcd"] } else { &[] };
+    if in_etcd && arguments.name == Name::Mon && arguments.heirlock.is_none() {
+        build(&["--features", "etcd", "--example", "etcd_puts"])?;
+    }
     let all = arguments.name == Name::All;
     let options = Options {
         clients: arguments.clients,

@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::thread;
 
 use anyhow::{Context, Result, anyhow, ensure};
@@ -106,6 +106,32 @@ impl Etcd {
             read += keys().count();
         }
         Ok(())
+    }
+
+    /// Puts these keys through heirlock's own client, so many in one transaction. Answers the microseconds of each transaction.
+    pub(super) fn put_by_heirlock(
+        heirlock: &Path,
+        keys: &[(String, String)],
+        at_once: usize,
+    ) -> Result<Vec<f64>> {
+        let program = heirlock.with_file_name("examples").join("etcd_puts");
+        let mut command = Command::new(&program);
+        command.args([&format!("http://127.0.0.1:{PORT}"), &at_once.to_string()]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let putting = command.spawn().with_context(|| {
+            format!(
+                "can't start {}; 'cargo build --release -p heirlock --features etcd --example etcd_puts' makes it",
+                program.display()
+            )
+        });
+        let mut putting = putting?;
+        // It reads all of it before it writes, and its input ends here.
+        let mut input = putting.stdin.take().context("no way to the puts")?;
+        input.write_all(serde_json::to_string(keys)?.as_bytes())?;
+        drop(input);
+        let output = putting.wait_with_output()?;
+        ensure!(output.status.success(), "{} has failed: {}", program.display(), output.status);
+        Ok(serde_json::from_slice(&output.stdout)?)
     }
 
     /// The store in a server's configuration.

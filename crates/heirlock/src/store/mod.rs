@@ -35,6 +35,8 @@ pub(crate) mod timed;
 #[cfg(test)]
 pub(crate) use disk::faulty;
 #[cfg(feature = "etcd")]
+pub use etcd::bare_puts;
+#[cfg(feature = "etcd")]
 pub(crate) use on_host::Weight;
 pub(crate) use on_host::{Ground, PlaceFinding, StoreOnHost, Unusable};
 

@@ -81,6 +81,8 @@ pub(super) fn measure_in_etcd(options: &Options, clients: usize, at_once: usize)
         let site = Site::new()?;
         let etcd = Etcd::start(&site)?;
         round.push(row(Tool::BarePuts, clients, at_once, puts(clients, at_once)?));
+        let own = puts_by_heirlock(options, clients, at_once)?;
+        round.push(row(Tool::BarePutsByHeirlock, clients, at_once, own));
         let [first, again] = registered(options, &site, &Store::in_etcd(&etcd), clients, at_once)?;
         round.push(row(Tool::HeirlockInEtcd, clients, at_once, first));
         round.push(row(Tool::HeirlockInEtcdAgain, clients, at_once, again));
@@ -102,6 +104,19 @@ fn puts(clients: usize, at_once: usize) -> Result<Asked> {
         micros.extend(entries.iter().map(|_| asked.elapsed().as_secs_f64() * 1e6));
     }
     Ok(Asked { micros, total: began.elapsed(), refused: 0 })
+}
+
+/// The same through heirlock's own client.
+fn puts_by_heirlock(options: &Options, clients: usize, at_once: usize) -> Result<Asked> {
+    let names = (0..clients).map(|index| address(index).to_string());
+    let keys: Vec<(String, String)> =
+        names.map(|name| (format!("/by-heirlock/{name}"), record(&name))).collect();
+    let each = Etcd::put_by_heirlock(&options.heirlock, &keys, at_once)?;
+    ensure!(each.len() == clients.div_ceil(at_once), "{} transactions for {clients} clients", each.len());
+    let total = Duration::from_secs_f64(each.iter().sum::<f64>() / 1e6);
+    let micros =
+        keys.chunks(at_once).zip(&each).flat_map(|(keys, took)| keys.iter().map(|_| *took)).collect();
+    Ok(Asked { micros, total, refused: 0 })
 }
 
 fn heirlock(options: &Options, clients: usize, at_once: usize) -> Result<Vec<Row>> {

@@ -3,6 +3,7 @@
 //! - A question goes over etcd's JSON gateway, blocking, to one endpoint after the other ([`client`], [`http`]).
 //! - Every call is one transaction or several, whose condition is that the store is the one that is expected ([`store`]). All
 //!   reads are linearizable: a member that lags, or has lost its majority, answers none.
+//! - What is read where a condition does not hold is asked for after that, by a question of its own ([`store`]).
 //! - A commit has the claim that it is made by as its condition, so a former owner's write fails in etcd itself (I3). Only
 //!   where a commit is more than one transaction may a claim come between two of them ([`commit`]).
 //! - A generation appears whole: its mark is written last, and no reader looks at one without it ([`generation`]).
@@ -19,6 +20,7 @@
 //! | a step of a copy | that it does the same again, or that the copy goes on under another name ([`copied`]) |
 //! | making the store | that there is one |
 
+mod bare;
 mod claims;
 mod client;
 mod commit;
@@ -39,6 +41,8 @@ mod store;
 mod turn;
 mod wire;
 mod x509;
+
+pub use bare::bare_puts;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -5,7 +5,6 @@ use heirlock_core::store::{StoreError, StoreErrorKind};
 
 use super::EtcdStore;
 use super::client::Purpose;
-use super::store::Made;
 use super::wire::{Done, Entry, Op, Range, Read, Span, Txn};
 use crate::limits::STORE_FOLDER_NAMES_MAX;
 
@@ -120,7 +119,7 @@ impl EtcdStore {
                     }
                     Err(error) => return Err(error.at(self.shown())),
                     Ok(made) => {
-                        let made = self.held(made)?;
+                        let made = made?;
                         let (portion, rest) = split(made.done);
                         pages.took(&portion, made.revision).map_err(|found| self.unexpected_at(&found))?;
                         take(Some((portion.entries, rest)))?;
@@ -155,17 +154,6 @@ impl EtcdStore {
             Ok(())
         })?;
         Ok(all)
-    }
-
-    /// Where a transaction that only reads did not hold, the store was exchanged in this very moment.
-    fn held(&self, made: Result<Made, StoreError>) -> Result<Made, StoreError> {
-        match made? {
-            made if made.held => Ok(made),
-            _ => {
-                Err(self
-                    .unexpected_at("expected that a reading has no condition, found that one doesn't hold"))
-            }
-        }
     }
 }
 

@@ -106,7 +106,7 @@ pub(super) struct Txn {
     pub(super) compares: Vec<Compare>,
     /// The steps where all of them hold.
     pub(super) then: Vec<Op>,
-    /// The steps where one of them doesn't.
+    /// The steps where one of them doesn't. The store asks for them by a question of their own (`store.rs`).
     pub(super) otherwise: Vec<Op>,
 }
 
