@@ -290,7 +290,7 @@ fn repeated_number<'a>(
     Some((Rule::NumbersUsedOnce, what))
 }
 
-/// A client of the generation before of which a run that is over says nothing. Servers that this one mounts from are records of its
+/// A client of the generation before of which a run that is over says nothing, beside those that it left to others (I8). Servers that this one mounts from are records of its
 /// own service alone, and are told of a reboot only: where there was none, nothing tells them from clients.
 fn unreported(
     service: &ServiceName,
@@ -308,7 +308,8 @@ fn unreported(
         return None;
     }
     let named: BTreeSet<&RecordKey> = account.outcomes.iter().map(|line| &line.client).collect();
-    let client = before.keys.iter().find(|key| !named.contains(key))?;
+    let mut unnamed = before.keys.iter().filter(|key| !named.contains(key));
+    let client = unnamed.nth(journal.left_to_others)?;
     let what = format!(
         "{client} was on record before generation {generation}, whose run is over ({}) and says nothing of it",
         journal.phase

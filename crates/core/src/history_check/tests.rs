@@ -122,6 +122,15 @@ fn a_client_that_the_next_generation_neither_has_nor_names_is_found() {
                 .to_owned()
         )]
     );
+    let left = |count| {
+        third(|check| {
+            check.newest(&service(), &claim(3, "a"));
+            let mut account = settled("a", 7, &["10.0.0.1"], &[]);
+            account.journal.as_mut().unwrap().left_to_others = count;
+            check.account(&service(), Generation(3), account);
+        })
+    };
+    assert_eq!((left(0), left(1)), (silent, Vec::new()), "one is left to the server that has its service");
     let on = third(|check| {
         check.newest(&service(), &claim(3, "a"));
         let mut account = settled("a", 7, &["10.0.0.1"], &[]);

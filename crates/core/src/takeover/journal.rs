@@ -44,6 +44,10 @@ pub struct Journal {
     /// Entries of a folder that are not what they should be.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub troubles: Vec<Trouble>,
+    /// How many clients of this service the run left to the servers that have services of theirs, and says nothing of: see
+    /// [`Takeover::leave_to_others`](super::Takeover::leave_to_others).
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_to_others: usize,
     /// When its owner gave it up in order, in seconds since 1970 by that server's clock. For people: that it is given up is
     /// what the mark beside the claim says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -64,6 +68,11 @@ pub struct Trouble {
     /// It may stand for a client whose name can't be read: its fate is unknown.
     #[serde(default)]
     pub fate_unknown: bool,
+}
+
+/// There are none of them, and older versions know nothing of them.
+fn is_none(count: &usize) -> bool {
+    *count == 0
 }
 
 impl Journal {
@@ -93,6 +102,7 @@ impl Journal {
             timeline: Vec::new(),
             failure: None,
             troubles: Vec::new(),
+            left_to_others: 0,
             released_at_s: None,
         }
     }

@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) tried: bool,
     /// An address of it was seen to be served here.
     pub(super) served: bool,
+    /// See [`Journal::left_to_others`](super::Journal::left_to_others).
+    pub(super) left_to_others: usize,
 }
 
 /// A client and its outcome so far.
@@ -105,6 +107,7 @@ impl Member {
             told_before: BTreeSet::new(),
             tried: false,
             served: false,
+            left_to_others: 0,
         }
     }
 
@@ -121,7 +124,9 @@ impl Member {
     pub(super) fn leave_to_others(&mut self, clients: &BTreeSet<RecordKey>) -> usize {
         let before = self.clients.len();
         self.clients.retain(|client, known| known.outcome.is_some() || !clients.contains(client));
-        before - self.clients.len()
+        let left = before - self.clients.len();
+        self.left_to_others += left;
+        left
     }
 
     /// Takes in outcomes that an earlier run of the same generation left in the store.

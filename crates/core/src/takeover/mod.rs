@@ -697,7 +697,7 @@ impl Takeover {
             .map(|m| Persist::Journal {
                 service: m.service.clone(),
                 generation: m.generation,
-                journal: journal.clone(),
+                journal: Journal { left_to_others: m.left_to_others, ..journal.clone() },
             })
             .collect()
     }
@@ -719,6 +719,7 @@ impl Takeover {
             timeline: self.timeline.clone(),
             failure,
             troubles: self.troubles.clone(),
+            left_to_others: 0,
             released_at_s: None,
         }
     }

@@ -93,7 +93,13 @@ fn a_self_adoption_leaves_clients_to_others_only_before_grace_is_proved_and_an_a
     assert_eq!(own.leave_to_others(&all), 0, "it has not recognised");
     own.step(at(0), recognition(life("2")));
     assert_eq!((own.leave_to_others(&all), own.leave_to_others(&all)), (1, 0));
-    let end = end_of(&own.step(at(0), Event::Proved(Err("nothing is exported".into()))));
+    let steps = own.step(at(0), Event::Proved(Err("nothing is exported".into())));
+    let end = end_of(&steps);
+    let left = steps.persist.iter().filter_map(|persist| match persist {
+        Persist::Journal { journal, .. } => Some((journal.phase, journal.left_to_others)),
+        _ => None,
+    });
+    assert_eq!(left.collect::<Vec<_>>(), [(Phase::Settled, 1)], "the store says of how many nothing is kept");
     assert_eq!(outcome_of(&end, "home", "10.0.0.9"), Some(Outcome::Lost));
     assert_eq!(own.counts().0, 1);
     let (mut asked, mut kept) = asked_for();
