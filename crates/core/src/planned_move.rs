@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::claim::{Claim, OwnerHeart};
 use crate::names::{ServerName, ServiceName};
+use crate::planted::{Bug, planted};
 use crate::takeover::Phase;
 
 /// What a caller on one server asks another server for.
@@ -67,7 +68,8 @@ impl MoveProgress {
     /// Whether it says more than an earlier word of the same move but for the time that is left, which runs down by itself.
     #[must_use]
     pub fn is_news_after(&self, said: &Self) -> bool {
-        Self { at_most_ms: said.at_most_ms, ..self.clone() } != *said
+        let at_most_ms = if planted(Bug::BeatForTime) { self.at_most_ms } else { said.at_most_ms };
+        Self { at_most_ms, ..self.clone() } != *said
     }
 }
 

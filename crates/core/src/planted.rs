@@ -83,6 +83,8 @@ bugs! {
     NeverSettle, "never-settle", breaks Some(9);
     /// Calls are repeated without a wait.
     Flood, "flood", breaks Some(10);
+    /// The time that a move has left is news of it, and makes the next heartbeat due at once.
+    BeatForTime, "beat-for-time", breaks Some(10);
     /// Any text is a name.
     TrustNames, "trust-names", breaks Some(11);
     /// Each lock manager serves the services of all. The agent has this bug, as those that follow.

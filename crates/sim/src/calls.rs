@@ -244,6 +244,7 @@ impl World {
             Write::Beat(report) => {
                 memory.put_report(report)?;
                 self.beat_at[server] = Some(self.now);
+                self.check_beats(server);
                 Ok(())
             }
         }
