@@ -26,6 +26,11 @@ pub(crate) const ETCD_TXN_OPS_MAX: usize = 128;
 #[cfg(feature = "etcd")]
 pub(crate) const ETCD_TXN_BYTES_MAX: usize = 1024 * 1024;
 
+/// Portions of a new generation that are on the way at once. Each is a connection, and its buffers of 256 KiB: more than etcd has
+/// processors for bring nothing.
+#[cfg(feature = "etcd")]
+pub(crate) const ETCD_PORTIONS_AT_ONCE: usize = 3;
+
 /// Bytes of one value, which a transaction has to hold: a journal or a heartbeat.
 #[cfg(feature = "etcd")]
 pub(crate) const ETCD_VALUE_BYTES_MAX: usize = 1000 * 1024;

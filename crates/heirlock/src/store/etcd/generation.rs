@@ -12,6 +12,7 @@ use super::EtcdStore;
 use super::client::Purpose;
 use super::commit::TRIES;
 use super::keys::{Part, number, part};
+use super::portions::{End, write_all_but_last};
 use super::read_before::{Known, ReadBefore};
 use super::store::shortened;
 use super::turn::{Turn, is};
@@ -34,22 +35,32 @@ impl EtcdStore {
     ) -> Result<(), StoreError> {
         let puts = self.puts_of(service, generation, contents)?;
         let Some(attempt) = self.begin_attempt(service, generation)? else { return Ok(()) };
-        let mut mark = Some(Op::Put(self.keys.begun(service, generation), attempt.text.clone().into_bytes()));
-        let mut portions = portions(puts).peekable();
-        while let Some(mut then) = portions.next() {
-            if portions.peek().is_none() {
-                then.extend(mark.take());
-            }
-            let compares = self.being_begun(service, generation, &attempt);
-            let otherwise = self.begun_and_turn(service, generation).map(Op::Range).to_vec();
-            let made = self.make(Txn { compares, then, otherwise }, Purpose::Call)?;
-            if !made.held {
+        let mark = Op::Put(self.keys.begun(service, generation), attempt.text.clone().into_bytes());
+        let write = |portion| self.write_portion(service, generation, &attempt, portion);
+        let Some(mut last) = write_all_but_last(puts, contents.records.len(), &write)? else { return Ok(()) };
+        last.push(mark);
+        write(last).unwrap_or(Ok(()))
+    }
+
+    /// Writes a part of a generation that is being begun. `Some` where no other part is to follow.
+    fn write_portion(
+        &self,
+        service: &ServiceName,
+        generation: Generation,
+        attempt: &Turn,
+        then: Vec<Op>,
+    ) -> Option<End> {
+        let compares = self.being_begun(service, generation, attempt);
+        let otherwise = self.begun_and_turn(service, generation).map(Op::Range).to_vec();
+        match self.make(Txn { compares, then, otherwise }, Purpose::Call) {
+            Ok(made) if made.held => None,
+            Ok(made) => {
                 let is_begun = made.reads().next().is_some_and(|begun| !begun.entries.is_empty());
                 // Whole already: by this attempt, where the answer to its last step was lost, or by another run of this server.
-                return if is_begun { Ok(()) } else { Err(self.contended("a generation that it begins")) };
+                Some(if is_begun { Ok(()) } else { Err(self.contended("a generation that it begins")) })
             }
+            Err(error) => Some(Err(error)),
         }
-        Ok(())
     }
 
     /// Takes what an earlier attempt left out of the way. `None` where the generation is there.
@@ -94,7 +105,7 @@ impl EtcdStore {
         service: &'a ServiceName,
         generation: Generation,
         contents: &'a Contents,
-    ) -> Result<impl Iterator<Item = Op> + 'a, StoreError> {
+    ) -> Result<impl Iterator<Item = Op> + Send + 'a, StoreError> {
         for (key, record) in &contents.records {
             self.check_record(record.len(), key.as_str())?;
         }

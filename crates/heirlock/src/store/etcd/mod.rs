@@ -6,7 +6,8 @@
 //! - What is read where a condition does not hold is asked for after that, by a question of its own ([`store`]).
 //! - A commit has the claim that it is made by as its condition, so a former owner's write fails in etcd itself (I3). Only
 //!   where a commit is more than one transaction may a claim come between two of them ([`commit`]).
-//! - A generation appears whole: its mark is written last, and no reader looks at one without it ([`generation`]).
+//! - A generation appears whole: its mark is written last, and no reader looks at one without it ([`generation`]). Before that a few
+//!   portions of it are on the way at once ([`portions`]).
 //! - A transaction whose answer was lost is repeated. Each one bears that, and none is carried out late, after others:
 //!
 //! | transaction | what a repetition finds |
@@ -35,6 +36,7 @@ mod identity;
 mod keys;
 mod on_host;
 mod pages;
+mod portions;
 mod read_before;
 mod secret;
 mod store;
