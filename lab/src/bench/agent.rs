@@ -138,7 +138,7 @@ impl Server {
 
     /// Starts a supervisor with an agent.
     pub(super) fn supervise(&self) -> Result<Running> {
-        Running::start(self.heirlock(&["supervise"]))
+        Running::start_parent(self.heirlock(&["supervise"]))
     }
 
     /// The report of `heirlock status`, if there is one.

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::{clients, ground};
@@ -49,7 +50,11 @@ pub(super) struct Host {
 }
 
 /// A program that ends with this.
-pub(super) struct Running(Child);
+pub(super) struct Running {
+    child: Child,
+    /// It is asked to end, for it ends what it has begun.
+    in_order: bool,
+}
 
 impl Site {
     /// Moves this thread into a new network, in which there is rpcbind and nothing else. The clients have one of their
@@ -197,30 +202,43 @@ impl Host {
 
 impl Running {
     /// Starts it.
-    pub(super) fn start(mut command: Command) -> Result<Self> {
+    pub(super) fn start(command: Command) -> Result<Self> {
+        Self::begin(command, false)
+    }
+
+    /// Starts a program that begins others, and ends them where it is asked to end itself.
+    pub(super) fn start_parent(command: Command) -> Result<Self> {
+        Self::begin(command, true)
+    }
+
+    fn begin(mut command: Command, in_order: bool) -> Result<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::null());
         if std::env::var_os("HEIRLOCK_BENCH_VERBOSE").is_none() {
             command.stderr(Stdio::null());
         }
-        Ok(Self(command.spawn().with_context(|| format!("can't start {command:?}"))?))
+        let child = command.spawn().with_context(|| format!("can't start {command:?}"))?;
+        Ok(Self { child, in_order })
     }
 
     /// Its id.
     pub(super) fn id(&self) -> u32 {
-        self.0.id()
+        self.child.id()
     }
 
     /// Whether it is still there.
     pub(super) fn lives(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+        matches!(self.child.try_wait(), Ok(None))
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         // By its id, which is still its own: it has not been waited for.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = match self.in_order {
+            true => kill_process(Pid::from_child(&self.child), Signal::TERM).map_err(Into::into),
+            false => self.child.kill(),
+        };
+        let _ = self.child.wait();
     }
 }
 
