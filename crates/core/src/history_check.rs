@@ -290,8 +290,9 @@ fn repeated_number<'a>(
     Some((Rule::NumbersUsedOnce, what))
 }
 
-/// A client of the generation before of which a run that is over says nothing, beside those that it left to others (I8). Servers that this one mounts from are records of its
-/// own service alone, and are told of a reboot only: where there was none, nothing tells them from clients.
+/// A client of the generation before of which a run that is over says nothing, beside those that it left to others (I8). Servers that
+/// this one mounts from are records of its own service alone, and are told of a reboot only: where there was none, nothing tells
+/// them from clients.
 fn unreported(
     service: &ServiceName,
     before: &Account,

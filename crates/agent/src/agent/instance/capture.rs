@@ -197,8 +197,7 @@ impl<O: Outside> Instance<O> {
     pub fn compare(&mut self, server: &mut Common<O>, now: Moment, portion: Portion) {
         let Some(mut comparing) = self.capture.take_comparing() else { return };
         // Another life than the one that the look began in says nothing of what it lacked.
-        let life = self.lives.where_deletions_count(server.now(), self.run.is_some());
-        let life = life.filter(|life| comparing.life.as_ref() == Some(life));
+        let life = self.life_that_deletes(server).filter(|life| comparing.life.as_ref() == Some(life));
         // Taken out while removals are asked about.
         let mut held_services = std::mem::take(&mut self.held);
         // A service that is not held any more is no concern of this server's.
@@ -209,7 +208,7 @@ impl<O: Outside> Instance<O> {
                 comparing.services.remove(service);
             }
             let Some(comparison) = comparing.services.get_mut(service) else { continue };
-            let life = held.where_deletions_count(life);
+            let life = held.where_deletions_count(life.as_ref());
             let (began, found, roles) = (comparing.began, self.capture.found(), &comparing.roles);
             let entries = held.ledger.compare_some(comparison, began, found, roles, life, portion);
             if *comparison == Comparison::Over {
